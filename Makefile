@@ -1,0 +1,53 @@
+# Every target works from a clean clone; each installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MODEL ?= demo/models/tabular
+PORT ?= 8501
+
+.PHONY: setup serve test test/slow check bench protos lock clean help
+
+help:            ## this list
+	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+setup: $(STAMP) demo/models/.built   ## .venv with the tfopt command, and the trained demo models
+
+$(STAMP): pyproject.toml requirements/no-deps.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[cpu,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements/no-deps.txt
+	@touch $@
+
+demo/models/.built: $(STAMP) $(wildcard demo/*.py)
+	$(BIN)/python demo/build.py --out demo/models
+	@touch $@
+
+serve: setup     ## serve a small real model on PORT and print a curl line that works
+	$(BIN)/python demo/serve.py --model $(MODEL) --port $(PORT)
+
+test: setup      ## the whole suite
+	$(BIN)/pytest -q -m 'not slow'
+
+test/slow: setup ## the suites that take minutes
+	$(BIN)/pytest -q -m slow
+
+check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict $(POLICY)
+	$(BIN)/lint-imports
+
+bench: setup     ## ratios between variants, in process and over the wire; writes benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+protos: $(STAMP) ## regenerate the descriptor set from the installed packages
+	$(BIN)/python protos/extract.py
+
+clean:           ## everything that make made
+	rm -rf $(VENV) demo/models benchmarks/models tests/.models build *.egg-info
+
+# The modules that hold policy: pure, typed strictly.
+POLICY := \
+  optimizer/tfopt_optimizer/plan.py \
+  server/tfopt_server/errors.py

@@ -1,0 +1,229 @@
+"""The Plan: what the optimizer decided, with the evidence, and what the server needs to run it.
+
+A plan is a directory: `plan.json` (this module), one folder of artifacts per signature, weights stored once.
+Rules for changing it: every field is plain data; reading an unknown `format_version` is an error, never a guess; a new
+field gets a default so that older plans of the same format still load. Paths inside are relative to the plan directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+FILE_NAME = "plan.json"
+
+Shape = tuple[int | None, ...]
+
+
+class PlanError(ValueError):
+    """A plan directory that cannot be used; the text names the file and what is wrong with it (for the operator)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """One input or output of a signature.
+
+    `dtype` is TensorFlow's enum name without `DT_` in lower case ("float", "int64", "string", "bfloat16", ...);
+    `shape` has None for unknown dimensions and is None itself for an unknown rank; `tensor` is the graph's tensor name.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape | None
+    tensor: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class SignatureInfo:
+    """A signature as the SavedModel declares it, in the model's own order of inputs and outputs."""
+
+    key: str
+    method_name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    defaults: tuple[str, ...] = ()  # names of inputs that have a default value
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Times of one call in microseconds, arrays in and arrays out, as the server calls it."""
+
+    median_us: float
+    p90_us: float
+    calls: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Distance from plain TensorFlow on the checked rows, relative to each output's largest magnitude.
+
+    `top1` is the share of rows whose largest entry stands at the same place, None where no output is a score vector.
+    """
+
+    max_rel_error: float
+    mean_rel_error: float
+    rows: int
+    top1: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One engine tried on one signature and bucket. status: "chosen", "slower", "rejected" or "skipped"."""
+
+    engine: str
+    variant: str
+    status: str
+    reason: str
+    measured: Measured | None = None
+    agreement: Agreement | None = None
+    compile_s: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketPlan:
+    """What runs one static set of input shapes.
+
+    `batch` is the bucket's number of rows, None for a signature whose rows are not independent (shapes then match
+    exactly or not at all). `shapes` holds the full static shape per input. `engine`/`variant` name the choice;
+    `static` is True when the runner takes exactly `shapes` (requests are padded up to it) and False when it takes any
+    number of rows (nothing is padded). `artifact` is the runner's folder or file in the plan, "" when it needs none.
+    """
+
+    batch: int | None
+    shapes: Mapping[str, tuple[int, ...]]
+    engine: str
+    variant: str
+    static: bool
+    artifact: str
+    candidates: tuple[Candidate, ...]
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SignaturePlan:
+    """A signature, whether its rows are independent (with the proof or the reason), and its buckets in rising order.
+
+    `merge` says whether concurrent requests are joined: rows must be independent and joining must have been measured
+    to pay.
+    """
+
+    signature: SignatureInfo
+    row_independent: bool
+    row_reason: str
+    merge: bool
+    merge_reason: str
+    buckets: tuple[BucketPlan, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """What a plan is valid for; two equal fingerprints mean the plan can be used as it is."""
+
+    model: str
+    flags: str
+    versions: Mapping[str, str]
+    hardware: Mapping[str, str]
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """Readable names of the fields in which `other` differs, e.g. ["versions.jaxlib: 0.10.2 != 0.10.3"]."""
+        found = [f"{f}: {a} != {b}" for f in ("model", "flags") if (a := getattr(self, f)) != (b := getattr(other, f))]
+        for field in ("versions", "hardware"):
+            mine, theirs = getattr(self, field), getattr(other, field)
+            keys = sorted(set(mine) | set(theirs))
+            found += [f"{field}.{k}: {mine.get(k)} != {theirs.get(k)}" for k in keys if mine.get(k) != theirs.get(k)]
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Everything that was decided for one SavedModel on one machine.
+
+    `loader` is how plain TensorFlow loads the model: "function" (tf.saved_model.load) or "session" (the TF1 loader, a
+    session callable as in TensorFlow Serving). `records` says where the check inputs came from: "warmup" or
+    "synthesized". `log` holds the optimization log, one readable line per decision.
+    """
+
+    fingerprint: Fingerprint
+    device: str
+    loader: str
+    records: str
+    signatures: tuple[SignaturePlan, ...]
+    log: tuple[str, ...]
+    created: str
+    optimize_s: float
+    weights_bytes: int = 0
+    format_version: int = FORMAT_VERSION
+
+    def signature(self, key: str) -> SignaturePlan | None:
+        return next((s for s in self.signatures if s.signature.key == key), None)
+
+    def engines(self) -> frozenset[str]:
+        """The engines that the chosen runners need, e.g. frozenset({"xla"})."""
+        return frozenset(b.engine for s in self.signatures for b in s.buckets)
+
+
+def write(plan: Plan, directory: Path) -> None:
+    """Writes plan.json last and atomically: a directory with a readable plan.json is a complete plan."""
+    text = json.dumps(dataclasses.asdict(plan), indent=1)
+    part = directory / (FILE_NAME + ".part")
+    part.write_text(text)
+    part.replace(directory / FILE_NAME)
+
+
+def read(directory: Path) -> Plan:
+    """Reads plan.json. PlanError names the file and the field when it is missing, damaged or of another format."""
+    path = directory / FILE_NAME
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise PlanError(f"{path}: there is no plan here") from error
+    except ValueError as error:
+        raise PlanError(f"{path}: not valid JSON: {error}") from error
+    found = data.get("format_version") if isinstance(data, dict) else None
+    if found != FORMAT_VERSION:
+        raise PlanError(f"{path}: format_version: expected {FORMAT_VERSION}, received {found!r}")
+    return typing.cast(Plan, _build(Plan, data, str(path)))
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turns parsed JSON into the type `kind` (dataclasses, tuples, mappings, unions with None, scalars)."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _build(next(a for a in args if a is not type(None)), value, where)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise PlanError(f"{where}: expected a list, received {value!r}")
+        return tuple(_build(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise PlanError(f"{where}: expected an object, received {value!r}")
+        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise PlanError(f"{where}: expected {kind.__name__}, received {value!r}")
+    return value
+
+
+def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise PlanError(f"{where}: expected an object, received {value!r}")
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    if unknown := sorted(set(value) - set(fields)):
+        raise PlanError(f"{where}: unknown field {unknown[0]!r}")
+    missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
+    if missing:
+        raise PlanError(f"{where}: missing field {missing[0]!r}")
+    return kind(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in value.items()})
