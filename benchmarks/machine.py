@@ -9,6 +9,8 @@ import platform
 import re
 from pathlib import Path
 
+from tfopt_optimizer.cpu import usable_cores
+
 # The instruction sets that decide how fast float32, bfloat16 and int8 run.
 FLAGS = (
     *("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
@@ -25,7 +27,7 @@ class Machine:
     """`cores` are those this process may use (affinity and the cgroup's CPU quota); `load` is the 1-minute average."""
 
     cpu: str
-    cores: float
+    cores: int
     flags: tuple[str, ...]
     memory_gib: float
     system: str
@@ -37,7 +39,7 @@ class Machine:
         """Short, for a file name: "xeon-processor-2c"."""
         words = re.sub(r"\((r|tm)\)|cpu|@.*", " ", self.cpu.lower())
         name = "-".join(re.findall(r"[a-z0-9]+", words)[:4]) or "unknown"
-        return f"{name}-{self.cores:g}c"
+        return f"{name}-{self.cores}c"
 
 
 def describe() -> Machine:
@@ -45,7 +47,7 @@ def describe() -> Machine:
     memory = Path("/proc/meminfo").read_text()
     return Machine(
         cpu=cpu_model(info),
-        cores=usable_cores(len(os.sched_getaffinity(0)), _quota()),
+        cores=usable_cores(),
         flags=cpu_flags(info),
         memory_gib=round(memory_gib(memory), 1),
         system=f"{platform.system()} {platform.release()}",
@@ -69,19 +71,6 @@ def cpu_flags(cpuinfo: str) -> tuple[str, ...]:
 def memory_gib(meminfo: str) -> float:
     found = re.search(r"^MemTotal:\s*(\d+) kB$", meminfo, re.MULTILINE)
     return int(found.group(1)) / 2**20 if found else 0.0
-
-
-def usable_cores(affinity: int, quota: str) -> float:
-    """`quota` is the content of cgroup v2's cpu.max ("200000 100000", "max 100000", or "" where there is none)."""
-    fields = quota.split()
-    if len(fields) != 2 or fields[0] == "max":
-        return float(affinity)
-    return min(float(affinity), int(fields[0]) / int(fields[1]))
-
-
-def _quota() -> str:
-    path = Path("/sys/fs/cgroup/cpu.max")
-    return path.read_text() if path.exists() else ""
 
 
 def _versions() -> dict[str, str]:

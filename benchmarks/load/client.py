@@ -51,7 +51,6 @@ async def measure(task: job.Job) -> job.Outcome:
     began, cpu = CLOCK(), time.process_time()
     start = began + task.warmup_s
     ledger = pace.Ledger(start, start + task.seconds)
-    gc.disable()  # a collection of the client's own garbage must not look like a slow server
     if task.rate:
         arrivals = pace.poisson(task.rate, task.warmup_s + task.seconds, task.limit, task.seed)
         driver = relay.driver = pace.OpenLoop(lanes, CLOCK, ledger, [began + t for t in arrivals])
@@ -120,6 +119,7 @@ def _result(ledger: pace.Ledger, driver: pace.ClosedLoop | pace.OpenLoop, used: 
 
 def main() -> int:
     task = job.load(sys.stdin.read())
+    gc.disable()  # a collection of the client's own garbage must not look like a slow server
     # The open loop needs timers finer than the millisecond that epoll and libuv round to: select() takes microseconds.
     # It watches 1024 descriptors at most, more than any job here opens.
     fine = asyncio.SelectorEventLoop(selectors.SelectSelector()) if task.rate else uvloop.new_event_loop()
