@@ -50,4 +50,7 @@ clean:           ## everything that make made
 # The modules that hold policy: pure, typed strictly.
 POLICY := \
   optimizer/tfopt_optimizer/plan.py \
+  protos/tfopt_protos/dtypes.py \
+  protos/tfopt_protos/messages.py \
+  protos/tfopt_protos/tensors.py \
   server/tfopt_server/errors.py
