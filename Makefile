@@ -20,11 +20,11 @@ $(STAMP): pyproject.toml requirements/no-deps.txt
 	@touch $@
 
 demo/models/.built: $(STAMP) $(wildcard demo/*.py)
-	$(BIN)/python demo/build.py --out demo/models
+	$(BIN)/python -m demo.build --out demo/models
 	@touch $@
 
-serve: setup     ## serve a small real model on PORT and print a curl line that works
-	$(BIN)/python demo/serve.py --model $(MODEL) --port $(PORT)
+serve: setup     ## serve a small real model on PORT and print a curl line that works (MODEL=demo/models/digits, FLAGS=...)
+	$(BIN)/python -m demo.serve --model $(MODEL) --port $(PORT) $(FLAGS)
 
 test: setup      ## the whole suite
 	$(BIN)/pytest -q -m 'not slow'
