@@ -1,0 +1,107 @@
+"""What lies at a model's base path: one bare SavedModel, or numbered version folders, complete or still arriving.
+
+Local paths only for now. Numbers are read as absl::SimpleAtoi reads them, which is what TensorFlow Serving does:
+`00000123` is version 123, `1.5` and `latest` are no versions. Where two names are the same number, the last name in
+sorted order counts (storage_path/file_system_storage_path_source.cc).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# absl strips white space at both ends and takes a sign; there is no negative version (FileSystemStoragePathSource).
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*\+?([0-9]+)[ \t\n\v\f\r]*", re.ASCII)
+_INT64_MAX = 2**63 - 1
+BARE_VERSION = 1
+MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+# A TensorFlow 1 session bundle: taken, so that its load fails with TensorFlow Serving's own text instead of waiting.
+_OLD_FORMAT = "export.meta"
+_SHARD = re.compile(r"variables\.data-([0-9]{5})-of-([0-9]{5})")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What was found. `problem` says why nothing can be read at all; `versions` is then empty and means nothing.
+
+    `versions` maps each complete version to its folder, `incomplete` each unfinished one to what it lacks, `ignored`
+    holds names that lost against another name of the same number.
+    """
+
+    versions: dict[int, Path]
+    incomplete: dict[int, str]
+    ignored: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def version_number(name: str) -> int | None:
+    """The version a folder name stands for, or None when it stands for none."""
+    match = _NUMBER.fullmatch(name)
+    number = int(match[1]) if match else -1
+    return number if 0 <= number <= _INT64_MAX else None
+
+
+def look(base: Path) -> Listing:
+    """Reads the directory once. Never raises for what it finds there: `problem` tells."""
+    if any((base / name).is_file() for name in MODEL_FILES):
+        lacks = what_is_missing(base)
+        return Listing({} if lacks else {BARE_VERSION: base}, {BARE_VERSION: lacks} if lacks else {})
+    try:
+        names = sorted(child.name for child in base.iterdir() if child.is_dir())
+    except FileNotFoundError:
+        return Listing({}, {}, problem=f"there is nothing at {base}")
+    except OSError as error:
+        return Listing({}, {}, problem=f"cannot read {base}: {error.strerror}")
+    return _versions(base, names)
+
+
+def _versions(base: Path, names: list[str]) -> Listing:
+    folders: dict[int, str] = {}
+    ignored = []
+    for name in names:
+        number = version_number(name)
+        if number is None:
+            continue
+        if number in folders:
+            ignored.append(folders[number])
+        folders[number] = name
+    lacking = {number: what_is_missing(base / name) for number, name in folders.items()}
+    return Listing(
+        {number: base / name for number, name in folders.items() if not lacking[number]},
+        {number: lacks for number, lacks in lacking.items() if lacks},
+        tuple(ignored),
+    )
+
+
+def what_is_missing(folder: Path) -> str:
+    """What a SavedModel folder still lacks, "" when it is complete.
+
+    saved_model.pb is written last by TensorFlow, but a copy may bring it first; so the variables must be whole too:
+    with a shard there must be the index and every other shard that its name announces.
+    """
+    if (folder / _OLD_FORMAT).is_file():
+        return ""
+    if not any((folder / name).is_file() for name in MODEL_FILES):
+        return "saved_model.pb"
+    variables = folder / "variables"
+    shards = [m for child in variables.glob("variables.data-*") if (m := _SHARD.fullmatch(child.name))]
+    if not shards:
+        return "variables/variables.data-*" if (variables / "variables.index").exists() else ""
+    if not (variables / "variables.index").is_file():
+        return "variables/variables.index"
+    have, total = len(shards), max(int(m[2]) for m in shards)
+    return "" if have >= total else f"{total - have} of {total} variable files"
+
+
+def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and change times of everything in a version folder: differs when somebody changed the model."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # went away between the two looks, so it is not there
+            continue
+        if not path.is_dir():
+            found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))
+    return tuple(found)
