@@ -101,19 +101,22 @@ class Settings:
 
 
 def parse(
-    argv: Sequence[str], environ: Mapping[str, str], *, cpus: int | None = None, model: str | None = None
+    argv: Sequence[str], environ: Mapping[str, str], *, cpus: int | None = None
 ) -> tuple[Settings, tuple[Notice, ...]]:
-    """Settings from `argv` (without the program's name) and `environ`.
+    """Settings from `argv` (without the program's name) and `environ`. SettingsErrors with everything that is wrong.
 
     `cpus` is what defaults that depend on the machine are worked out from (default: the cores this process may use).
-    `model` is the path of a sub-command that takes it as an argument; it wins over everything else.
     """
-    parsed = arguments.parse(argv, flags.ALL, environ)
+    return resolve(arguments.parse(argv, flags.ALL, environ), environ, cpus=cpus)
+
+
+def resolve(
+    parsed: arguments.Parsed, environ: Mapping[str, str], *, cpus: int | None = None
+) -> tuple[Settings, tuple[Notice, ...]]:
+    """`parse` for arguments that were already read, maybe by a table with flags of a sub-command's own."""
     values: dict[str, Any] = {f.name: f.default for f in flags.ALL} | dict(parsed.values)
     errors = list(parsed.errors)
     env = {k: arguments.expand(v, environ) for k, v in environ.items() if v and k in _READ}
-    if model is not None:
-        values["model_base_path"] = model
     _fill_in(values, set(parsed.values), env, cpus or usable_cores(), errors)
     errors += _refused(parsed.values) + _cross_field(values)
     for pool in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"):

@@ -1,0 +1,11 @@
+"""The sub-commands of `tfopt`, one file each: `main(argv, environ) -> exit code`."""
+
+COMMANDS = {
+    "serve": "serve a model (the default)",
+    "optimize": "optimize a model and write the plan",
+    "report": "print what a plan decided, and why",
+    "warmup": "inspect or make warmup records",
+    "healthcheck": "ask a server on this machine for its health: exit 0 or 1",
+    "version": "print versions",
+}
+HELP = ("-h", "-help", "--help", "--helpfull")

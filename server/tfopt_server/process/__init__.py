@@ -1,0 +1,1 @@
+"""How the server lives: sockets, arbiter, worker, drain, exit code."""

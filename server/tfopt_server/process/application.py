@@ -1,0 +1,90 @@
+"""How gunicorn is set up, without its command line, its configuration files or its environment variables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger as GunicornLogger
+
+from tfopt_server.process import listeners
+from tfopt_server.process.arbiter import CANNOT_START, Arbiter
+from tfopt_server.process.backend import Build
+from tfopt_server.process.worker import Worker
+from tfopt_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# Longer than the 600 s for which Google's load balancers keep an idle backend connection: the side that opened it
+# should be the one to close it, or a request can meet a closing connection.
+KEEP_ALIVE_S = 620
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]
+    """gunicorn's lines go where everybody's go (logs.configure). No access log: metrics count requests."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        self._access_log_enabled = False
+
+
+class Application(BaseApplication):  # type: ignore[misc]
+    def __init__(
+        self, settings: Settings, build: Build, sockets: Sequence[socket.socket], run_dir: Path | None
+    ) -> None:
+        self.settings = settings
+        self.build = build
+        self.run_dir = run_dir
+        self._sockets = sockets
+        super().__init__()
+
+    def load_config(self) -> None:
+        shared_memory = "/dev/shm"  # heartbeat files need a writable folder, also where the root file system is not
+        options = {
+            "bind": [f"fd://{s.detach()}" for s in self._sockets],
+            "workers": self.settings.workers,
+            "worker_class": Worker,
+            "worker_tmp_dir": shared_memory if os.access(shared_memory, os.W_OK) else None,
+            "logger_class": Logger,
+            "proc_name": "tfopt",
+            "asgi_loop": "uvloop",
+            "asgi_lifespan": "off",
+            "keepalive": KEEP_ALIVE_S,
+            # No heartbeat limit: a worker that compiles or imports for minutes is not dead. Its health route tells.
+            "timeout": 0,
+            # Would start a thread, and open a door, in the process that forks.
+            "control_socket_disable": True,
+            "child_exit": lambda arbiter, worker: arbiter.child_exit(worker),
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> None:
+        """Nothing to load: the worker builds its own app."""
+
+    def run(self) -> NoReturn:
+        Arbiter(self).run()
+        raise AssertionError("the arbiter ends the process itself")
+
+
+def serve(settings: Settings, build: Build) -> NoReturn:
+    """Runs the server until it is told to stop; the exit codes are arbiter.py's."""
+    try:
+        sockets = listeners.listen(settings.http_ports)
+    except listeners.ListenError as error:
+        log.critical("Failed to start server. Error: %s", error)
+        sys.exit(CANNOT_START)
+    where = ", ".join(str(s.getsockname()[1]) for s in sockets)
+    log.info("listening on port %s", where, extra={"health_route": settings.health_route, "workers": settings.workers})
+    if settings.workers == 1:
+        Application(settings, build, sockets, None).run()
+    with tempfile.TemporaryDirectory(prefix="tfopt-") as run_dir:
+        Application(settings, build, sockets, Path(run_dir)).run()
