@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import stats
+from benchmarks import interleave, stats
 
 
 def test_a_percentile_is_a_sample_at_the_nearest_rank():
@@ -50,3 +50,40 @@ def test_one_slow_round_does_not_decide_a_ratio():
 def test_variants_that_did_not_run_in_turn_have_no_ratio():
     with pytest.raises(ValueError, match="not measured in turn"):
         stats.ratio({"ours": [1.0, 2.0], "bare": [1.0]}, "ours", "bare")
+
+
+class Ticks:
+    """A clock that moves by what each call costs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.calls: list[str] = []
+
+    def costs(self, name: str, seconds: float):
+        def call() -> None:
+            self.now += seconds
+            self.calls.append(name)
+
+        return call
+
+
+def test_variants_run_in_turn_and_the_order_turns():
+    ticks = Ticks()
+    variants = {"a": ticks.costs("a", 0.02), "b": ticks.costs("b", 0.05)}
+    times = interleave.interleave(variants, blocks=3, seconds=100.0, clock=lambda: ticks.now)
+    settled = 2 * interleave.SETTLE_CALLS
+    assert "".join(ticks.calls[settled:]) == "aab" + "baa" + "aab"  # 30 ms a block, one call at least
+    assert times == {"a": pytest.approx([20_000.0] * 6), "b": pytest.approx([50_000.0] * 3)}
+
+
+def test_the_time_limit_ends_the_rounds_but_never_the_first():
+    ticks = Ticks()
+    variants = {"slow": ticks.costs("slow", 7.0), "slower": ticks.costs("slower", 9.0)}
+    times = interleave.interleave(variants, blocks=50, seconds=0.1, clock=lambda: ticks.now)
+    assert {name: len(found) for name, found in times.items()} == {"slow": 1, "slower": 1}
+
+
+def test_a_block_of_a_tiny_model_is_bounded_in_calls():
+    ticks = Ticks()
+    times = interleave.interleave({"tiny": ticks.costs("tiny", 1e-9)}, 1, 1.0, clock=lambda: ticks.now)
+    assert len(times["tiny"]) == interleave.MAX_BLOCK

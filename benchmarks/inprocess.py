@@ -1,0 +1,202 @@
+"""In process: plain TensorFlow, TensorFlow Serving's way to call it, and what tfopt chose, per model, flags and bucket.
+
+`python -m benchmarks.inprocess MODEL FLAGS BLOCKS SECONDS` measures one model in a fresh process and prints JSON; the
+functions here start it. Engines that did not win are shown as the optimizer measured them (the plan's evidence).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfopt_optimizer import plan as plans
+from tfopt_optimizer.flags import OptimizerFlags
+
+from benchmarks import interleave, models, stats
+from benchmarks.models import Feeds, Model
+
+TAGS = ("serve",)
+TIMEOUT_S = 900.0
+RECORDS = 8  # sample batches per bucket that the optimizer may check with
+
+# Flag sets by name, as `tfopt serve` gets them. The gains' bars speak of "precompilation", "any flags" of them all.
+FLAGS: Mapping[str, OptimizerFlags] = {
+    "default": OptimizerFlags(),
+    "precompilation": OptimizerFlags(allow_precompilation=True),
+    "precompilation, no tfrt": OptimizerFlags(allow_precompilation=True, use_tfrt=False),
+    "compression": OptimizerFlags(allow_precompilation=True, allow_compression=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """Blocks of 30 ms (or one call) per variant, and a limit in seconds per bucket."""
+
+    blocks: int
+    seconds: float
+
+
+FULL, QUICK = Effort(60, 30.0), Effort(10, 4.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One bucket. Times are medians in microseconds of a call with numpy in and out; None where it does not run.
+
+    `chosen` is the engine that the plan names, `chosen_us` its runner called directly, `servable_us` the same through
+    Servable (checks, padding, slicing). `evidence`: the optimizer's own medians per candidate, or its reason.
+    """
+
+    model: str
+    flags: str
+    batch: int
+    tf_signature_us: float
+    tf_session_us: float | None
+    chosen: str
+    chosen_us: float
+    servable_us: float
+    evidence: Mapping[str, str]
+    why: str
+
+    @property
+    def speedup(self) -> float:
+        return self.tf_signature_us / self.chosen_us
+
+
+def measure(chosen: Sequence[Model], flag_names: Sequence[str], effort: Effort, work: Path) -> list[Row]:
+    """Optimizes (or takes the plan from an earlier run) here, without TensorFlow; measures in a child process each."""
+    rows: list[Row] = []
+    for model in chosen:
+        models.ensure(model)
+        for name in flag_names:
+            print(f"  {model.name}, {name} ...", file=sys.stderr, flush=True)
+            plan, place = optimized(model, FLAGS[name], work / "plans")
+            rows += [_row(model, name, plan, found) for found in _in_child(model, place, effort)]
+    return rows
+
+
+def optimized(model: Model, flags: OptimizerFlags, cache: Path) -> tuple[plans.Plan, Path]:
+    """Samples are rows of every bucket's size, as warmup records would hold them."""
+    from tfopt_optimizer.optimize import OptimizeJob, optimize_cached
+
+    feeds = tuple(model.rows(batch, seed) for batch in model.buckets for seed in range(RECORDS if batch == 1 else 2))
+    job = OptimizeJob(model.saved_model, cache, TAGS, flags, {models.SIGNATURE: feeds}, "warmup")
+    return optimize_cached(job, cache, lambda line: None)
+
+
+def _in_child(model: Model, place: Path, effort: Effort) -> list[dict[str, Any]]:
+    arguments = [model.name, str(place), str(effort.blocks), str(effort.seconds)]
+    command = [sys.executable, "-m", "benchmarks.inprocess", *arguments]
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S, cwd=models.HERE.parent, env=quiet
+    )
+    return json.loads(done.stdout)
+
+
+def _row(model: Model, flags: str, plan: plans.Plan, found: Mapping[str, Any]) -> Row:
+    signature = plan.signature(models.SIGNATURE)
+    assert signature is not None
+    bucket = next(b for b in signature.buckets if b.batch == found["batch"])
+    return Row(
+        model=model.name,
+        flags=flags,
+        chosen=f"{bucket.engine}/{bucket.variant}",
+        evidence={f"{c.engine}/{c.variant}": _evidence(c) for c in bucket.candidates},
+        why=bucket.why,
+        **found,
+    )
+
+
+def _evidence(candidate: plans.Candidate) -> str:
+    time = f"{candidate.measured.median_us:.1f} us" if candidate.measured else "not measured"
+    return f"{candidate.status}, {time}" + (f": {candidate.reason}" if candidate.reason else "")
+
+
+def main(name: str, place: str, blocks: str, seconds: str) -> int:
+    from tfopt_optimizer.servable import Servable
+
+    model, plan = models.MODELS[name], plans.read(Path(place))
+    servable = Servable.open(model.saved_model, Path(place), plan, TAGS)
+    runner = servable.signatures[models.SIGNATURE]
+    signature, session = tensorflow_signature(model), tensorflow_session(model)
+    rows = []
+    for batch in model.buckets:
+        feeds = model.rows(batch, 0)
+        bucket = runner.bucket_for(batch)
+        variants = {
+            "tf_signature_us": _call(signature, feeds),
+            "tf_session_us": _call(session, feeds),
+            "chosen_us": _call(bucket.run, feeds),
+            "servable_us": _call(runner.run, feeds),
+        }
+        times = interleave.interleave(variants, int(blocks), float(seconds))
+        rows.append({"batch": batch} | {key: stats.summary(found).p50 for key, found in times.items()})
+    servable.close()
+    json.dump(rows, sys.stdout)
+    return 0
+
+
+def _call(function: Callable[[Feeds], object], feeds: Feeds) -> Callable[[], object]:
+    return lambda: function(feeds)
+
+
+def tensorflow_signature(model: Model) -> Callable[[Feeds], object]:
+    """Plain TensorFlow as its guide shows it: load, call the signature, read the outputs."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(model.saved_model))
+    function = loaded.signatures[models.SIGNATURE]
+
+    def run(feeds: Feeds) -> object:
+        outputs = function(**{name: tf.constant(array) for name, array in feeds.items()})
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    run.keep = loaded  # type: ignore[attr-defined]  # a signature does not keep its model's variables alive
+    return run
+
+
+def tensorflow_session(model: Model) -> Callable[[Feeds], object]:
+    """The TF1 session callable: the calls that TensorFlow Serving's engine makes."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import config_pb2
+
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        meta = tf.compat.v1.saved_model.load(session, list(TAGS), str(model.saved_model))
+    definition = meta.signature_def[models.SIGNATURE]
+    names = sorted(definition.inputs)
+    options = config_pb2.CallableOptions(
+        feed=[definition.inputs[name].name for name in names],
+        fetch=[info.name for info in definition.outputs.values()],
+    )
+    function = session._make_callable_from_options(options)
+    return lambda feeds: function(*[feeds[name] for name in names])
+
+
+HEADER = (
+    *("model", "flags", "batch", "TF signature us", "TF session us", "chosen us", "servable us", "chosen"),
+    *("TF / chosen", "session / chosen"),
+)
+
+
+def table_rows(rows: Sequence[Row]) -> list[tuple]:
+    return [
+        (
+            *(row.model, row.flags, str(row.batch)),
+            *(row.tf_signature_us, row.tf_session_us, row.chosen_us, row.servable_us, row.chosen),
+            f"{row.speedup:.2f}x",
+            f"{row.tf_session_us / row.chosen_us:.2f}x" if row.tf_session_us else None,
+        )
+        for row in rows
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(*sys.argv[1:]))
