@@ -44,6 +44,11 @@ bench: setup     ## ratios between variants, in process and over the wire; write
 protos: $(STAMP) ## regenerate the descriptor set from the installed packages
 	$(BIN)/python protos/extract.py
 
+lock: $(STAMP)   ## renew images/*/requirements.txt: every dependency of the image, by hash, without host names
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --python-version 3.11 \
+	  --python-platform x86_64-manylinux_2_31 --extra cpu --override images/cpu/overrides.txt \
+	  pyproject.toml --output-file images/cpu/requirements.txt
+
 clean:           ## everything that make made
 	rm -rf $(VENV) demo/models benchmarks/models tests/.models build *.egg-info
 
