@@ -147,7 +147,8 @@ class Plan:
 
     `loader` is how plain TensorFlow loads the model: "function" (tf.saved_model.load) or "session" (the TF1 loader, a
     session callable as in TensorFlow Serving). `records` says where the check inputs came from: "warmup" or
-    "synthesized". `log` holds the optimization log, one readable line per decision.
+    "synthesized". `log` holds the optimization log, one readable line per decision. `files` gives the size and checksum
+    of every artifact, so that a damaged plan is found before it is served.
     """
 
     fingerprint: Fingerprint
@@ -159,6 +160,7 @@ class Plan:
     created: str
     optimize_s: float
     weights_bytes: int = 0
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def signature(self, key: str) -> SignaturePlan | None:
@@ -192,6 +194,34 @@ def read(directory: Path) -> Plan:
     return typing.cast(Plan, _build(Plan, data, str(path)))
 
 
+def checksums(directory: Path) -> dict[str, str]:
+    """Size and CRC-32C of every artifact in the directory, plan.json aside: {"s0/b1/module.json": "120:9f2c11aa"}."""
+    import google_crc32c
+
+    found = {}
+    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
+        name = path.relative_to(directory).as_posix()
+        if name in (FILE_NAME, FILE_NAME + ".part"):
+            continue
+        crc, size = 0, 0
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                crc, size = google_crc32c.extend(crc, block), size + len(block)
+        found[name] = f"{size}:{crc:08x}"
+    return found
+
+
+def verify(plan: Plan, directory: Path) -> None:
+    """PlanError names the first artifact that is missing or is not what the plan was written with."""
+    there = checksums(directory)
+    for name, expected in plan.files.items():
+        found = there.get(name)
+        if found is None:
+            raise PlanError(f"{directory / name}: missing")
+        if found != expected:
+            raise PlanError(f"{directory / name}: damaged: size and checksum are {found}, expected {expected}")
+
+
 def _build(kind: Any, value: Any, where: str) -> Any:
     """Turns parsed JSON into the type `kind` (dataclasses, tuples, mappings, unions with None, scalars)."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -223,7 +253,11 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if unknown := sorted(set(value) - set(fields)):
         raise PlanError(f"{where}: unknown field {unknown[0]!r}")
-    missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
+    missing = [
+        n
+        for n, f in fields.items()
+        if n not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     if missing:
         raise PlanError(f"{where}: missing field {missing[0]!r}")
     return kind(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in value.items()})

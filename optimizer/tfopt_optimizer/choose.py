@@ -1,0 +1,153 @@
+"""Who wins: pure rules over what was measured. No engine, no clock.
+
+The chosen runner is never slower than plain TensorFlow, and where two are within TIE the simpler one runs: TensorFlow
+before a compiled engine, the plain call before a variant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from tfopt_optimizer.plan import Agreement, Candidate, Measured
+
+TIE = 0.05
+MERGE_GAIN = 0.8  # merging pays when a row in the best larger bucket costs less than this share of a row alone
+_SIMPLEST_FIRST = (("tensorflow", "function"), ("tensorflow", "session"), ("tensorflow", "inline"), ("xla", "jit"))
+# The loader of the model that a variant needs; a variant that is not here needs none.
+_LOADER = {
+    ("tensorflow", "function"): "function",
+    ("tensorflow", "session"): "session",
+    ("tensorflow", "inline"): "session",
+    ("xla", "jit"): "function",
+}
+LOADERS = ("function", "session")
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One candidate as it came out of the contest. `reason` "" means: right, and measured."""
+
+    engine: str
+    variant: str
+    reason: str
+    skipped: bool = False
+    measured: Measured | None = None
+    agreement: Agreement | None = None
+    compile_s: float | None = None
+    memory_bytes: int | None = None
+
+    @property
+    def label(self) -> str:
+        return label(self.engine, self.variant)
+
+    @property
+    def median_us(self) -> float:
+        return self.measured.median_us if self.measured else math.inf
+
+    @property
+    def eligible(self) -> bool:
+        return not self.reason and self.measured is not None
+
+
+def label(engine: str, variant: str) -> str:
+    """ "tensorflow" with its variant, as there are several; "xla" alone, as one is made per run."""
+    return f"{engine}/{variant}" if engine == "tensorflow" else engine
+
+
+def loader(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], loaders: Sequence[str]) -> str:
+    """The one loader that serves the model: two would keep two copies of the weights.
+
+    `buckets` holds the trials of every signature and bucket. The loader with the lower geometric mean of best times
+    wins, the reference's own within TIE. A loader that would leave any bucket slower than plain TensorFlow by more
+    than TIE, or without a right answer, is out.
+    """
+    home = _LOADER[reference]
+    best, best_score = home, _score(buckets, reference, home)
+    for other in loaders:
+        score = _score(buckets, reference, other)
+        if other != home and score < best_score * (1 - TIE):
+            best, best_score = other, score
+    return best
+
+
+def _score(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], name: str) -> float:
+    ratios = []
+    for trials in buckets:
+        base = next((t for t in trials if (t.engine, t.variant) == reference), None)
+        if base is None or not base.eligible:
+            continue
+        if not any(t.eligible and t.engine == "tensorflow" and _LOADER[t.engine, t.variant] == name for t in trials):
+            return math.inf  # requests outside the buckets would run on a loader that was not found right
+        found = winner(trials, name)
+        ratio = found.median_us / base.median_us if found else math.inf
+        if ratio > 1 + TIE:
+            return math.inf
+        ratios.append(math.log(ratio))
+    return math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
+
+
+def winner(trials: Sequence[Trial], loader_name: str) -> Trial | None:
+    """The fastest right candidate that runs with this loader, or a simpler one within TIE of it."""
+    possible = [t for t in trials if t.eligible and _LOADER.get((t.engine, t.variant), loader_name) == loader_name]
+    if not possible:
+        return None
+    bar = min(t.median_us for t in possible) * (1 + TIE)
+    return min((t for t in possible if t.median_us <= bar), key=_complexity)
+
+
+def _complexity(trial: Trial) -> int:
+    key = (trial.engine, trial.variant)
+    return _SIMPLEST_FIRST.index(key) if key in _SIMPLEST_FIRST else len(_SIMPLEST_FIRST)
+
+
+def candidates(trials: Sequence[Trial], chosen: Trial | None) -> tuple[Candidate, ...]:
+    """The trials as the plan keeps them, each with its status and reason."""
+    return tuple(_candidate(t, chosen) for t in trials)
+
+
+def _candidate(trial: Trial, chosen: Trial | None) -> Candidate:
+    status, reason = "rejected", trial.reason
+    if trial.skipped:
+        status = "skipped"
+    elif trial is chosen:
+        status = "chosen"
+    elif trial.eligible:
+        status = "slower"
+        reason = f"{chosen.label} is as fast or faster, or needs no second loader" if chosen else ""
+    return Candidate(
+        trial.engine,
+        trial.variant,
+        status,
+        reason,
+        trial.measured,
+        trial.agreement,
+        trial.compile_s,
+        trial.memory_bytes,
+    )
+
+
+def merge(costs: Sequence[tuple[int, float]]) -> tuple[bool, str]:
+    """Does joining requests pay? `costs`: (rows, microseconds of the chosen runner) per bucket, in rising order."""
+    if not costs:
+        return False, "nothing was measured"
+    if len(costs) == 1:
+        rows, us = costs[0]
+        if rows > 1:
+            return True, f"the only bucket has {rows} rows: requests share it"
+        return False, "the only bucket has one row"
+    (least, alone_us), larger = costs[0], costs[1:]
+    rows, us = min(larger, key=lambda c: c[1] / c[0])
+    alone, joined = alone_us / least, us / rows
+    text = f"a row costs {microseconds(joined)} in a batch of {rows} and {microseconds(alone)} in a batch of {least}"
+    return joined < MERGE_GAIN * alone, text
+
+
+def microseconds(value: float) -> str:
+    """A time as one reads it: 7.4 us, 402 us, 16.7 ms, 1.24 s."""
+    for unit, size in (("us", 1.0), ("ms", 1e3), ("s", 1e6)):
+        shown = value / size
+        if shown < 999.5 or unit == "s":
+            return f"{shown:.3g} {unit}"
+    raise AssertionError(value)

@@ -1,0 +1,228 @@
+"""One bucket's contest: every candidate is prepared, checked against plain TensorFlow, and measured beside it.
+
+Whatever happens to a candidate (an operation it cannot take, a wrong answer, a crash, a timeout) becomes the reason in
+its Trial; only the reference's own failure ends the contest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tfopt_optimizer import independence, measure, verify
+from tfopt_optimizer.buckets import Shapes
+from tfopt_optimizer.choose import Trial, label
+from tfopt_optimizer.engines.base import Arrays, Prepared, Target
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.plan import Agreement, SignatureInfo
+from tfopt_optimizer.report import Log
+from tfopt_optimizer.workers import Deadline, Times, Worker, WorkerFailed
+
+CHECK_S = 3.0  # reference time spent on the rows of one bucket's check
+CHECK_BYTES = 256 << 20  # reference outputs held for it
+REFERENCE_TIMEOUT_S = 900.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+    """A candidate engine. `worker` is "module:Class" of its worker process; `lowered`: it takes StableHLO."""
+
+    engine: str
+    variant: str
+    worker: str
+    lowered: bool = False
+
+    @property
+    def label(self) -> str:
+        return label(self.engine, self.variant)
+
+
+@dataclasses.dataclass(frozen=True)
+class BucketSpec:
+    """One set of static shapes; `batch` None when rows are not independent. `folder` is where its artifacts go."""
+
+    batch: int | None
+    shapes: Shapes
+    folder: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Feeds of exactly a bucket's shapes; `altered` are rows to put beside a row whose answer must not change."""
+
+    feeds: Iterable[Arrays]
+    altered: Arrays | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Feeds of one check with what plain TensorFlow answers."""
+
+    key: str
+    feeds: Arrays
+    expected: Arrays
+
+
+class Reference:
+    """Plain TensorFlow in its worker: what every candidate is compared with, and its other ways to run."""
+
+    def __init__(self, worker: Worker, variants: Sequence[str]) -> None:
+        self.worker, self.variant, self.others = worker, variants[0], tuple(variants[1:])
+
+    def deadline(self) -> Deadline:
+        return Deadline.after(REFERENCE_TIMEOUT_S)
+
+    def run(self, signature: SignatureInfo, key: str, feeds: Arrays) -> Arrays:
+        name = self.prepare(signature)
+        return self.worker.run(self.deadline(), name, key, feeds)
+
+    def prepare(self, signature: SignatureInfo) -> str:
+        name = f"{signature.key}/{self.variant}"
+        self.worker.prepare(self.deadline(), name, Target(signature, self.variant))
+        return name
+
+    def round(self, signature: SignatureInfo, key: str, feeds: Arrays) -> measure.Round:
+        self.run(signature, key, feeds)
+        name = self.prepare(signature)
+        return lambda budget_s, max_calls: self.worker.measure(
+            self.deadline(), name, key, budget_s=budget_s, max_calls=max_calls
+        )
+
+
+@dataclasses.dataclass
+class Candidate:
+    """One entrant in one bucket while the contest runs. `reason` is set once and takes it out."""
+
+    entrant: Entrant
+    worker: Worker
+    name: str
+    target: Target
+    deadline: Deadline
+    reason: str = ""
+    skipped: bool = False
+    prepared: Prepared = dataclasses.field(default_factory=Prepared)
+    agreement: Agreement | None = None
+    times: Times | None = None
+
+    def trial(self) -> Trial:
+        return Trial(
+            self.entrant.engine,
+            self.entrant.variant,
+            self.reason,
+            self.skipped,
+            measure.summary(self.times) if self.times is not None and np.isfinite(self.times).all() else None,
+            self.agreement,
+            self.prepared.compile_s,
+            self.prepared.memory_bytes,
+        )
+
+    def round(self, key: str) -> measure.Round:
+        """Infinite times once the candidate has failed: the race goes on without it."""
+
+        def run(budget_s: float, max_calls: int) -> Times:
+            if self.reason:
+                return np.array([np.inf])
+            try:
+                return self.worker.measure(self.deadline, self.name, key, budget_s=budget_s, max_calls=max_calls)
+            except WorkerFailed as error:
+                self.reason = error.reason
+                return np.array([np.inf])
+
+        return run
+
+
+class Contest:
+    """Holds the contests of one model."""
+
+    def __init__(self, reference: Reference, workers: Mapping[str, Worker], flags: OptimizerFlags, log: Log) -> None:
+        self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
+        self._tolerance = verify.lossless(flags.lossless_max_rel_error)
+        self._lowerer = workers.get("stablehlo")
+
+    def hold(
+        self, place: str, signature: SignatureInfo, spec: BucketSpec, material: Material, entrants: Sequence[Entrant]
+    ) -> list[Trial]:
+        """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails."""
+        batches = self._batches(signature, spec, material.feeds)
+        candidates = [self._candidate(signature, spec, e) for e in entrants]
+        for candidate in candidates:
+            self._enter(place, candidate, batches, material.altered)
+        first = batches[0]
+        base = self._reference.round(signature, first.key, first.feeds)
+        rounds = {c.name: c.round(first.key) for c in candidates if not c.reason}
+        base_times, times = measure.compare(base, rounds)
+        for candidate in candidates:
+            candidate.times = times.get(candidate.name)
+        self._tidy(candidates)
+        own = Trial("tensorflow", self._reference.variant, "", measured=measure.summary(base_times))
+        return [own, *(c.trial() for c in candidates)]
+
+    def _candidate(self, signature: SignatureInfo, spec: BucketSpec, entrant: Entrant) -> Candidate:
+        static = entrant.engine != "tensorflow"
+        target = Target(signature, entrant.variant, spec.shapes if static else None, spec.folder if static else "")
+        name = f"{spec.folder}/{entrant.variant}" if static else f"{signature.key}/{entrant.variant}"
+        worker = self._workers[entrant.worker]
+        return Candidate(entrant, worker, name, target, Deadline.after(self._flags.candidate_timeout_s))
+
+    def _enter(self, place: str, candidate: Candidate, batches: Sequence[Batch], altered: Arrays | None) -> None:
+        """Lowers, compiles and checks. The clock of the candidate starts here."""
+        candidate.deadline = Deadline.after(self._flags.candidate_timeout_s)
+        worker = candidate.worker
+        worker.on_wait = lambda seconds: self._log.note(
+            f"{place}: {candidate.entrant.label} is at it for {seconds:.0f} s"
+        )
+        try:
+            if candidate.entrant.lowered and self._lowerer is not None:
+                self._lowerer.lower(candidate.deadline, candidate.target)
+            candidate.prepared = worker.prepare(candidate.deadline, candidate.name, candidate.target)
+            candidate.reason = self._check(candidate, batches) or self._leaks(candidate, batches[0], altered)
+        except WorkerFailed as error:
+            candidate.reason = error.reason
+
+    def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
+        verdicts = []
+        for batch in batches:
+            found = candidate.worker.run(candidate.deadline, candidate.name, batch.key, batch.feeds)
+            verdicts.append(verify.check(batch.expected, found, self._tolerance))
+            if not verdicts[-1].passed:
+                break
+        candidate.agreement = verify.add_calls(v.agreement for v in verdicts)
+        return verdicts[-1].reason
+
+    def _leaks(self, candidate: Candidate, batch: Batch, altered: Arrays | None) -> str:
+        """Whether what stands in the other rows of a static batch reaches the first one."""
+        if altered is None or candidate.target.shapes is None:
+            return ""
+        size = next(iter(batch.feeds.values())).shape[0]
+        if size < 2:
+            return ""
+        others = {n: np.resize(a, (size - 1, *a.shape[1:])) for n, a in altered.items()}
+        feeds = {n: np.concatenate([a[:1], others[n]]) for n, a in batch.feeds.items()}
+        found = candidate.worker.run(candidate.deadline, candidate.name, f"{batch.key}/altered", feeds)
+        alone = {n: a[:1] for n, a in batch.expected.items()}
+        reason = independence.same_row(alone, found, 0, size, self._tolerance)
+        return f"other rows change the first one: {reason}" if reason else ""
+
+    def _batches(self, signature: SignatureInfo, spec: BucketSpec, material: Iterable[Arrays]) -> list[Batch]:
+        """As many different batches of this shape as fit into CHECK_S of reference time, one at least."""
+        end, held, batches = time.monotonic() + CHECK_S, 0, list[Batch]()
+        for number, feeds in enumerate(material):
+            key = f"{spec.folder}/{number}"
+            expected = self._reference.run(signature, key, feeds)
+            batches.append(Batch(key, feeds, expected))
+            held += sum(a.nbytes for a in expected.values())
+            if time.monotonic() > end or held > CHECK_BYTES:
+                break
+        return batches
+
+    def _tidy(self, candidates: Sequence[Candidate]) -> None:
+        """Feeds are not needed any more; executables that lost are dropped by their worker."""
+        for worker in {id(w): w for w in [self._reference.worker, *(c.worker for c in candidates)]}.values():
+            if worker.alive():
+                worker.forget_feeds(self._reference.deadline())
+        for candidate in candidates:
+            if candidate.target.shapes is not None and candidate.worker.alive():
+                candidate.worker.drop(self._reference.deadline(), candidate.name)

@@ -1,0 +1,32 @@
+"""What a compiled target's folder holds: the module, what its parameters mean, and the machine code.
+
+`module.stablehlo`   serialized StableHLO; parameters: the inputs, then the weights
+`module.json`        names of inputs and outputs in order, numbers of the weights in the plan's weights file
+`executable.pjrt`    the module compiled, valid for an equal processor and an equal jaxlib
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+MODULE, META, EXECUTABLE = "module.stablehlo", "module.json", "executable.pjrt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: tuple[int, ...]
+
+
+def write_module(folder: Path, module: bytes, meta: Meta) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODULE).write_bytes(module)
+    (folder / META).write_text(json.dumps(dataclasses.asdict(meta), indent=1))
+
+
+def read_meta(folder: Path) -> Meta:
+    data = json.loads((folder / META).read_text())
+    return Meta(tuple(data["inputs"]), tuple(data["outputs"]), tuple(data["weights"]))

@@ -1,0 +1,76 @@
+"""The joint between the optimizer, the server and every engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tfopt_optimizer.plan import SignatureInfo
+
+Arrays = dict[str, np.ndarray]
+Feeds = Mapping[str, np.ndarray]
+
+
+class Runner(Protocol):
+    """Runs one signature on one engine. Thread-safe; native code runs without the GIL.
+
+    Strings are object arrays of bytes. `outputs` asks for a subset by name (all by default). Raises EngineError.
+    Returned arrays may be read-only views of the engine's buffers.
+    """
+
+    def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays: ...
+
+    def close(self) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """One thing to run: a signature on one variant of an engine.
+
+    `shapes` are the full static input shapes, None for runners that take any shapes. `folder` is where artifacts of
+    this target lie, relative to the plan directory ("" when it has none).
+    """
+
+    signature: SignatureInfo
+    variant: str
+    shapes: Mapping[str, tuple[int, ...]] | None = None
+    folder: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What preparing a target cost: seconds (compiling) and bytes (executable and its temporary buffers)."""
+
+    compile_s: float | None = None
+    memory_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an engine works: the model, the plan directory with the artifacts, and the threads it may use."""
+
+    model_dir: Path
+    plan_dir: Path
+    tags: tuple[str, ...]
+    intra_op_threads: int
+    inter_op_threads: int
+
+
+class Engine(Protocol):
+    """What a worker process holds: opened once, then any number of targets."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        """Loads what all targets share. Returns variant -> "" when usable, else the reason why it is not."""
+        ...
+
+    def prepare(self, target: Target) -> Prepared: ...
+
+    def runner(self, target: Target) -> Runner: ...
+
+    def release(self, target: Target) -> None:
+        """Frees what `prepare` made for this target."""
+        ...

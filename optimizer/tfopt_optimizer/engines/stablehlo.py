@@ -1,0 +1,109 @@
+"""Lowers a signature with static shapes to StableHLO, with TensorFlow in a process of its own.
+
+Variables become parameters of the module: its arguments are the signature's inputs in declared order, then the captured
+variables, which are written to the plan's weights file once however many signatures and buckets use them. The folder
+of a lowered target is described in artifacts.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfopt_optimizer.engines import artifacts
+from tfopt_optimizer.engines import tensorflow as tensorflow_engine
+from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
+from tfopt_optimizer.engines.weights import WeightsWriter
+from tfopt_optimizer.errors import NotLowerable, first_line
+from tfopt_optimizer.plan import SignatureInfo
+
+
+class Lowerer:
+    """The lowering step in a worker process; it has no runners."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        self._place = place
+        self._model = tensorflow_engine.open_model(place, tensorflow_engine.FUNCTION)
+        self._weights = WeightsWriter(place.plan_dir)
+        self._numbers: dict[int, int] = {}  # id of a captured tensor (kept alive by the model) -> number of its weights
+        return {"stablehlo": ""}
+
+    def prepare(self, target: Target) -> Prepared:
+        """Writes the target's folder. NotLowerable names the operation or type that stands in the way."""
+        assert isinstance(self._model, tensorflow_engine.FunctionModel)
+        assert target.shapes is not None
+        tf, names = self._model.tf, [t.name for t in target.signature.inputs]
+        refuse_types(target.signature)
+        signature = self._model.signature(target.signature.key)
+        outputs = sorted(signature.structured_outputs)
+        function = compiled_function(tf, signature, names, outputs)
+        specs = [tf.TensorSpec(target.shapes[t.name], dtype=t.dtype) for t in target.signature.inputs]
+        try:
+            concrete = function.get_concrete_function(*specs)
+            module = function.experimental_get_compiler_ir(*specs)(stage="stablehlo_serialized")
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise NotLowerable(lowering_reason(error)) from error
+        numbers = tuple(self._weight(tf, captured) for captured in concrete.captured_inputs)
+        self._weights.flush()
+        meta = artifacts.Meta(tuple(names), tuple(outputs), numbers)
+        artifacts.write_module(self._place.plan_dir / target.folder, module, meta)
+        return Prepared()
+
+    def _weight(self, tf: Any, captured: Any) -> int:
+        number = self._numbers.get(id(captured))
+        if number is None:
+            number = self._numbers[id(captured)] = self._weights.add(_value(tf, captured))
+        return number
+
+    def runner(self, target: Target) -> Runner:
+        raise NotLowerable("the lowering step runs nothing")
+
+    def release(self, target: Target) -> None:
+        """Modules are files in the plan."""
+
+
+def compiled_function(tf: Any, signature: Any, names: Sequence[str], outputs: Sequence[str]) -> Any:
+    """The signature as a tf.function of positional arguments that XLA compiles."""
+
+    def call(*values: Any) -> list[Any]:
+        found = signature(**dict(zip(names, values, strict=True)))
+        return [found[name] for name in outputs]
+
+    return tf.function(call, jit_compile=True, autograph=False)
+
+
+def refuse_types(signature: SignatureInfo) -> None:
+    for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            if tensor.dtype in ("string", "resource", "variant"):
+                raise NotLowerable(f"{kind} {tensor.name!r} is of type {tensor.dtype}, which XLA does not compute with")
+
+
+def lowering_reason(error: BaseException) -> str:
+    """The sentence that names the operation, out of TensorFlow's many lines."""
+    text = str(error)
+    for pattern in (
+        r"Detected unsupported operations[^\n]*?: ([^\n]*)",
+        r"(Input \d+ to node [^\n]*must be a compile-time constant)",
+        r"(No registered [^\n]*)",
+    ):
+        found = re.search(pattern, text)
+        if found:
+            return found.group(1)[:300]
+    return first_line(error)[:300]
+
+
+def _value(tf: Any, captured: Any) -> np.ndarray:
+    if captured.dtype != tf.resource:
+        return np.asarray(captured.numpy())
+    shapes = getattr(captured, "_handle_data", None)
+    if shapes is None or not shapes.is_set or not shapes.shape_and_type:
+        raise NotLowerable("it reads a resource that is not a variable (a lookup table, for instance)")
+    dtype = tf.dtypes.as_dtype(shapes.shape_and_type[0].dtype)
+    try:
+        return np.asarray(tf.raw_ops.ReadVariableOp(resource=captured, dtype=dtype).numpy())
+    except tf.errors.OpError as error:
+        raise NotLowerable(f"a captured variable cannot be read: {first_line(error)}") from error

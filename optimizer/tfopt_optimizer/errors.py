@@ -1,0 +1,32 @@
+"""What can go wrong inside the optimizer and the engines, by audience."""
+
+from __future__ import annotations
+
+
+class OptimizeError(Exception):
+    """No plan could be made at all (for the operator). One failed candidate is never this: it is a line in the plan."""
+
+
+class EngineError(Exception):
+    """An engine refused or failed one call.
+
+    `code` is a canonical code name ("INVALID_ARGUMENT", "INTERNAL", ...), `message` the engine's own text; for
+    TensorFlow both are what TensorFlow Serving would answer the client.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)  # both in args, so that the error survives pickling between processes
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class NotLowerable(Exception):
+    """A signature that an engine cannot take, for a reason known before or while compiling (a line in the log)."""
+
+
+def first_line(error: BaseException) -> str:
+    """What fits into a log line of an exception that may be pages long."""
+    return (str(error).strip() or repr(error)).splitlines()[0][:500]

@@ -1,0 +1,77 @@
+"""What a plan is valid for: the model's bytes, the flags, the records, the versions, the processor. No heavy import."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from tfopt_optimizer import cpu
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.plan import FORMAT_VERSION, Fingerprint
+
+Samples = Mapping[str, tuple[dict[str, np.ndarray], ...]]
+_PACKAGES = ("tfopt", "tensorflow-cpu", "tensorflow", "jax", "jaxlib", "numpy")
+_BLOCK = 1 << 22
+
+
+def fingerprint(model_dir: Path, flags: OptimizerFlags, tags: Sequence[str], samples: Samples) -> Fingerprint:
+    """Equal fingerprints mean an equal plan would come out. OSError when the model cannot be read."""
+    versions = {"plan": str(FORMAT_VERSION), "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue  # not installed here; its presence elsewhere is a difference by itself
+    processor = cpu.processor()
+    isa = hashlib.sha256(" ".join(sorted(processor.get("isa", "").split())).encode()).hexdigest()[:16]
+    hardware = {
+        "machine": platform.machine(),
+        "processor": processor.get("model", ""),
+        "isa": isa,
+        "cores": str(cpu.usable_cores()),
+    }
+    chosen = json.dumps({**dataclasses.asdict(flags), "tags": sorted(tags)}, sort_keys=True)
+    return Fingerprint(f"{_model(model_dir)}+{_records(samples)}", chosen, versions, hardware)
+
+
+def digest(fingerprint: Fingerprint) -> str:
+    """A folder name."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(fingerprint), sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _model(model_dir: Path) -> str:
+    """Every file's name and content, except assets.extra: what lies there (warmup records) comes in as samples."""
+    found = hashlib.sha256()
+    for path in sorted(p for p in model_dir.rglob("*") if p.is_file()):
+        name = path.relative_to(model_dir).as_posix()
+        if name.startswith("assets.extra/"):
+            continue
+        found.update(f"{name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                found.update(block)
+    return found.hexdigest()[:32]
+
+
+def _records(samples: Samples) -> str:
+    found = hashlib.sha256()
+    for key in sorted(samples):
+        for feeds in samples[key]:
+            for name in sorted(feeds):
+                array = feeds[name]
+                found.update(f"{key}\0{name}\0{array.dtype}\0{array.shape}\0".encode())
+                found.update(_content(array))
+    return found.hexdigest()[:16]
+
+
+def _content(array: np.ndarray) -> bytes:
+    if array.dtype != object:
+        return array.tobytes()
+    return b"".join(len(v).to_bytes(8, "little") + v for v in array.ravel())

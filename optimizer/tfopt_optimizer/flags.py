@@ -1,0 +1,27 @@
+"""The optimizer's part of the settings, as one frozen value that also goes into the fingerprint."""
+
+from __future__ import annotations
+
+import dataclasses
+
+DEFAULT_BUCKETS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerFlags:
+    """`allowed_batch_sizes` empty: from the records, else DEFAULT_BUCKETS. Threads 0: the usable cores (cpu.py).
+
+    `lossless_max_rel_error` is relative to each output's largest magnitude. `candidate_timeout_s` bounds everything
+    that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring.
+    """
+
+    allow_precompilation: bool = False
+    allow_compression: bool = False
+    use_tfrt: bool = True
+    disable_optimizer: bool = False
+    allowed_batch_sizes: tuple[int, ...] = ()
+    candidate_timeout_s: float = 300.0
+    lossless_max_rel_error: float = 1e-4
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    device: str = "cpu"

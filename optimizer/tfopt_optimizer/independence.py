@@ -1,0 +1,140 @@
+"""Row independence: may requests be padded and merged? Proven on the records, never assumed.
+
+A signature's rows are independent when every row of the answer depends on the same row of the question alone. Batch
+statistics, ranking across rows, a shared sum break that silently. First what the signature itself rules out, then
+a proof by running: a row alone, in a batch filled up with copies of itself, and mixed with other and with altered rows
+must give the same answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfopt_optimizer import verify
+from tfopt_optimizer.buckets import Rows
+from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.saved_model import State
+
+Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
+PROBES = 3  # rows that are looked at one by one
+MIXED = 8  # rows of the mixed batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    independent: bool
+    reason: str
+
+
+def static_reason(signature: SignatureInfo, state: State) -> str:
+    """Why rows cannot be independent by what the signature declares; "" when nothing speaks against it."""
+    if state.writes:
+        return f"it writes state ({', '.join(state.writes[:3])})"
+    if state.random:
+        return f"its result is random ({', '.join(state.random[:3])})"
+    if not signature.inputs:
+        return "it has no inputs"
+    for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            if tensor.shape is not None and not tensor.shape:
+                return f"{kind} {tensor.name!r} is a scalar"
+            if tensor.shape is not None and tensor.shape[0] is not None:
+                return f"{kind} {tensor.name!r} has a fixed first dimension of {tensor.shape[0]}"
+    return ""
+
+
+def prove(run: Run, rows: Rows, tolerance: verify.Tolerance) -> Proof:
+    """Runs the proof on the reference. A run that fails is a reason too."""
+    altered = alter(rows)
+    if altered is None and rows.count < 2:
+        return Proof(False, "there is only one row to try, and none like it can be made up: add warmup records")
+    mixed_with = _join(rows, altered)
+    for probe in range(min(PROBES, rows.count)):
+        reason = _probe(run, rows, mixed_with, probe, tolerance)
+        if reason:
+            return Proof(False, reason)
+    count = min(PROBES, rows.count)
+    return Proof(True, f"{count} row{'s' * (count > 1)} gave the same answer alone, padded, and among others")
+
+
+def _probe(run: Run, rows: Rows, others: dict[str, np.ndarray], probe: int, tolerance: verify.Tolerance) -> str:
+    alone_feeds = rows.take(probe, 1)
+    alone = run(alone_feeds)
+    for name, array in alone.items():
+        if array.ndim == 0 or array.shape[0] != 1:
+            return f"output {name!r} has shape {array.shape} for one row"
+    size = next(iter(others.values())).shape[0]
+    copies = {n: np.repeat(a, size + 1, axis=0) for n, a in alone_feeds.items()}
+    first = {n: np.concatenate([a, others[n]]) for n, a in alone_feeds.items()}
+    last = {n: np.concatenate([others[n], a]) for n, a in alone_feeds.items()}
+    for how, feeds, place in (
+        ("padded with copies", copies, 0),
+        ("before others", first, 0),
+        ("after others", last, size),
+    ):
+        reason = same_row(alone, run(feeds), place, size + 1, tolerance)
+        if reason:
+            return f"row {probe} {how}: {reason}"
+    return ""
+
+
+def same_row(
+    alone: Mapping[str, np.ndarray],
+    batch: Mapping[str, np.ndarray],
+    place: int,
+    size: int,
+    tolerance: verify.Tolerance,
+) -> str:
+    """ "" when row `place` of a batch of `size` rows equals the row that was run alone."""
+    for name, array in batch.items():
+        if array.ndim == 0 or array.shape[0] != size:
+            return f"output {name!r} has shape {array.shape} for {size} rows"
+    return verify.check(alone, {n: a[place : place + 1] for n, a in batch.items()}, tolerance).reason
+
+
+def alter(rows: Rows) -> dict[str, np.ndarray] | None:
+    """Rows unlike any record but of plausible values, so that batch statistics move; None when nothing can be altered.
+
+    Floats are scaled, shifted and turned round; integers and strings only change places with those that occur (an
+    index out of range or a broken serialized Example would fail for reasons of its own).
+    """
+    base = rows.take(0, min(rows.count, 2))
+    changed = False
+    found = {}
+    for name, array in base.items():
+        values = rows.feeds[name]
+        other = _altered(array, values)
+        changed = changed or not np.array_equal(other, array)
+        found[name] = other
+    return found if changed else None
+
+
+def _altered(array: np.ndarray, values: np.ndarray) -> np.ndarray:
+    if verify.is_inexact(array):
+        spread = np.maximum(np.abs(array.astype(np.float64)), 1.0)
+        return (
+            (array[..., ::-1].astype(np.float64) * 3.0 + spread).astype(array.dtype)
+            if array.ndim > 1
+            else (array.astype(np.float64) * 3.0 + spread).astype(array.dtype)
+        )
+    if array.dtype == np.bool_:
+        return ~array
+    pool = np.unique(values) if array.dtype != object else np.array(sorted(set(values.ravel())), dtype=object)
+    place = np.searchsorted(pool, array) if array.dtype != object else _places(pool, array)
+    return pool[(place + 1) % len(pool)].reshape(array.shape)
+
+
+def _places(pool: np.ndarray, array: np.ndarray) -> np.ndarray:
+    index = {value: i for i, value in enumerate(pool)}
+    return np.array([index[value] for value in array.ravel()]).reshape(array.shape)
+
+
+def _join(rows: Rows, altered: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """The rows that a probe is mixed with: altered ones first, then records."""
+    records = rows.take(1, min(MIXED, max(rows.count - 1, 1)))
+    if altered is None:
+        return records
+    return {n: np.concatenate([altered[n], records[n]])[:MIXED] for n in records}

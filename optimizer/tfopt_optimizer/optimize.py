@@ -1,0 +1,292 @@
+"""SavedModel -> Plan: the tournament, run by a supervisor that imports no engine.
+
+    plan = optimize(OptimizeJob(model_dir, plan_dir, ("serve",), flags, samples, "warmup"), print)
+
+Steps: read the signatures; start one worker process per engine; for each signature prove row independence and hold one
+contest per bucket (contest.py); pick the loader and the winners (choose.py); keep the winners' artifacts; write
+plan.json. A candidate that fails costs itself. When everything fails the plan says plain TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tfopt_optimizer import choose, cpu, plan, report, saved_model
+from tfopt_optimizer.choose import Trial
+from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
+from tfopt_optimizer.engines.base import Place
+from tfopt_optimizer.errors import OptimizeError
+from tfopt_optimizer.fingerprint import Samples, fingerprint
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.plan import BucketPlan, Plan, SignaturePlan
+from tfopt_optimizer.report import Log
+from tfopt_optimizer.saved_model import SavedModelError, State
+from tfopt_optimizer.study import Study, study
+from tfopt_optimizer.workers import Worker, WorkerFailed
+
+TENSORFLOW = "tfopt_optimizer.engines.tensorflow:Worker"
+LOWERER = "tfopt_optimizer.engines.stablehlo:Lowerer"
+SESSION = Entrant("tensorflow", "session", TENSORFLOW)
+INLINE = Entrant("tensorflow", "inline", TENSORFLOW)
+PJRT = Entrant("xla", "pjrt", "tfopt_optimizer.engines.xla:Worker", lowered=True)
+JIT = Entrant("xla", "jit", "tfopt_optimizer.engines.jit:Worker")
+LOADERS = ("function", "session")
+
+Progress = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizeJob:
+    """One SavedModel to optimize into `plan_dir` (made when missing). `records` says where `samples` came from:
+    "warmup" or "synthesized". Samples are feeds as they came, of any batch size, per signature key."""
+
+    model_dir: Path
+    plan_dir: Path
+    tags: tuple[str, ...]
+    flags: OptimizerFlags
+    samples: Samples
+    records: str
+
+
+def entrants_for(flags: OptimizerFlags) -> tuple[Entrant, ...]:
+    """The candidates that the flags allow, beside plain TensorFlow's own variants."""
+    if not flags.allow_precompilation:
+        return ()
+    return (PJRT if flags.use_tfrt else JIT,)
+
+
+def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
+    """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
+    started, log = time.monotonic(), Log(progress)
+    _clear(job.plan_dir)
+    allowed = entrants_for(job.flags) if entrants is None else tuple(entrants)
+    if job.flags.allow_compression:
+        log.say("allow_compression: no lossy engine is part of this version; only lossless candidates take part")
+    try:
+        signatures = saved_model.read_signatures(job.model_dir, job.tags)
+        states = saved_model.states(job.model_dir, job.tags)
+    except SavedModelError as error:
+        raise OptimizeError(str(error)) from error
+    with _workers(job, allowed) as workers:
+        loaders = _open_reference(workers[TENSORFLOW], job, log)
+        allowed = _open_others(workers, allowed, log)
+        tournament = _Tournament(job, log, workers, loaders, allowed)
+        results = [tournament.signature(info, states[info.key], f"s{i}") for i, info in enumerate(signatures)]
+    made = _settle(job, results, loaders, log, started)
+    plan.write(made, job.plan_dir)
+    return made
+
+
+def _clear(plan_dir: Path) -> None:
+    """An empty folder to write to. Only what is a plan is overwritten."""
+    if plan_dir.is_dir() and any(plan_dir.iterdir()):
+        if not (plan_dir / plan.FILE_NAME).exists():
+            raise OptimizeError(f"{plan_dir} holds files that are no plan; name an empty folder")
+        shutil.rmtree(plan_dir)
+    plan_dir.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _workers(job: OptimizeJob, entrants: Sequence[Entrant]) -> Iterator[dict[str, Worker]]:
+    """All workers, started side by side: importing an engine takes seconds."""
+    flags, cores = job.flags, cpu.usable_cores()
+    place = Place(
+        job.model_dir, job.plan_dir, job.tags, flags.intra_op_threads or cores, flags.inter_op_threads or cores
+    )
+    paths = {TENSORFLOW: "tensorflow", **{e.worker: e.label for e in entrants}}
+    workers = {path: Worker(path, place, name) for path, name in paths.items()}
+    if any(e.lowered for e in entrants):
+        workers["stablehlo"] = Worker(LOWERER, place, "lowering")
+    try:
+        for worker in workers.values():
+            worker.start()
+        yield workers
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+def _open_reference(worker: Worker, job: OptimizeJob, log: Log) -> tuple[str, ...]:
+    """The loaders that take the model, the reference's first."""
+    try:
+        found = worker.opened()
+    except WorkerFailed as error:
+        raise OptimizeError(f"TensorFlow cannot load {job.model_dir}: {error.reason}") from error
+    usable = tuple(loader for loader in LOADERS if found.get(loader) == "")
+    for loader in LOADERS:
+        if loader not in usable:
+            log.say(f"tensorflow/{loader} cannot be used: {found.get(loader)}")
+    if not usable:
+        raise OptimizeError(f"TensorFlow cannot load {job.model_dir}: " + "; ".join(found.values()))
+    return usable
+
+
+def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: Log) -> tuple[Entrant, ...]:
+    """Waits for the candidates' engines; one that cannot start takes its candidates along, with the reason."""
+    broken: dict[str, str] = {}
+    for path, worker in workers.items():
+        if path == TENSORFLOW:
+            continue
+        try:
+            worker.opened()
+        except WorkerFailed as error:
+            broken[path] = error.reason
+    kept = []
+    for entrant in entrants:
+        reason = broken.get(entrant.worker) or (broken.get("stablehlo") if entrant.lowered else "")
+        if reason:
+            log.say(f"{entrant.label} cannot take part: {reason}")
+        else:
+            kept.append(entrant)
+    return tuple(kept)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A signature's study with the trials of each bucket, in the order of `study.specs`."""
+
+    study: Study
+    trials: tuple[tuple[Trial, ...], ...]
+
+
+class _Tournament:
+    def __init__(
+        self,
+        job: OptimizeJob,
+        log: Log,
+        workers: dict[str, Worker],
+        loaders: tuple[str, ...],
+        entrants: tuple[Entrant, ...],
+    ) -> None:
+        self._job, self._log, self._entrants = job, log, entrants
+        self._reference = Reference(workers[TENSORFLOW], loaders)
+        self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
+        self._contest = Contest(self._reference, workers, job.flags, log)
+
+    def signature(self, info: plan.SignatureInfo, state: State, folder: str) -> Result:
+        job = self._job
+        samples, warmup = job.samples.get(info.key, ()), job.records == "warmup"
+        found = study(info, state, samples, job.flags, warmup, self._reference, folder)
+        independent = "are" if found.proof.independent else "are not"
+        self._log.say(f"{info.key}: rows {independent} independent: {found.proof.reason}")
+        if found.no_contest:
+            self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
+        return Result(found, self._buckets(found))
+
+    def _buckets(self, found: Study) -> tuple[tuple[Trial, ...], ...]:
+        """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
+        order = sorted(range(len(found.specs)), key=lambda i: (i not in (0,), i != len(found.specs) - 1, i))
+        trials: dict[int, tuple[Trial, ...]] = {}
+        for position, index in enumerate(order):
+            spec = found.specs[index]
+            place = report.where(found.info.key, spec.batch, dict(spec.shapes))
+            hopeless = _hopeless([trials[i] for i in order[:2]]) if position >= 2 else {}
+            running = [e for e in self._entrants if (e.engine, e.variant) not in hopeless]
+            self._log.note(
+                f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"
+            )
+            try:
+                held = self._contest.hold(place, found.info, spec, found.material(spec), [*self._others, *running])
+            except WorkerFailed as error:
+                self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
+                held = []
+            skipped = [Trial(e, v, reason, skipped=True) for (e, v), reason in hopeless.items()]
+            trials[index] = (*held, *skipped)
+            self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
+        return tuple(trials[i] for i in range(len(found.specs)))
+
+
+def _hopeless(extremes: Sequence[Sequence[Trial]]) -> dict[tuple[str, str], str]:
+    """Candidates that lost badly, or failed, in both the smallest and the largest bucket, with the reason."""
+    found: dict[tuple[str, str], str] = {}
+    if not all(extremes):
+        return found
+    for trial in extremes[0]:
+        twin = next((t for t in extremes[1] if (t.engine, t.variant) == (trial.engine, trial.variant)), None)
+        if trial.engine == "tensorflow" or twin is None:
+            continue
+        if trial.reason and twin.reason:
+            found[trial.engine, trial.variant] = f"failed in the smallest and in the largest bucket: {trial.reason}"
+        elif all(t.median_us > 2 * e[0].median_us for t, e in ((trial, extremes[0]), (twin, extremes[1]))):
+            found[trial.engine, trial.variant] = "lost by more than 2x in the smallest and in the largest bucket"
+    return found
+
+
+def _measured(trial: Trial) -> str:
+    if trial.reason:
+        return f"{trial.label} {'skipped' if trial.skipped else 'out'}: {trial.reason}"
+    return f"{trial.label} {choose.microseconds(trial.median_us)}"
+
+
+def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], log: Log, started: float) -> Plan:
+    reference = ("tensorflow", loaders[0])
+    loader = choose.loader([t for r in results for t in r.trials if t], reference, loaders)
+    signatures = tuple(_settle_signature(r, loader, log) for r in results)
+    kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
+    weights = _tidy(job.plan_dir, kept)
+    return Plan(
+        fingerprint=fingerprint(job.model_dir, job.flags, job.tags, job.samples),
+        device=job.flags.device,
+        loader=loader,
+        records=job.records,
+        signatures=signatures,
+        log=tuple(log.lines),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        optimize_s=round(time.monotonic() - started, 3),
+        weights_bytes=weights,
+        files=plan.checksums(job.plan_dir),
+    )
+
+
+def _settle_signature(result: Result, loader: str, log: Log) -> SignaturePlan:
+    found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
+    for spec, trials in zip(found.specs, result.trials, strict=True):
+        if not trials:
+            continue
+        chosen = choose.winner(trials, loader)
+        line = report.decision(report.where(found.info.key, spec.batch, dict(spec.shapes)), chosen, trials, trials[0])
+        log.say(line)
+        planned.append(_bucket(spec, chosen, trials, loader, line))
+        if chosen is not None and spec.batch is not None:
+            costs.append((spec.batch, chosen.median_us))
+    merge, why = (False, "rows are not independent")
+    if found.proof.independent:
+        merge, why = choose.merge(costs)
+        log.say(f"{found.info.key}: requests {'are' if merge else 'are not'} merged: {why}")
+    if not found.proof.independent or not planned:
+        planned.append(any_shape(loader, found.no_contest or "every other shape"))
+    return SignaturePlan(found.info, found.proof.independent, found.proof.reason, merge, why, tuple(planned))
+
+
+def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:
+    engine, variant = (chosen.engine, chosen.variant) if chosen else ("tensorflow", loader)
+    static = engine != "tensorflow"
+    artifact = spec.folder if (engine, variant) == ("xla", "pjrt") else ""
+    candidates = choose.candidates(trials, chosen)
+    return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why)
+
+
+def any_shape(loader: str, why: str) -> BucketPlan:
+    """Plain TensorFlow for whatever comes: no shapes, nothing padded."""
+    return BucketPlan(None, {}, "tensorflow", loader, False, "", (), why)
+
+
+def _tidy(plan_dir: Path, kept: set[str]) -> int:
+    """Removes artifacts that lost; returns the bytes of the weights that are needed."""
+    for folder in {p.parent for p in plan_dir.glob("s*/*/module.json")}:
+        if folder.relative_to(plan_dir).as_posix() not in kept:
+            shutil.rmtree(folder)
+    for parent in plan_dir.glob("s*"):
+        if not any(parent.iterdir()):
+            parent.rmdir()
+    weights = plan_dir / "weights.bin"
+    if not kept:
+        weights.unlink(missing_ok=True)
+        (plan_dir / "weights.json").unlink(missing_ok=True)
+    return weights.stat().st_size if weights.exists() else 0

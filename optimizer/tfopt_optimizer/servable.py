@@ -1,0 +1,279 @@
+"""What the server holds for one loaded version: a runner per signature and bucket, as the plan says.
+
+    servable = Servable.open(model_dir, plan_dir, plan)
+    servable.signatures["serving_default"].run({"x": np.zeros([3, 32], np.float32)})
+
+Only the engines that the plan names are imported; plain TensorFlow is loaded when a request first needs it. Nothing is
+compiled here: executables are deserialized. One that does not load is compiled again from its module, and a bucket
+whose module does not compile either goes to plain TensorFlow; `notes` and the log say so.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import datetime
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tfopt_protos import dtypes
+
+from tfopt_optimizer import cpu, saved_model
+from tfopt_optimizer.choose import label
+from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
+from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow
+from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
+
+Run = Callable[[Feeds, Sequence[str] | None], Arrays]
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """A runner for up to `batch` rows (None: not a number of rows but exact shapes, or any).
+
+    `engine` is a label for logs and metrics. A `static` bucket takes exactly its shapes, any other any number of rows.
+    `cost_us` is the measured median of one call, 0.0 when it was not measured.
+    """
+
+    batch: int | None
+    engine: str
+    static: bool
+    cost_us: float
+    run: Run
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """Where a request goes.
+
+    `rows` with a bucket by `bucket_for(rows)`; requests of one `group` may share a batch. `bucket` is set instead when
+    rows are not independent: it takes the request exactly as it is. `reference`: outside the plan, for `reason`.
+    """
+
+    rows: int | None
+    group: Hashable | None
+    reference: bool
+    reason: str = ""
+    bucket: Bucket | None = None
+
+
+class SignatureRunner:
+    """One signature. Thread-safe."""
+
+    def __init__(self, plan: SignaturePlan, buckets: Sequence[Bucket], reference: Run) -> None:
+        self.info = plan.signature
+        self.row_independent = plan.row_independent
+        self.merge = plan.merge
+        self._reference = reference
+        self._by_rows = sorted((b for b in buckets if b.batch is not None), key=lambda b: b.batch or 0)
+        self.buckets = tuple(b.batch for b in self._by_rows if b.batch is not None)
+        self._exact = {tuple(sorted(b.shapes.items())): b for b in buckets if b.batch is None and b.shapes}
+        self._any = next((b for b in buckets if b.batch is None and not b.shapes), None)
+        self._group = ("rows", self.info.key)
+        inner = {n: s[1:] for n, s in self._by_rows[0].shapes.items()} if self._by_rows else {}
+        self._checks = [(t.name, dtypes.to_numpy(t.dtype), inner.get(t.name, ())) for t in self.info.inputs if _fed(t)]
+
+    def all_buckets(self) -> tuple[Bucket, ...]:
+        """Every bucket there is, for warming up."""
+        return (*self._by_rows, *self._exact.values(), *((self._any,) if self._any else ()))
+
+    def route(self, feeds: Feeds) -> Route:
+        """Decides by names, dtypes and shapes alone."""
+        if not self._by_rows:
+            return self._route_exact(feeds)
+        rows = -1
+        for name, dtype, inner in self._checks:
+            array = feeds.get(name)
+            if array is None:
+                return _outside(f"input {name!r} is missing")
+            shape = array.shape
+            if array.dtype != dtype or shape[1:] != inner or not shape:
+                return _outside(f"input {name!r} is {array.dtype}{list(shape)}, the plan has {dtype}{['rows', *inner]}")
+            if rows not in (-1, shape[0]):
+                return _outside("the inputs differ in their number of rows")
+            rows = shape[0]
+        if rows < 1 or len(feeds) != len(self._checks):
+            return _outside("no rows" if rows < 1 else "unknown inputs")
+        return Route(rows, self._group, reference=False)
+
+    def _route_exact(self, feeds: Feeds) -> Route:
+        if self._exact:
+            found = self._exact.get(tuple(sorted((n, a.shape) for n, a in feeds.items())))
+            typed = all(n in feeds and feeds[n].dtype == dtype for n, dtype, _ in self._checks)
+            if found is not None and typed:
+                return Route(None, None, reference=False, bucket=found)
+            return _outside("its shapes are none of the plan's, and its rows are not independent")
+        return Route(None, None, reference=self._any is None, bucket=self._any)
+
+    def bucket_for(self, rows: int) -> Bucket:
+        """The smallest bucket that holds `rows`, or the largest: the caller then splits."""
+        place = bisect.bisect_left(self.buckets, rows)
+        return self._by_rows[min(place, len(self._by_rows) - 1)]
+
+    def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        """Plain TensorFlow, loaded on first need; any shapes. EngineError has TensorFlow's own code and text."""
+        return self._reference(feeds, outputs)
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        """Routes, pads, runs, cuts and joins: what the server does in separate steps."""
+        route = self.route(feeds)
+        if route.reference:
+            return self.run_reference(feeds, outputs)
+        if route.bucket is not None:
+            return route.bucket.run(feeds, outputs)
+        assert route.rows is not None
+        parts, largest = [], self.buckets[-1]
+        for start in range(0, route.rows, largest):
+            part = {n: a[start : start + largest] for n, a in feeds.items()}
+            parts.append(self._run_part(part, min(largest, route.rows - start), outputs))
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _run_part(self, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
+        bucket = self.bucket_for(rows)
+        if not bucket.static or bucket.batch == rows:
+            return bucket.run(feeds, outputs)
+        assert bucket.batch is not None
+        found = bucket.run(pad(feeds, rows, bucket.batch), outputs)
+        return {name: array[:rows] for name, array in found.items()}
+
+
+def pad(feeds: Feeds, rows: int, batch: int) -> Arrays:
+    """Fills up with copies of the first row: its values are known to be good, zeros may not be."""
+    return {n: np.concatenate([a, np.broadcast_to(a[:1], (batch - rows, *a.shape[1:]))]) for n, a in feeds.items()}
+
+
+class Servable:
+    """A model version, ready to run. `notes` names every bucket that does not run as planned."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        signatures: Mapping[str, SignatureRunner],
+        tensorflow: LazyTensorFlow,
+        runners: Sequence[Runner],
+        notes: Sequence[str],
+    ) -> None:
+        self.plan, self.signatures, self.notes = plan, signatures, tuple(notes)
+        self._tensorflow, self._runners = tensorflow, runners
+
+    @classmethod
+    def open(
+        cls,
+        model_dir: Path,
+        plan_dir: Path | None = None,
+        plan: Plan | None = None,
+        tags: Sequence[str] = saved_model.DEFAULT_TAGS,
+        *,
+        intra_op_threads: int = 0,
+        inter_op_threads: int = 0,
+    ) -> Servable:
+        """Opens a plan; without one the SavedModel runs as it is. SavedModelError when TensorFlow is needed at once
+        and cannot load the model. Threads 0: the usable cores."""
+        cores = cpu.usable_cores()
+        folder = Path(plan_dir) if plan_dir is not None else Path(model_dir)
+        place = Place(Path(model_dir), folder, tuple(tags), intra_op_threads or cores, inter_op_threads or cores)
+        tensorflow = LazyTensorFlow(place, plan.loader if plan else None)
+        if plan is None:
+            plan = as_it_is(place, tensorflow.loader())
+        return _Opening(place, plan, tensorflow).servable()
+
+    @property
+    def tensorflow_loaded(self) -> bool:
+        return self._tensorflow.loaded
+
+    def close(self) -> None:
+        """Frees weights and executables; no call may be running."""
+        for runner in self._runners:
+            runner.close()
+        self._tensorflow.close()
+        self.signatures = {}
+
+
+class _Opening:
+    """The steps of Servable.open."""
+
+    def __init__(self, place: Place, plan: Plan, tensorflow: LazyTensorFlow) -> None:
+        self._place, self._plan, self._tensorflow = place, plan, tensorflow
+        self._runners: list[Runner] = []
+        self._notes: list[str] = []
+        self._device: Any = None  # xla.Device, whose module is imported only for plans that need it
+
+    def servable(self) -> Servable:
+        signatures = {s.signature.key: self._signature(s) for s in self._plan.signatures}
+        return Servable(self._plan, signatures, self._tensorflow, self._runners, self._notes)
+
+    def _signature(self, plan: SignaturePlan) -> SignatureRunner:
+        reference = self._tensorflow.run(plan.signature, self._plan.loader)
+        return SignatureRunner(plan, [self._bucket(plan, b, reference) for b in plan.buckets], reference)
+
+    def _bucket(self, plan: SignaturePlan, bucket: BucketPlan, reference: Run) -> Bucket:
+        if bucket.engine == "tensorflow":
+            return self._tensorflow_bucket(plan.signature, bucket)
+        try:
+            runner = self._compiled(plan.signature, bucket)
+        except Exception as error:
+            # Whatever keeps an executable from loading (another processor, a damaged file, another jaxlib): requests
+            # are answered all the same, by plain TensorFlow, and the operator reads why.
+            self._note(
+                f"{plan.signature.key} x {bucket.batch}: {bucket.engine} cannot be loaded, plain TF runs: {error}"
+            )
+            cost = _measured(bucket, "tensorflow", self._plan.loader)
+            return Bucket(bucket.batch, label("tensorflow", self._plan.loader), False, cost, reference, bucket.shapes)
+        self._runners.append(runner)
+        cost = _measured(bucket, bucket.engine, bucket.variant)
+        return Bucket(bucket.batch, label(bucket.engine, bucket.variant), True, cost, runner, bucket.shapes)
+
+    def _tensorflow_bucket(self, signature: SignatureInfo, bucket: BucketPlan) -> Bucket:
+        self._tensorflow.load()
+        run = self._tensorflow.run(signature, bucket.variant)
+        cost = _measured(bucket, bucket.engine, bucket.variant)
+        return Bucket(bucket.batch, label(bucket.engine, bucket.variant), False, cost, run, bucket.shapes)
+
+    def _compiled(self, signature: SignatureInfo, bucket: BucketPlan) -> Runner:
+        target = Target(signature, bucket.variant, bucket.shapes, bucket.artifact)
+        if bucket.variant == "jit":
+            from tfopt_optimizer.engines import jit
+
+            return jit.open_runner(self._tensorflow.load(), target)
+        from tfopt_optimizer.engines import xla
+
+        if self._device is None:
+            self._device = xla.Device(self._place.plan_dir, self._place.intra_op_threads)
+        return xla.open_runner(self._device, self._place.plan_dir, target, self._note)
+
+    def _note(self, line: str) -> None:
+        self._notes.append(line)
+        log.warning(line)
+
+
+def as_it_is(place: Place, loader: str) -> Plan:
+    """The plan of a model that is not optimized: every signature on plain TensorFlow, nothing padded or merged."""
+    why = "the optimizer is switched off"
+    bucket = BucketPlan(None, {}, "tensorflow", loader, False, "", (), why)
+    signatures = tuple(
+        SignaturePlan(info, False, why, False, why, (bucket,))
+        for info in saved_model.read_signatures(place.model_dir, place.tags)
+    )
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return Plan(Fingerprint("", "", {}, {}), "cpu", loader, "none", signatures, (why,), now, 0.0)
+
+
+def _fed(tensor: object) -> bool:
+    return getattr(tensor, "dtype", "") not in ("resource", "variant")
+
+
+def _outside(reason: str) -> Route:
+    return Route(None, None, reference=True, reason=reason)
+
+
+def _measured(bucket: BucketPlan, engine: str, variant: str) -> float:
+    found = (c.measured for c in bucket.candidates if (c.engine, c.variant) == (engine, variant))
+    measured = next(found, None)
+    return measured.median_us if measured else 0.0

@@ -1,0 +1,148 @@
+"""The gate: how far a candidate's outputs are from plain TensorFlow's, and whether that is close enough.
+
+    verdict = check(reference, candidate, lossless(1e-4))
+    verdict.reason      # "" when it passed, else what left the tolerance
+
+Distances are relative to the output's largest finite magnitude in the reference, so that a tensor of 1e-6 noise beside
+values of 10 does not fail and a tensor whose values are all 1e-6 is still looked at. A NaN equals a NaN and an infinity
+the same infinity; anything else non-finite fails. Integers, booleans and strings must be equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tfopt_optimizer.plan import Agreement
+
+Array = np.ndarray[Any, Any]
+Outputs = Mapping[str, Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """Bounds on the relative error (a share, not percent). `top1`: least share of rows with the same largest entry."""
+
+    max_rel_error: float
+    mean_rel_error: float
+    top1: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    agreement: Agreement
+    reason: str
+
+    @property
+    def passed(self) -> bool:
+        return not self.reason
+
+
+def lossless(max_rel_error: float) -> Tolerance:
+    """Float32 rounding. Top-1 can differ only where two scores tie within the tolerance: it has no bound of its own."""
+    return Tolerance(max_rel_error=max_rel_error, mean_rel_error=max_rel_error, top1=0.0)
+
+
+def lossy() -> Tolerance:
+    """Mean 0.01 %, largest 1 %, and 99 % of the rows keep their best class."""
+    return Tolerance(max_rel_error=1e-2, mean_rel_error=1e-4, top1=0.99)
+
+
+def check(reference: Outputs, candidate: Outputs, tolerance: Tolerance) -> Verdict:
+    """Compares one call's outputs. The names, shapes and dtypes must be the reference's."""
+    if set(reference) != set(candidate):
+        return _failed(f"outputs {sorted(candidate)} instead of {sorted(reference)}")
+    verdicts = [_check_output(name, reference[name], candidate[name]) for name in sorted(reference)]
+    return judge(combine(v.agreement for v in verdicts), next((v.reason for v in verdicts if v.reason), ""), tolerance)
+
+
+def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
+    """Adds the tolerance's verdict to what was wrong already."""
+    if not reason and not agreement.max_rel_error <= tolerance.max_rel_error:
+        reason = f"max error {agreement.max_rel_error:.2g} is above {tolerance.max_rel_error:.2g}"
+    if not reason and not agreement.mean_rel_error <= tolerance.mean_rel_error:
+        reason = f"mean error {agreement.mean_rel_error:.2g} is above {tolerance.mean_rel_error:.2g}"
+    if not reason and agreement.top1 is not None and agreement.top1 < tolerance.top1:
+        reason = f"only {agreement.top1:.2%} of the rows keep their best class, {tolerance.top1:.2%} are needed"
+    return Verdict(agreement, reason)
+
+
+def combine(agreements: Iterable[Agreement]) -> Agreement:
+    """The worst maximum, the mean weighted by rows, over outputs or over calls."""
+    found = list(agreements)
+    if not found:
+        return Agreement(0.0, 0.0, 0)
+    scored = [a for a in found if a.top1 is not None and a.rows]
+    weights = [max(a.rows, 1) for a in found]
+    mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
+    top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
+    return Agreement(max(a.max_rel_error for a in found), mean, max(a.rows for a in found), top1)
+
+
+def add_calls(agreements: Iterable[Agreement]) -> Agreement:
+    """As `combine`, over calls on different rows: the rows add up."""
+    found = list(agreements)
+    return dataclasses.replace(combine(found), rows=sum(a.rows for a in found))
+
+
+def _check_output(name: str, reference: Array, candidate: Array) -> Verdict:
+    if reference.shape != candidate.shape:
+        return _failed(f"output {name!r} has shape {candidate.shape} instead of {reference.shape}")
+    if reference.dtype != candidate.dtype:
+        return _failed(f"output {name!r} is {candidate.dtype} instead of {reference.dtype}")
+    if is_inexact(reference):
+        return _check_inexact(name, reference, candidate)
+    unequal = int(np.count_nonzero(reference != candidate))
+    rows = reference.shape[0] if reference.ndim else 1
+    if not unequal:
+        return Verdict(Agreement(0.0, 0.0, rows), "")
+    share = unequal / reference.size
+    return Verdict(
+        Agreement(1.0, share, rows),
+        f"output {name!r} ({reference.dtype}) differs in {unequal} of {reference.size} values and must be equal",
+    )
+
+
+def _check_inexact(name: str, reference: Array, candidate: Array) -> Verdict:
+    rows = reference.shape[0] if reference.ndim else 1
+    if not reference.size:
+        return Verdict(Agreement(0.0, 0.0, rows), "")
+    kind = np.complex128 if np.issubdtype(reference.dtype, np.complexfloating) else np.float64
+    wanted, found = reference.astype(kind), candidate.astype(kind)
+    same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
+    comparable = np.isfinite(wanted) & np.isfinite(found)
+    broken = int(np.count_nonzero(~same & ~comparable))
+    if broken:
+        bad = np.argwhere(~same & ~comparable)[0]
+        at = tuple(int(i) for i in bad)
+        return Verdict(
+            Agreement(float("inf"), float("inf"), rows),
+            f"output {name!r} has {found[at]} at {list(at)}, plain TensorFlow {wanted[at]} ({broken} such values)",
+        )
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    scale = float(finite.max()) if finite.size else 0.0
+    distance = np.where(same, 0.0, np.abs(np.where(comparable, wanted - found, 0.0)))
+    # An output of only zeros has no scale: the distance itself is then the error.
+    error = distance / (scale or 1.0)
+    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, _top1(wanted, found)), "")
+
+
+def _top1(wanted: Array, found: Array) -> float | None:
+    """Share of rows whose largest entry stands at the same place; None where the output is no vector of scores."""
+    if wanted.ndim != 2 or wanted.shape[1] < 2 or np.iscomplexobj(wanted) or np.isnan(wanted).any():
+        return None
+    return float(np.mean(wanted.argmax(axis=1) == found.argmax(axis=1)))
+
+
+def is_inexact(array: Array) -> bool:
+    """Floats and complex numbers, ml_dtypes' floats included (numpy knows those only as kind "V")."""
+    if array.dtype.kind in "fc":
+        return True
+    return array.dtype.kind == "V" and "float" in array.dtype.name
+
+
+def _failed(reason: str) -> Verdict:
+    return Verdict(Agreement(float("inf"), float("inf"), 0), reason)

@@ -1,0 +1,104 @@
+"""A worker process of the optimizer: `python -m tfopt_optimizer.worker MODULE:CLASS` holds one engine.
+
+It answers commands on its standard input, one after another: (name, *arguments) -> ("ok", value) or
+("error", kind, text). Whatever the engine prints goes to standard error, which the supervisor keeps for its reasons.
+The process ends when its parent is gone: a compile of minutes must not outlive the optimizer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from tfopt_optimizer import frames
+from tfopt_optimizer.engines.base import Arrays, Engine, Place, Prepared, Runner, Target
+from tfopt_optimizer.errors import EngineError, NotLowerable, first_line
+from tfopt_optimizer.saved_model import SavedModelError
+
+PARENT_POLL_S = 1.0
+
+
+class Commands:
+    """The commands of a worker, on one engine. Feeds and targets are sent once and then named."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._feeds: dict[str, Arrays] = {}
+        self._runners: dict[str, tuple[Runner, Target]] = {}
+
+    def open(self, place: Place) -> Any:
+        return self._engine.open(place)
+
+    def feed(self, name: str, feeds: Arrays) -> None:
+        self._feeds[name] = feeds
+
+    def prepare(self, name: str, target: Target) -> Prepared:
+        prepared = self._engine.prepare(target)
+        self._runners[name] = (self._engine.runner(target), target)
+        return prepared
+
+    def lower(self, target: Target) -> Prepared:
+        return self._engine.prepare(target)
+
+    def run(self, name: str, feed: str) -> Arrays:
+        return self._runners[name][0](self._feeds[feed])
+
+    def measure(self, name: str, feed: str, budget_s: float, max_calls: int) -> list[float]:
+        """Microseconds of each call, arrays in and arrays out, until the budget is used up; one call at least."""
+        runner, feeds = self._runners[name][0], self._feeds[feed]
+        times: list[float] = []
+        end = time.perf_counter() + budget_s
+        while not times or (len(times) < max_calls and time.perf_counter() < end):
+            started = time.perf_counter()
+            runner(feeds)
+            times.append((time.perf_counter() - started) * 1e6)
+        return times
+
+    def forget_feeds(self) -> None:
+        self._feeds.clear()
+
+    def drop(self, name: str) -> None:
+        if name in self._runners:
+            runner, target = self._runners.pop(name)
+            runner.close()
+            self._engine.release(target)
+
+
+def main(engine_path: str) -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # engines print to standard output; the answers' pipe is ours alone
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    module, _, name = engine_path.partition(":")
+    commands = Commands(getattr(importlib.import_module(module), name)())
+    while True:
+        try:
+            command, *arguments = frames.read(sys.stdin.buffer)
+        except EOFError:
+            return
+        frames.write(answers, _answer(commands, command, arguments))
+
+
+def _answer(commands: Commands, command: str, arguments: list[Any]) -> tuple[Any, ...]:
+    try:
+        return ("ok", getattr(commands, command)(*arguments))
+    except (EngineError, NotLowerable, SavedModelError) as error:
+        return ("error", type(error).__name__, str(error))
+    except Exception as error:  # the supervisor decides what a failure costs: here it becomes an answer with its name
+        return ("error", type(error).__name__, f"{type(error).__name__}: {first_line(error)}")
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process once its parent is gone. A poll, because Linux's death signal is tied to a thread's end."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+    sys.stdout.flush()
+    os._exit(0)  # skips TensorFlow's teardown, which takes seconds and frees what the system frees anyway

@@ -1,0 +1,199 @@
+"""The supervisor's side of a worker process: start it, ask it with a deadline, know why it died, start it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, Any
+
+import numpy as np
+
+from tfopt_optimizer import frames
+from tfopt_optimizer.engines.base import Arrays, Place, Prepared, Target
+
+OPEN_TIMEOUT_S = 1800.0  # importing TensorFlow and loading a model of gigabytes from a slow disk
+MAX_DEATHS = 3
+HEARTBEAT_S = 15.0
+
+Times = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class WorkerFailed(Exception):
+    """A command that gave no result; `reason` goes into the log. `died` when the process is gone (crash or timeout)."""
+
+    def __init__(self, reason: str, died: bool = False, kind: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.died, self.kind = reason, died, kind
+
+
+@dataclasses.dataclass
+class Deadline:
+    """A moment on the monotonic clock, and the length it was made from (for the reason)."""
+
+    seconds: float
+    end: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(seconds, time.monotonic() + seconds)
+
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
+
+
+class Worker:
+    """One engine in a process. After a death the next command starts a fresh process and opens the engine again.
+
+    `on_wait(seconds)` is called every HEARTBEAT_S while an answer is awaited: a compile of minutes shows progress.
+    """
+
+    def __init__(self, engine_path: str, place: Place, name: str) -> None:
+        self._path, self._place, self.name = engine_path, place, name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stderr: IO[bytes] | None = None
+        self._fed: set[str] = set()
+        self._prepared: dict[str, Prepared] = {}
+        self.deaths = 0
+        self.variants: Mapping[str, str] = {}
+        self.on_wait: Callable[[float], None] = lambda _: None
+
+    def start(self) -> None:
+        """Starts the process and asks it to open its engine, without waiting: engines load side by side."""
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tfopt_optimizer.worker", self._path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            start_new_session=True,
+        )
+        self._fed.clear()
+        self._prepared.clear()
+        self._send(("open", self._place))
+
+    def opened(self) -> Mapping[str, str]:
+        """Waits for the engine: variant -> "" or the reason why it is not there."""
+        if self._process is None:
+            self.start()
+        self.variants = self._receive(Deadline.after(OPEN_TIMEOUT_S))
+        return self.variants
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def given_up(self) -> bool:
+        return self.deaths >= MAX_DEATHS
+
+    def ask(self, deadline: Deadline, command: str, *arguments: Any) -> Any:
+        """One command. WorkerFailed when it failed, the process died over it, or time was up (then it is killed)."""
+        if self.given_up():
+            raise WorkerFailed(f"the {self.name} worker died {self.deaths} times, no further try")
+        if not self.alive():
+            self.start()
+            self.opened()
+        self._send((command, *arguments))
+        return self._receive(deadline)
+
+    def lower(self, deadline: Deadline, target: Target) -> None:
+        self.ask(deadline, "lower", target)
+
+    def prepare(self, deadline: Deadline, name: str, target: Target) -> Prepared:
+        """Makes a runner called `name`, once per process."""
+        if not self.alive() or name not in self._prepared:
+            self._prepared[name] = self.ask(deadline, "prepare", name, target)
+        return self._prepared[name]
+
+    def run(self, deadline: Deadline, name: str, key: str, feeds: Arrays) -> Arrays:
+        self._feed(deadline, key, feeds)
+        outputs: Arrays = self.ask(deadline, "run", name, key)
+        return outputs
+
+    def measure(self, deadline: Deadline, name: str, key: str, *, budget_s: float, max_calls: int) -> Times:
+        """Microseconds per call, on feeds that `run` had under this key."""
+        return np.asarray(self.ask(deadline, "measure", name, key, budget_s, max_calls))
+
+    def forget_feeds(self, deadline: Deadline) -> None:
+        self._fed.clear()
+        self.ask(deadline, "forget_feeds")
+
+    def drop(self, deadline: Deadline, name: str) -> None:
+        self._prepared.pop(name, None)
+        self.ask(deadline, "drop", name)
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._kill()
+
+    def _feed(self, deadline: Deadline, key: str, feeds: Arrays) -> None:
+        if not self.alive() or key not in self._fed:
+            self.ask(deadline, "feed", key, feeds)
+            self._fed.add(key)
+
+    def _send(self, message: Any) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            frames.write(self._process.stdin, message)
+        except BrokenPipeError as error:
+            raise self._died() from error
+
+    def _receive(self, deadline: Deadline) -> Any:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        started = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while not selector.select(min(deadline.left(), HEARTBEAT_S)):
+                if not deadline.left():
+                    self._kill()
+                    self.deaths += 1
+                    raise WorkerFailed(f"no answer within {deadline.seconds:g} s, killed", died=True)
+                self.on_wait(time.monotonic() - started)
+        try:
+            answer = frames.read(self._process.stdout)
+        except EOFError as error:
+            raise self._died() from error
+        if answer[0] == "ok":
+            return answer[1]
+        raise WorkerFailed(answer[2], kind=answer[1])
+
+    def _died(self) -> WorkerFailed:
+        assert self._process is not None
+        code = self._process.wait()
+        self.deaths += 1
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        last = self._last_words()
+        self._release()
+        return WorkerFailed(f"the {self.name} worker died ({how}){': ' + last if last else ''}", died=True)
+
+    def _last_words(self) -> str:
+        """The last line the process wrote to standard error: for a CHECK failure that is the reason."""
+        if self._stderr is None:
+            return ""
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - 4096))
+        lines = [line for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip()[:300] if lines else ""
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._release()
+
+    def _release(self) -> None:
+        assert self._process is not None
+        for stream in (self._process.stdin, self._process.stdout, self._stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    continue  # unsent bytes of a dead process
+        self._process, self._stderr = None, None
