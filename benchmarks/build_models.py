@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tfopt_warmup import records
 
 from benchmarks import models
 
@@ -151,6 +152,8 @@ def main(name: str) -> int:
     shutil.rmtree(part, ignore_errors=True)
     keras.utils.set_random_seed(SEED)
     BUILDERS[name](part / "1")
+    logs = (records.predict_log(name, models.SIGNATURE, feeds) for feeds in model.samples())
+    records.write(records.path_in(part / "1"), logs)
     shutil.rmtree(model.base, ignore_errors=True)
     part.rename(model.base)
     return 0

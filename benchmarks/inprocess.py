@@ -17,13 +17,13 @@ from typing import Any
 
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_warmup import records
 
 from benchmarks import interleave, models, stats
 from benchmarks.models import Feeds, Model
 
 TAGS = ("serve",)
 TIMEOUT_S = 900.0
-RECORDS = 8  # sample batches per bucket that the optimizer may check with
 
 # Flag sets by name, as `tfopt serve` gets them. The gains' bars speak of "precompilation", "any flags" of them all.
 FLAGS: Mapping[str, OptimizerFlags] = {
@@ -82,11 +82,12 @@ def measure(chosen: Sequence[Model], flag_names: Sequence[str], effort: Effort, 
 
 
 def optimized(model: Model, flags: OptimizerFlags, cache: Path) -> tuple[plans.Plan, Path]:
-    """Samples are rows of every bucket's size, as warmup records would hold them."""
+    """As the server would optimize it: the samples are the model's warmup records, so the plans can be shared."""
     from tfopt_optimizer.optimize import OptimizeJob, optimize_cached
 
-    feeds = tuple(model.rows(batch, seed) for batch in model.buckets for seed in range(RECORDS if batch == 1 else 2))
-    job = OptimizeJob(model.saved_model, cache, TAGS, flags, {models.SIGNATURE: feeds}, "warmup")
+    runs = [run for record in records.read(records.path_in(model.saved_model)) for run in record.runs]
+    samples = {models.SIGNATURE: tuple(run.feeds for run in runs)}
+    job = OptimizeJob(model.saved_model, cache, TAGS, flags, samples, "warmup")
     return optimize_cached(job, cache, lambda line: None)
 
 

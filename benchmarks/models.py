@@ -22,6 +22,7 @@ TOKENS = 128
 WORDS = 1000  # entries per look-up table of the tabular model
 VOCABULARY = 30522  # BERT's
 BUILD_TIMEOUT_S = 600
+FIRST_SAMPLE = 1000  # seed; measurements use the ones below, so that no model is measured on rows it was warmed with
 
 Feeds = dict[str, np.ndarray]
 
@@ -40,6 +41,10 @@ class Model:
     rows: Callable[[int, int], Feeds]
     quick: bool
     calls: int
+
+    def samples(self) -> tuple[Feeds, ...]:
+        """What the warmup records hold: some single rows and two batches of every bucket's size."""
+        return tuple(self.rows(b, FIRST_SAMPLE + seed) for b in self.buckets for seed in range(4 if b == 1 else 2))
 
     @property
     def base(self) -> Path:

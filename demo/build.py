@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+from tfopt_warmup import records
 
 from demo import held_out
 
@@ -83,13 +84,8 @@ def _module(name: str):
 
 
 def _write_warmup(version_dir: Path, name: str, data: held_out.HeldOut) -> None:
-    import tensorflow as tf
-
-    path = version_dir / "assets.extra" / "tf_serving_warmup_requests"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for feeds in _record_feeds(data):
-            writer.write(_predict_log(name, feeds).SerializeToString())
+    logs = (records.predict_log(name, SIGNATURE, feeds) for feeds in _record_feeds(data))
+    records.write(records.path_in(version_dir), logs)
 
 
 def _record_feeds(data: held_out.HeldOut) -> Iterator[dict[str, np.ndarray]]:
@@ -97,19 +93,6 @@ def _record_feeds(data: held_out.HeldOut) -> Iterator[dict[str, np.ndarray]]:
     for batch in RECORD_BATCHES:
         yield data.rows(start, start + batch)
         start += batch
-
-
-def _predict_log(name: str, feeds: dict[str, np.ndarray]):
-    import tensorflow as tf
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    log = prediction_log_pb2.PredictionLog()
-    request = log.predict_log.request
-    request.model_spec.name = name
-    request.model_spec.signature_name = SIGNATURE
-    for key, array in feeds.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
-    return log
 
 
 if __name__ == "__main__":
