@@ -53,8 +53,9 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 def unquote(text: str) -> str:
     """Takes off one pair of quotes around the whole: container args arrive without a shell to do it."""
     text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1]
+    inner = text[1:-1]
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in inner:
+        return inner
     return text
 
 

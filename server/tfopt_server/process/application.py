@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -77,6 +78,10 @@ class Application(BaseApplication):  # type: ignore[misc]
 
 def serve(settings: Settings, build: Build) -> NoReturn:
     """Runs the server until it is told to stop; the exit codes are arbiter.py's."""
+    # Until the arbiter has its own handlers there is nothing to drain; as a container's first process, the default
+    # would be to ignore the signal.
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sig, lambda *_: sys.exit(0))
     try:
         sockets = listeners.listen(settings.http_ports)
     except listeners.ListenError as error:

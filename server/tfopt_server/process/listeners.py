@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -53,7 +54,8 @@ def listen(ports: Sequence[int]) -> list[socket.socket]:
         except OSError as error:
             for other in opened:
                 other.close()
-            raise ListenError(f"cannot listen on port {port}: {error.strerror}") from error
+            reason = os.strerror(error.errno) if error.errno else str(error)  # strerror itself repeats the address
+            raise ListenError(f"cannot listen on port {port}: {reason}") from error
     return opened
 
 

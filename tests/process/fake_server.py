@@ -1,0 +1,74 @@
+"""A server with a backend of a few lines, so that the process rules are tested in milliseconds and on purpose.
+
+    python fake_server.py '{"ready_after_s": 0.5}' --rest_api_port=9000 ...
+
+POST /predict?<seconds> answers {"pid": ..., "echo": <body>} after that many seconds; POST /crash kills the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from tfopt_server import logs
+from tfopt_server.process.application import serve
+from tfopt_server.settings import Settings, parse
+
+
+class FakeBackend:
+    """`plan` holds: build_s, ready_after_s, failure, build_error, child, drain_s."""
+
+    def __init__(self, plan: dict, settings: Settings, run_dir: Path | None) -> None:
+        self.plan, self.settings, self.run_dir = plan, settings, run_dir
+        time.sleep(plan.get("build_s", 0))
+        if plan.get("crash_at_build"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if plan.get("build_error"):
+            raise OSError(plan["build_error"])
+
+    def start(self) -> None:
+        self.ready_at = time.monotonic() + self.plan.get("ready_after_s", 0)
+        if self.plan.get("child"):
+            self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            Path(self.plan["child"]).write_text(str(self.child.pid))
+
+    def ready(self) -> bool:
+        return time.monotonic() >= self.ready_at
+
+    def failure(self) -> str:
+        return self.plan.get("failure", "") if self.ready() else ""
+
+    def drain_rpc(self, timeout_s: float) -> None:
+        threading.Event().wait(min(timeout_s, self.plan.get("drain_s", 0)))
+
+    def drain(self, timeout_s: float) -> None:
+        return
+
+    async def app(self, scope, receive, send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        if scope["path"] == "/crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if scope["query_string"]:
+            await asyncio.sleep(float(scope["query_string"]))
+        shared = str(self.run_dir) if self.run_dir else None
+        answer = json.dumps({"pid": os.getpid(), "run_dir": shared, "echo": body.decode()}).encode()
+        headers = [(b"content-length", str(len(answer)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+if __name__ == "__main__":
+    wanted = json.loads(sys.argv[1])
+    settings, _ = parse(["--model_base_path=/nowhere", "--port=0", *sys.argv[2:]], {})
+    logs.configure(settings.log_format, settings.log_level)
+    serve(settings, lambda settings, run_dir: FakeBackend(wanted, settings, run_dir))

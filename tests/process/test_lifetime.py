@@ -1,0 +1,218 @@
+"""How the server starts, drains and ends, on real processes with a small backend."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from .servers import Client, fake, until
+
+pytestmark = pytest.mark.process
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_socket_is_open_before_anything_is_built_and_health_tells_the_phases(tmp_path):
+    with fake(tmp_path, {"build_s": 0.8, "ready_after_s": 0.5}) as server:
+        until(lambda: server.health() is not None, 5, server.text)
+        assert server.get("/health") == (503, b'{"status": "starting"}')
+        assert server.get("/predict", "POST", b"x") == (503, b'{"error": "The server is starting."}')
+        server.wait_for_health(200)
+        assert server.get("/health") == (200, b'{"status": "ready"}')
+        assert server.stop() == 0
+    assert [line["severity"] for line in server.lines()] == ["INFO"] * len(server.lines())
+
+
+def test_the_process_that_forks_has_one_thread_and_no_engine(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        assert len(os.listdir(f"/proc/{server.process.pid}/task")) == 1
+        maps = Path(f"/proc/{server.process.pid}/maps").read_text()
+        assert [name for name in ("tensorflow", "jaxlib", "grpc", "openblas") if name in maps] == []
+
+
+def test_sigterm_under_load_loses_nothing(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        clients = [Client(server.port, keep_alive=i % 2 == 0) for i in range(16)]
+        for client in clients:
+            client.start()
+        time.sleep(1.0)
+        assert server.stop() == 0
+        for client in clients:
+            client.join(15)
+    assert [c.lost for c in clients] == [[]] * 16
+    assert all(c.refused and c.answered > 10 for c in clients)
+
+
+def test_sigterm_with_several_workers_loses_nothing_either(tmp_path):
+    with fake(tmp_path, {}, "--workers=2") as server:
+        server.wait_for_health(200)
+        until(lambda: len([m for m in server.messages() if m.startswith("ready after")]) == 2, 10, server.text)
+        clients = [Client(server.port, keep_alive=i % 2 == 0) for i in range(8)]
+        for client in clients:
+            client.start()
+        time.sleep(0.7)
+        assert server.stop() == 0
+        for client in clients:
+            client.join(15)
+    assert [c.lost for c in clients] == [[]] * 8
+
+
+def test_a_request_under_way_is_answered_and_told_to_close(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("POST", "/predict?0.6", b"late")
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (200, "close")
+        assert json.loads(answer.read())["echo"] == "late"
+        assert server.process.wait(5) == 0
+
+
+def test_an_idle_connection_may_bring_one_more_request_and_does_not_hold_the_server_up(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        talking, silent = (http.client.HTTPConnection("127.0.0.1", server.port, timeout=10) for _ in range(2))
+        for connection in (talking, silent):
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b'{"status": "ready"}'
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: "draining" in server.messages(), 5, server.text)
+        talking.request("GET", "/health")
+        answer = talking.getresponse()
+        assert (answer.status, answer.getheader("connection"), answer.read()) == (
+            503, "close", b'{"status": "draining"}'
+        )  # fmt: skip
+        began = time.monotonic()
+        assert server.process.wait(5) == 0
+        assert time.monotonic() - began < 3
+        assert silent.sock.recv(1) == b""
+
+
+def test_during_the_grace_period_new_connections_are_still_served(tmp_path):
+    with fake(tmp_path, {}, "--drain_grace_s=1") as server:
+        server.wait_for_health(200)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: server.health() == 503, 2, server.text)
+        assert server.get("/predict", "POST", b"x")[0] == 200
+        assert server.process.wait(5) == 0
+
+
+def test_no_request_outlives_the_drain_timeout(tmp_path):
+    with fake(tmp_path, {}, "--drain_timeout_s=1.5") as server:
+        server.wait_for_health(200)
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"POST /predict?60 HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+            time.sleep(0.2)
+            began = time.monotonic()
+            assert server.stop() == 0
+            assert time.monotonic() - began < 2.5
+    assert "1 connections cut: drain_timeout_s is over" in server.messages()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"POST /predict?60 HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n")
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: "draining" in server.messages(), 5, server.text)
+            assert server.stop(signal.SIGINT, 3) == 128 + signal.SIGINT
+
+
+def test_sigterm_before_the_server_is_ready(tmp_path):
+    child = tmp_path / "child"
+    with fake(tmp_path, {"ready_after_s": 600, "child": str(child)}) as server:
+        until(child.exists, 5, server.text)
+        assert server.stop(seconds=5) == 0
+    until(lambda: not alive(int(child.read_text())), 5, lambda: "the optimizer's process is gone")
+
+
+def test_a_worker_that_dies_is_replaced_and_the_log_says_so(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        (first,) = server.workers()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.get("/crash", "POST")
+        until(lambda: server.workers() not in ([], [first]), 5, server.text)
+        server.wait_for_health(200)
+        assert server.stop() == 0
+    assert f"worker {first} died and is replaced" in server.messages()
+
+
+def test_workers_that_die_before_they_are_ready_end_the_server(tmp_path):
+    with fake(tmp_path, {"crash_at_build": True}) as server:
+        assert server.process.wait(15) == 255
+    assert server.messages()[-2:] == [
+        "Failed to start server. 3 workers in a row died before they were ready", "stopped"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"failure": "1 servable(s) did not become available"}, "1 servable(s) did not become available"),
+        ({"build_error": "gRPC port 1 is taken"}, "cannot build the server"),
+    ],
+)
+def test_what_can_never_serve_ends_with_255(tmp_path, plan, said):
+    with fake(tmp_path, plan) as server:
+        assert server.process.wait(10) == 255
+    assert any(said in m for m in server.messages())
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(tmp_path):
+    with fake(tmp_path) as first:
+        first.wait_for_health(200)
+        with fake(tmp_path / "..", {}, f"--rest_api_port={first.port}") as second:
+            assert second.process.wait(10) == 255
+            assert second.messages() == [
+                f"Failed to start server. Error: cannot listen on port {first.port}: Address already in use"
+            ]
+
+
+def test_signals_that_reconfigure_other_servers_change_nothing(tmp_path):
+    with fake(tmp_path) as server:
+        server.wait_for_health(200)
+        before = server.workers()
+        for sig in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2):
+            server.process.send_signal(sig)
+        until(lambda: server.text().count("signal ignored") == 4, 5, server.text)
+        assert (server.workers(), server.health()) == (before, 200)
+
+
+def test_ten_starts_and_stops_right_away_never_hang(tmp_path):
+    """SIGTERM at any moment of the start, also while the worker is being forked, ends the server within seconds."""
+    codes = []
+
+    def once(delay: float) -> None:
+        folder = tmp_path / str(delay)
+        folder.mkdir()
+        with fake(folder) as server:
+            until(lambda: "listening" in server.text(), 10, server.text)
+            time.sleep(delay)
+            codes.append(server.stop(seconds=10))
+
+    threads = [threading.Thread(target=once, args=(i * 0.03,)) for i in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 10
