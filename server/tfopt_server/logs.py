@@ -12,7 +12,6 @@ import faulthandler
 import json
 import logging
 import math
-import secrets
 import sys
 import threading
 import time
@@ -20,9 +19,6 @@ import types
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
-from tfopt_server.errors import Code, ServingError
-
-_SEVERITY = {"WARN": "WARNING", "FATAL": "CRITICAL"}
 # What a LogRecord has by itself; any other attribute came from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # gunicorn reports each step of its own start and stop at INFO; process/ says the same in this project's words.
@@ -36,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "severity": _SEVERITY.get(record.levelname, record.levelname),
+            "severity": record.levelname,
             "time": _rfc3339(record.created),
             "message": record.getMessage(),
             "logger": record.name,
@@ -83,17 +79,6 @@ def quiet_native(environ: MutableMapping[str, str], level: str) -> None:
     if level != "debug":
         environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         environ.setdefault("GRPC_VERBOSITY", "ERROR")
-
-
-def internal(error: BaseException, doing: str, **fields: Any) -> ServingError:
-    """What a client is told about a failure that is not its own: INTERNAL and an id that leads to this log line.
-
-    except Exception as error:
-        raise logs.internal(error, "predict", model="m") from error
-    """
-    name = secrets.token_hex(6)
-    log.error("%s failed, error %s: %r", doing, name, error, exc_info=error, extra={"error_id": name, **fields})
-    return ServingError(Code.INTERNAL, f"Internal error {name}. The server's log has the details under this id.")
 
 
 def _uncaught(kind: type[BaseException], error: BaseException | None, trace: types.TracebackType | None) -> None:

@@ -1,0 +1,64 @@
+"""The gate in front of the REST face: health by phase, everything else passes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from tfopt_server.health import STATUS, Gate, phase
+
+
+def test_phases():
+    table = {(r, d): (phase(r, d), STATUS[phase(r, d)]) for r in (False, True) for d in (False, True)}
+    assert table == {
+        (False, False): ("starting", 503),
+        (True, False): ("ready", 200),
+        (False, True): ("draining", 503),
+        (True, True): ("draining", 503),
+    }
+
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b'{"from": "app"}'})
+
+
+def ask(gate: Gate, path: str, method: str = "GET") -> tuple[int, dict]:
+    sent: list[dict] = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        raise AssertionError("health needs no body")
+
+    asyncio.run(gate({"type": "http", "path": path, "method": method}, receive, send))
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def test_the_life_of_a_gate():
+    gate, ready = Gate("/health"), [False]
+    starting, draining = (503, {"status": "starting"}), (503, {"status": "draining"})
+    assert (ask(gate, "/health"), ask(gate, "/x")) == (starting, (503, {"error": "The server is starting."}))
+    gate.open(app, lambda: ready[0])
+    assert (ask(gate, "/health"), ask(gate, "/x")) == (starting, (200, {"from": "app"}))
+    ready[0] = True
+    assert (ask(gate, "/health"), ask(gate, "/health", "HEAD")) == ((200, {"status": "ready"}),) * 2
+    assert ask(gate, "/health", "POST") == (200, {"from": "app"})
+    gate.drain()
+    assert (ask(gate, "/health"), ask(gate, "/x")) == (draining, (200, {"from": "app"}))
+
+
+def test_a_status_route_as_health_route_keeps_its_body():
+    """Prebuilt images are probed at /v1/models/default: 503 until it serves, then TensorFlow Serving's own answer."""
+    gate, ready = Gate("/v1/models/default"), [False]
+    gate.open(app, lambda: ready[0])
+    assert ask(gate, "/v1/models/default") == (503, {"status": "starting"})
+    ready[0] = True
+    assert ask(gate, "/v1/models/default") == (200, {"from": "app"})
+
+
+def test_other_protocols_are_refused():
+    with pytest.raises(RuntimeError, match="no websocket connections here"):
+        asyncio.run(Gate("/health")({"type": "websocket"}, None, None))  # type: ignore[arg-type]
