@@ -58,4 +58,10 @@ POLICY := \
   protos/tfopt_protos/dtypes.py \
   protos/tfopt_protos/messages.py \
   protos/tfopt_protos/tensors.py \
+  warmup/tfopt_warmup/records.py \
+  warmup/tfopt_warmup/replay.py \
+  warmup/tfopt_warmup/signatures.py \
+  warmup/tfopt_warmup/synthesize.py \
+  warmup/tfopt_warmup/tfrecord.py \
+  warmup/tfopt_warmup/cli.py \
   server/tfopt_server/errors.py
