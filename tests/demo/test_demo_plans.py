@@ -1,0 +1,95 @@
+"""What the optimizer chose for the demo models agrees with plain TensorFlow on held-out rows, at every bucket."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.optimize import OptimizeJob, optimize
+from tfopt_optimizer.plan import Plan
+from tfopt_optimizer.servable import Servable
+from tfopt_warmup import records
+
+from demo import build, held_out
+
+pytestmark = pytest.mark.tensorflow
+
+GATE = OptimizerFlags().lossless_max_rel_error
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimized:
+    """A demo model with a plan, and plain TensorFlow's answers to all of its held-out rows."""
+
+    name: str
+    precompile: bool
+    model_dir: Path
+    plan_dir: Path
+    plan: Plan
+    data: held_out.HeldOut
+    expected: dict[str, np.ndarray]
+
+
+CASES = [(name, precompile) for name in build.NAMES for precompile in (False, True)]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{'precompiled' if case[1] else 'default'}")
+def optimized(request, demo_models, tmp_path_factory) -> Optimized:
+    name, precompile = request.param
+    model_dir, plan_dir = demo_models / name / "1", tmp_path_factory.mktemp(name)
+    runs = [run for record in records.read(records.path_in(model_dir)) for run in record.runs]
+    samples = {build.SIGNATURE: tuple(run.feeds for run in runs)}
+    flags = OptimizerFlags(allow_precompilation=precompile)
+    plan = optimize(OptimizeJob(model_dir, plan_dir, ("serve",), flags, samples, "warmup"), lambda line: None)
+    data = held_out.read(demo_models / name)
+    return Optimized(name, precompile, model_dir, plan_dir, plan, data, build.plain_outputs(demo_models / name, data))
+
+
+def in_steps(optimized: Optimized, runner, step: int) -> dict[str, np.ndarray]:
+    """Runs all held-out rows, `step` at a time (the last step is shorter: it is padded or a smaller bucket)."""
+    rows = range(0, len(optimized.data.answer), step)
+    found = [runner.run(optimized.data.rows(start, start + step)) for start in rows]
+    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+
+def test_every_chosen_runner_agrees_with_plain_tensorflow_on_held_out_rows(optimized):
+    servable = Servable.open(optimized.model_dir, optimized.plan_dir, optimized.plan)
+    try:
+        runner = servable.signatures[build.SIGNATURE]
+        assert servable.notes == ()
+        assert runner.row_independent
+        assert runner.buckets == tuple(sorted(set(build.RECORD_BATCHES)))
+        for step in (*runner.buckets, 5, runner.buckets[-1] + 9):
+            found = in_steps(optimized, runner, step)
+            assert found.keys() == optimized.expected.keys()
+            for name, expected in optimized.expected.items():
+                assert error(found[name], expected) <= GATE, f"{name} in steps of {step}"
+            right = (build.answers(found) == optimized.data.answer).mean()
+            assert right == (build.answers(optimized.expected) == optimized.data.answer).mean()
+    finally:
+        servable.close()
+
+
+def error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The gate's measure: largest difference, relative to the output's largest magnitude; strings agree or do not."""
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    if expected.dtype == object:
+        return float((found != expected).any())
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def test_xla_takes_part_where_it_is_allowed_and_the_plan_says_how_it_went(optimized):
+    buckets = optimized.plan.signature(build.SIGNATURE).buckets
+    trials = [candidate for bucket in buckets for candidate in bucket.candidates if candidate.engine == "xla"]
+    assert all(bucket.why for bucket in buckets)
+    if not optimized.precompile:
+        assert trials == []
+    elif optimized.name == "tabular":  # its words cannot leave the host
+        assert {trial.status for trial in trials} <= {"rejected", "skipped"}
+        assert all("string" in trial.reason for trial in trials)
+    else:  # right at every bucket; whether it is also the fastest is up to the machine
+        assert len(trials) == len(buckets)
+        assert {trial.status for trial in trials} <= {"chosen", "slower"}
