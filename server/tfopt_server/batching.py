@@ -46,14 +46,17 @@ class Rule:
 ALONE = Rule(limit=None, merge=False)
 
 
-def opportunistic(largest: int | None, merge: bool, cost_us: Callable[[int], float] | None) -> Rule:
-    """Our default for a signature with independent rows. `largest`: rows of the largest static bucket, None when the
-    runner takes any number; a larger request is cut into pieces of that size, which may run at the same time."""
-    return Rule(limit=largest, cut="never" if largest is None else "large", merge=merge, cost_us=cost_us)
+def opportunistic(largest: int, *, cut: bool, merge: bool, cost_us: Callable[[int], float] | None) -> Rule:
+    """Our default for a signature with independent rows.
+
+    `largest`: rows of the largest bucket. `cut`: it takes no more, so a larger request is cut into pieces of that size,
+    which may run at the same time; else a larger request runs whole.
+    """
+    return Rule(limit=largest, cut="large" if cut else "never", merge=merge, cost_us=cost_us)
 
 
 def serving(parameters: BatchingParameters, largest: int | None) -> Rule:
-    """TensorFlow Serving's rule. A batch never exceeds the largest static bucket (see `opportunistic`)."""
+    """TensorFlow Serving's rule. `largest`: rows of the largest bucket when it takes no more, else None."""
     limit = parameters.execution_limit if largest is None else min(parameters.execution_limit, largest)
     return Rule(
         limit=limit,
@@ -136,11 +139,11 @@ class Queue(Generic[T]):
         self.rows -= first.rows
         return first
 
-    def drop(self, unwanted: Callable[[Piece[T]], bool]) -> list[T]:
-        """Takes out the pieces that nobody waits for any more."""
-        gone = [piece for piece in self.pieces if unwanted(piece)]
+    def expire(self, now: float) -> list[T]:
+        """Takes out the pieces whose deadline has passed."""
+        gone = [piece for piece in self.pieces if piece.deadline is not None and piece.deadline <= now]
         if gone:
-            self.pieces = deque(piece for piece in self.pieces if not unwanted(piece))
+            self.pieces = deque(piece for piece in self.pieces if piece not in gone)
             self.rows = sum(piece.rows for piece in self.pieces)
         return [piece.task for piece in gone]
 
@@ -181,17 +184,10 @@ class Batcher(Generic[T]):
 
     def expire(self, now: float) -> list[T]:
         """Takes out the requests whose deadline has passed and returns them, each as often as it had pieces waiting."""
-        return self._drop(lambda piece: piece.deadline is not None and piece.deadline <= now)
-
-    def forget(self, task: T) -> None:
-        """Takes out a request that was cancelled."""
-        self._drop(lambda piece: piece.task is task)
-
-    def _drop(self, unwanted: Callable[[Piece[T]], bool]) -> list[T]:
         gone: list[T] = []
         for group, queue in list(self._queues.items()):
             before = len(queue.pieces)
-            gone += queue.drop(unwanted)
+            gone += queue.expire(now)
             self._account(group, queue, before)
         return gone
 

@@ -41,7 +41,7 @@ def refusal(batcher: Batcher[str], rule: Rule, rows: int) -> tuple[Code, str]:
 
 
 class TestOpportunistic:
-    rule = opportunistic(8, merge=True, cost_us=None)
+    rule = opportunistic(8, cut=True, merge=True, cost_us=None)
 
     def test_nobody_waits(self) -> None:
         assert taken(offered(self.rule, 1, now=5.0), 5.0) == [("r0", 0, 1)]
@@ -55,19 +55,19 @@ class TestOpportunistic:
         assert batches == [[("r0", 0, 8)], [("r0", 8, 16)], [("r0", 16, 20), ("r1", 0, 2)]]
 
     def test_without_a_static_bucket_nothing_is_cut(self) -> None:
-        batches = everything(offered(opportunistic(None, merge=True, cost_us=None), 20, 500), 0.0)
-        assert batches == [[("r0", 0, 20), ("r1", 0, 500)]]
+        batches = everything(offered(opportunistic(8, cut=False, merge=True, cost_us=None), 20, 3, 5), 0.0)
+        assert batches == [[("r0", 0, 20)], [("r1", 0, 3), ("r2", 0, 5)]]
 
     def test_where_merging_did_not_pay_each_runs_alone_but_large_ones_are_still_cut(self) -> None:
-        batches = everything(offered(opportunistic(8, merge=False, cost_us=None), 1, 9), 0.0)
+        batches = everything(offered(opportunistic(8, cut=True, merge=False, cost_us=None), 1, 9), 0.0)
         assert batches == [[("r0", 0, 1)], [("r1", 0, 8)], [("r1", 8, 9)]]
 
     def test_the_cut_is_where_a_row_costs_least(self) -> None:
         costs = {1: 260.0, 2: 300.0, 4: 350.0, 8: 560.0, 16: 1100.0}
-        rule = opportunistic(16, merge=True, cost_us=lambda rows: costs[min(b for b in costs if b >= rows)])
+        rule = opportunistic(16, cut=True, merge=True, cost_us=lambda rows: costs[min(b for b in costs if b >= rows)])
         assert [len(b) for b in everything(offered(rule, *[1] * 9), 0.0)] == [8, 1]
         assert [len(b) for b in everything(offered(rule, *[1] * 3), 0.0)] == [3]
-        linear = opportunistic(16, merge=True, cost_us=lambda rows: 100.0 * rows)
+        linear = opportunistic(16, cut=True, merge=True, cost_us=lambda rows: 100.0 * rows)
         assert [len(b) for b in everything(offered(linear, *[1] * 9), 0.0)] == [9]
 
     def test_requests_outside_the_plan_run_alone_and_whole(self) -> None:
@@ -146,16 +146,14 @@ def test_groups_never_share_a_batch() -> None:
     assert everything(batcher, 0.0) == [[("x", 0, 1), ("x", 0, 1)], [("y", 0, 1)]]
 
 
-def test_requests_leave_the_queue_at_their_deadline_or_when_cancelled() -> None:
+def test_requests_leave_the_queue_at_their_deadline() -> None:
     rule = Rule(limit=4, cut="fill")
     batcher: Batcher[str] = Batcher()
     batcher.offer("g", rule, "hurried", 6, now=0.0, deadline=1.0)
     batcher.offer("g", rule, "patient", 2, now=0.0, deadline=9.0)
-    batcher.offer("h", rule, "cancelled", 1, now=0.0)
     assert taken(batcher, 0.0) == [("hurried", 0, 4)]
     assert batcher.expire(0.9) == []
     assert batcher.expire(1.0) == ["hurried"]
-    batcher.forget("cancelled")
     assert (batcher.waiting, everything(batcher, 1.0)) == (1, [[("patient", 0, 2)]])
 
 

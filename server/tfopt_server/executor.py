@@ -1,0 +1,224 @@
+"""Runs requests: on the caller's thread where that is cheapest, else on runner threads that take batches from queues.
+
+Which requests share a batch is policy (`batching.py`); here are the threads, the lock and the clock. A slot stands for
+one runner at work, whether the caller's thread or one of ours; there are as many as usable cores. Rules for changing
+it: a request that was accepted is answered, whatever happens to its neighbours; no exception ends a runner thread; the
+inline path stays below 25 us (tests/server/test_executor.py measures it).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from tfopt_server import rows, running
+from tfopt_server.batching import Batcher, Piece, refuse
+from tfopt_server.errors import Code, ServingError
+from tfopt_server.lanes import Lane
+from tfopt_server.metrics import Metrics
+from tfopt_server.rows import Feeds
+from tfopt_server.tasks import Call, Result, Task
+
+log = logging.getLogger(__name__)
+
+# A thread hop costs about this much (measured: see docs/decisions); what runs faster never leaves the caller's thread
+# and needs no slot.
+HOP_US = 60.0
+# The longest run that may block an event loop, for the others on it wait meanwhile.
+INLINE_LIMIT_US = 300.0
+# How often deadlines of waiting and running requests are looked at. Clients' own deadlines are finer.
+TICK_S = 0.05
+
+_now = time.monotonic
+
+
+class Executor:
+    """`start` is thread-safe. `runners`: slots; they can be changed later."""
+
+    def __init__(self, metrics: Metrics, runners: int) -> None:
+        self._batcher: Batcher[Task] = Batcher()
+        self._changed = threading.Condition(threading.Lock())
+        self._limit = max(1, runners)
+        self._busy = 0
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+        self._closing = False
+        self._in_flight: set[Task] = set()
+        self._watched = threading.Event()
+        self._watcher: threading.Thread | None = None
+        metrics.queue_depth.labels().follow(lambda: float(self._batcher.waiting))
+        metrics.busy_runners.labels().follow(lambda: float(self._busy))
+
+    @property
+    def runners(self) -> int:
+        return self._limit
+
+    @runners.setter
+    def runners(self, number: int) -> None:
+        with self._changed:
+            self._limit = max(1, number)
+            self._changed.notify_all()
+
+    def start(
+        self,
+        lane: Lane,
+        feeds: Feeds,
+        outputs: Sequence[str] | None = None,
+        *,
+        deadline: float | None = None,
+        may_block: bool = False,
+        api: str = "Predict",
+    ) -> Result | Future[Result]:
+        """Runs a request now, or queues it.
+
+        `deadline` is on time.monotonic's clock. `may_block`: the caller's thread is its own (gRPC), so a run of any
+        length may happen on it. Raises ServingError for what is known at once; the future raises the same kinds.
+        """
+        arrived = _now()
+        if deadline is not None and deadline <= arrived:
+            raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request could run")
+        route = lane.runner.route(feeds)
+        count = rows.common(feeds) if lane.levels else route.rows or 0
+        call = Call(lane, route, feeds, count, outputs, arrived, deadline, may_block, api)
+        return self._outside(call) if call.outside else self._planned(call)
+
+    def _planned(self, call: Call) -> Result | Future[Result]:
+        lane, count = call.lane, call.rows
+        if lane.rule.wait_s > 0.0 or lane.levels:
+            return self._queued(call)
+        bucket = call.bucket(count)
+        if bucket.static and bucket.batch is not None and count > bucket.batch:
+            return self._queued(call)
+        if lane.rule.task_limit is not None:
+            refuse(lane.rule, count, 0, ())
+        cost_us = bucket.cost_us or lane.cost_us(bucket)
+        if cost_us <= HOP_US:
+            return running.inline(call, bucket)
+        if self._stays(call, cost_us) and self._claim():
+            try:
+                return running.inline(call, bucket)
+            finally:
+                self._release()
+        return self._queued(call)
+
+    def _outside(self, call: Call) -> Result | Future[Result]:
+        """A request for plain TensorFlow. The first ones may load TensorFlow: never on an event loop."""
+        lane = call.lane
+        lane.fell_back(call.route.reason or "zero rows", call.feeds)
+        if self._stays(call, lane.meter(running.REFERENCE, None).mean_us) and self._claim():
+            try:
+                return running.reference(call)
+            finally:
+                self._release()
+        return self._queued(call)
+
+    def _stays(self, call: Call, cost_us: float) -> bool:
+        """Whether a run of this length belongs on the caller's thread when a slot is free."""
+        return call.may_block or (cost_us <= INLINE_LIMIT_US and not call.lane.company.hop(len(self._in_flight)))
+
+    def _claim(self) -> bool:
+        """Takes a slot if one is free and nobody waits for it."""
+        with self._changed:
+            if self._busy >= self._limit or self._batcher.waiting:
+                return False
+            self._busy += 1
+            return True
+
+    def _release(self) -> None:
+        with self._changed:
+            self._busy -= 1
+            self._wake()
+
+    def _wake(self) -> None:
+        """Gets a runner thread for what waits, if a slot is free; the lock is held."""
+        if not self._batcher.waiting or self._busy >= self._limit:
+            return
+        if self._idle:
+            self._changed.notify()
+        elif len(self._threads) < self._limit:
+            name = f"tfopt-runner-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _queued(self, call: Call) -> Future[Result]:
+        task = Task(call)
+        group, rule = running.placement(call, task)
+        with self._changed:
+            if self._closing:
+                raise ServingError(Code.UNAVAILABLE, "The server is shutting down")
+            self._batcher.offer(group, rule, task, call.rows, now=_now(), deadline=call.deadline)
+            self._in_flight.add(task)
+            self._wake()
+        if call.lane.serving is not None:
+            call.lane.serving.input_sizes.observe(call.rows)
+        if call.deadline is not None:
+            self._watch()
+        task.future.add_done_callback(lambda _: self._in_flight.discard(task))
+        return task.future
+
+    def _serve(self) -> None:
+        """A runner thread: takes batches until the executor is closed."""
+        while (batch := self._next()) is not None:
+            try:
+                running.run(batch)
+            finally:
+                self._release()
+
+    def _next(self) -> list[Piece[Task]] | None:
+        """Waits for a batch and takes a slot for it; None when there will be no more."""
+        with self._changed:
+            while True:
+                due = None
+                if self._busy < self._limit:
+                    now = math.inf if self._closing else _now()  # at the end nobody waits for company any more
+                    batch = self._batcher.take(now)
+                    if batch is not None:
+                        self._busy += 1
+                        self._wake()
+                        return batch
+                    due = self._batcher.due()
+                if self._closing and not self._batcher.waiting:
+                    return None
+                self._idle += 1
+                self._changed.wait(None if due is None else max(0.0, due - now))
+                self._idle -= 1
+
+    def _watch(self) -> None:
+        self._watched.set()
+        if self._watcher is None:
+            with self._changed:
+                if self._watcher is None:
+                    self._watcher = threading.Thread(target=self._expire, name="tfopt-deadlines", daemon=True)
+                    self._watcher.start()
+
+    def _expire(self) -> None:
+        """Answers requests whose deadline passes while they wait or run, however busy the runners are."""
+        while not self._closing:
+            self._watched.wait()
+            time.sleep(TICK_S)
+            now = _now()
+            with self._changed:
+                waiting = self._batcher.expire(now)
+            for task in waiting:
+                task.fail(ServingError(*task.call.lane.rule.expired))
+            for task in self._in_flight.copy():
+                if task.call.deadline is not None and task.call.deadline <= now:
+                    task.fail(ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded while the request was running"))
+            if not self._in_flight:
+                self._watched.clear()
+                if self._in_flight:  # one came between the look and the clearing
+                    self._watched.set()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Takes nothing new, finishes what waits and ends the threads. `timeout` in seconds, per thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._watched.set()
+        for thread in self._threads:
+            thread.join(timeout)

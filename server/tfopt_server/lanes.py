@@ -1,0 +1,200 @@
+"""One signature of one loaded version as the executor sees it: its runner, its batching rule and its metrics."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import logging
+import math
+import re
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from tfopt_server import batching
+from tfopt_server.batching_parameters import BatchingParameters
+from tfopt_server.instruments import Counter, Histogram
+from tfopt_server.metrics import Metrics
+from tfopt_server.rows import Arrays, Feeds
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.plan import SignatureInfo
+
+log = logging.getLogger(__name__)
+
+# Shapes and reasons of requests outside the plan that are remembered per signature; clients may invent any number.
+MOST_SHAPES = 100
+MOST_REASONS = 20
+SKIPPED_RUNS = 3
+_SHAPE = re.compile(r"\[[^\]]*\]")  # in a reason; a metric label must not hold what clients invent
+
+
+class Route(Protocol):
+    """Where a request goes, by its dtypes and shapes (tfopt_optimizer.servable)."""
+
+    rows: int | None
+    group: Hashable | None
+    reference: bool
+    reason: str
+    bucket: Bucket | None
+
+
+class Bucket(Protocol):
+    batch: int | None
+    engine: str
+    static: bool
+    cost_us: float
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays: ...
+
+
+class Runner(Protocol):
+    info: SignatureInfo
+    row_independent: bool
+    merge: bool
+    buckets: tuple[int, ...]
+
+    def route(self, feeds: Feeds) -> Route: ...
+
+    def bucket_for(self, rows: int) -> Bucket: ...
+
+    def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays: ...
+
+
+@dataclasses.dataclass(slots=True)
+class Meter:
+    """The counters of one bucket, looked up once. `mean_us`: what a run costs, learned where no plan measured it."""
+
+    requests: Counter
+    rows: Counter
+    padding: Counter
+    runs: int = 0
+    mean_us: float = math.inf
+
+    def ran(self, seconds: float) -> None:
+        """Keeps a slowly moving mean. The first runs load TensorFlow or trace: they say nothing about the next."""
+        self.runs += 1
+        if self.runs > SKIPPED_RUNS:
+            us = seconds * 1e6
+            self.mean_us = us if self.mean_us == math.inf else 0.9 * self.mean_us + 0.1 * us
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """The metrics of TensorFlow Serving's batching session, for a lane that batches by its rule."""
+
+    queuing: Histogram
+    runs: Counter
+    padding: Callable[[int], Histogram]
+    input_sizes: Histogram
+    processed_sizes: Histogram
+
+
+class Lane:
+    """What stays the same for all requests of a signature. `version` is only a name here; see registry.py."""
+
+    def __init__(self, model: str, runner: Runner, metrics: Metrics, *, parameters: BatchingParameters | None) -> None:
+        """`parameters`: TensorFlow Serving's batching rule where it was asked for."""
+        self.model = model
+        self.info = runner.info
+        self.runner = runner
+        self.rule = rule_for(runner, parameters)
+        self.levels = parameters is not None and parameters.pad_variable_length_inputs and self.rule.merge
+        # For requests that nothing may join: whole when plain TensorFlow answers, else still cut to the buckets.
+        self.single = dataclasses.replace(self.rule, merge=False)
+        self.alone = dataclasses.replace(batching.ALONE, expired=self.rule.expired)
+        self.company = batching.Company()
+        self.steps = metrics.steps(model, runner.info.key)
+        self.batch_requests = metrics.batch_requests.labels(model, runner.info.key)
+        self.retries = metrics.merge_retries.labels(model, runner.info.key)
+        self.serving = _serving(metrics, parameters) if parameters is not None and self.rule.merge else None
+        self._metrics = metrics
+        self._meters: dict[tuple[str, int | None], Meter] = {}
+        self._runtimes: dict[str, Histogram] = {}
+        self._shapes: set[Hashable] = set()
+        self._reasons: set[str] = set()
+
+    @property
+    def key(self) -> str:
+        return self.info.key
+
+    def meter(self, engine: str, batch: int | None) -> Meter:
+        """`batch` None: any number of rows, labelled "any"."""
+        found = self._meters.get((engine, batch))
+        if found is None:
+            bucket = "any" if batch is None else str(batch)
+            found = self._meters[engine, batch] = Meter(
+                self._metrics.requests.labels(self.model, self.key, engine, bucket),
+                self._metrics.rows.labels(self.model, self.key, engine, bucket),
+                self._metrics.padding_rows.labels(self.model, self.key, bucket),
+            )
+        return found
+
+    def runtime(self, api: str) -> Histogram:
+        found = self._runtimes.get(api)
+        if found is None:
+            found = self._runtimes[api] = self._metrics.runtime_latency.labels(self.model, api, "TF1")
+        return found
+
+    def fell_back(self, reason: str, feeds: Feeds) -> None:
+        """Counts a request that the plan does not cover, and names it in the log once per shape."""
+        label = _SHAPE.sub("[...]", reason)
+        if label not in self._reasons and len(self._reasons) >= MOST_REASONS:
+            label = "other"
+        self._reasons.add(label)
+        self._metrics.fallbacks.labels(self.model, self.key, label).inc()
+        shapes = {name: (str(array.dtype), array.shape[1:]) for name, array in feeds.items()}
+        seen = tuple(sorted(shapes.items()))
+        if seen in self._shapes or len(self._shapes) >= MOST_SHAPES:
+            return
+        self._shapes.add(seen)
+        log.warning(
+            "a request for signature %s of model %s is outside the plan (%s) and runs on plain TensorFlow: %s",
+            self.key, self.model, reason, _described(feeds),
+        )  # fmt: skip
+
+    def cost_us(self, bucket: Bucket) -> float:
+        """What the plan measured, else what was learned; infinite while nothing is known."""
+        return bucket.cost_us or self.meter(bucket.engine, bucket.batch).mean_us
+
+
+def rule_for(runner: Runner, parameters: BatchingParameters | None) -> batching.Rule:
+    """How requests of a signature are batched.
+
+    Rows that depend on each other are never merged, whoever asks. TensorFlow Serving's parameters count where they were
+    given; otherwise requests merge as they happen to wait together, if the plan measured that it pays.
+    """
+    if not runner.row_independent or not runner.buckets:
+        return batching.ALONE
+    largest = runner.buckets[-1]
+    static = runner.bucket_for(largest).static
+    if parameters is not None:
+        return batching.serving(parameters, largest if static else None)
+    return batching.opportunistic(largest, cut=static, merge=runner.merge, cost_us=cost_of(runner))
+
+
+def cost_of(runner: Runner) -> Callable[[int], float]:
+    """Microseconds that a number of rows takes, from the buckets' measured times; beyond the largest, in proportion."""
+    sizes = runner.buckets
+    costs = [runner.bucket_for(size).cost_us for size in sizes]
+
+    def cost_us(rows: int) -> float:
+        at = bisect.bisect_left(sizes, rows)
+        return costs[at] if at < len(sizes) else costs[-1] * rows / sizes[-1]
+
+    return cost_us
+
+
+def _serving(metrics: Metrics, parameters: BatchingParameters) -> Serving:
+    return Serving(
+        queuing=metrics.queuing_latency.labels(parameters.thread_pool_name),
+        runs=metrics.wrapped_run_count.labels(),
+        padding=metrics.padding_size.labels,
+        input_sizes=metrics.input_batch_size.labels(),
+        processed_sizes=metrics.processed_batch_size.labels(),
+    )
+
+
+def _described(feeds: Feeds) -> str:
+    return (
+        ", ".join(f"{name}: {array.dtype}{list(array.shape)}" for name, array in sorted(feeds.items())) or "no inputs"
+    )

@@ -1,0 +1,172 @@
+"""One batch from requests to answers: pad -> run -> split, each step timed. Called by the executor's threads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from tfopt_server import rows
+from tfopt_server.batching import Piece, Rule
+from tfopt_server.lanes import Bucket, Lane
+from tfopt_server.rows import Arrays, Feeds
+from tfopt_server.tasks import Call, Result, Task, Timings, translated
+
+log = logging.getLogger(__name__)
+
+# The label of plain TensorFlow where the plan names no bucket.
+REFERENCE = "tensorflow"
+_now = time.monotonic
+
+
+class Run(NamedTuple):
+    """One call of an engine. `rows` were asked for, `size` were run; `bucket` is the label, None for any size."""
+
+    outputs: Arrays
+    rows: int
+    size: int
+    engine: str
+    bucket: int | None
+    begin: float
+    padded: float
+    ran: float
+
+
+def inline(call: Call, bucket: Bucket) -> Result:
+    """Runs one request on the calling thread. Raises ServingError for what the engine refuses."""
+    try:
+        done = _bucket_run(bucket, (call.feeds,), call.rows, call.outputs)
+    except Exception as error:
+        raise translated(error) from error
+    return _result(call, done)
+
+
+def reference(call: Call) -> Result:
+    """As `inline`, on plain TensorFlow: any shapes, any number of rows, zero too."""
+    try:
+        done = _reference_run(call.lane, call.feeds, call.rows, call.outputs)
+    except Exception as error:
+        raise translated(error) from error
+    return _result(call, done)
+
+
+def _result(call: Call, done: Run) -> Result:
+    outputs = done.outputs if done.size == done.rows else rows.cut(done.outputs, 0, done.rows)
+    split = _now()
+    _record(call.lane, done, split, 1)
+    call.lane.runtime(call.api).observe((done.ran - done.padded) * 1e6)
+    return Result(outputs, _timings(done, call.arrived, split))
+
+
+def placement(call: Call, task: Hashable) -> tuple[Hashable, Rule]:
+    """The queue of a request and its rule. A queue of its own, by `task`, where nothing may join it."""
+    lane = call.lane
+    if call.outside:
+        return task, lane.alone
+    outputs = None if call.outputs is None else tuple(call.outputs)
+    if lane.levels:
+        ranks = tuple((name, array.dtype.str, array.ndim) for name, array in sorted(call.feeds.items()))
+        return (lane, "levelled", ranks, outputs), lane.rule
+    if call.route.group is None:
+        return task, lane.single
+    return (lane, call.route.group, outputs), lane.rule
+
+
+def run(batch: list[Piece[Task]]) -> None:
+    """Runs a batch and answers everyone in it; never raises.
+
+    When a merged batch fails, each request runs again alone: one that the model refuses must not fail its neighbours,
+    and gets an error that speaks of its own input.
+    """
+    pieces = [piece for piece in batch if piece.task.wanted]
+    if not pieces:
+        return
+    lane = pieces[0].task.call.lane
+    try:
+        _answer(lane, pieces)
+    except Exception as error:
+        if len(pieces) == 1:
+            pieces[0].task.fail(translated(error))
+            return
+        lane.retries.inc()
+        log.debug("a batch of %d requests failed (%s); each runs again alone", len(pieces), error)
+        for piece in pieces:
+            run([piece])
+
+
+def _answer(lane: Lane, pieces: Sequence[Piece[Task]]) -> None:
+    call = pieces[0].task.call
+    parts = [piece.task.part(piece.start, piece.stop) for piece in pieces]
+    count = sum(piece.rows for piece in pieces)
+    if call.outside:
+        done = _reference_run(lane, parts[0], count, call.outputs)
+    elif lane.levels:
+        done = _levelled_run(lane, parts, count, call.outputs)
+    else:
+        done = _bucket_run(call.bucket(count), parts, count, call.outputs)
+    whole = len(pieces) == 1 and done.size == count
+    if not whole:
+        rows.check(done.outputs, done.size)
+    start = 0
+    for piece in pieces:
+        outputs = done.outputs if whole else rows.cut(done.outputs, start, start + piece.rows)
+        start += piece.rows
+        piece.task.deliver(piece.start, piece.stop, outputs, _timings(done, piece.since, _now()))
+        lane.steps.queue.observe(done.begin - piece.since)
+        lane.runtime(piece.task.call.api).observe((done.ran - done.padded) * 1e6)
+    _record(lane, done, _now(), len(pieces))
+    if lane.serving is not None:
+        for piece in pieces:
+            lane.serving.queuing.observe((done.begin - piece.since) * 1e6)
+
+
+def _bucket_run(bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
+    begin = _now()
+    size = bucket.batch if bucket.static and bucket.batch is not None else count
+    feeds = parts[0] if len(parts) == 1 and size == count else rows.joined(parts, size)
+    padded = _now()
+    found = bucket.run(feeds, outputs)
+    ran = _now()
+    if size != count:
+        rows.check(found, size)
+    return Run(found, count, size, bucket.engine, bucket.batch, begin, padded, ran)
+
+
+def _reference_run(lane: Lane, feeds: Feeds, count: int, outputs: Sequence[str] | None) -> Run:
+    begin = _now()
+    found = lane.runner.run_reference(feeds, outputs)
+    ran = _now()
+    return Run(found, count, count, REFERENCE, None, begin, begin, ran)
+
+
+def _levelled_run(lane: Lane, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
+    """Requests of different inner sizes, padded to the largest; what that gives may lie outside the plan."""
+    feeds = rows.joined(rows.levelled(parts), count)
+    route = lane.runner.route(feeds)
+    if route.reference:
+        lane.fell_back(route.reason, feeds)
+        return _reference_run(lane, feeds, count, outputs)
+    return _bucket_run(lane.runner.bucket_for(count), (feeds,), count, outputs)
+
+
+def _timings(done: Run, arrived: float, split: float) -> Timings:
+    return Timings(done.begin - arrived, done.padded - done.begin, done.ran - done.padded, split - done.ran, done.size)
+
+
+def _record(lane: Lane, done: Run, split: float, requests: int) -> None:
+    steps = lane.steps
+    steps.pad.observe(done.padded - done.begin)
+    steps.run.observe(done.ran - done.padded)
+    steps.split.observe(split - done.ran)
+    lane.batch_requests.observe(requests)
+    meter = lane.meter(done.engine, done.bucket)
+    meter.requests.inc(requests)
+    meter.rows.inc(done.rows)
+    meter.ran(done.ran - done.padded)
+    if done.size != done.rows:
+        meter.padding.inc(done.size - done.rows)
+    if lane.serving is not None:
+        lane.serving.runs.inc()
+        lane.serving.processed_sizes.observe(done.size)
+        lane.serving.padding(done.size).observe(done.size - done.rows)
