@@ -5,7 +5,7 @@
 
 Spellings: `--name=value`, `--name value`, `-name`, `--bool`, `--nobool`, `--bool=false`, the last of several wins. An
 unknown flag is kept apart with the nearest known name; what follows it is a positional. Nothing stops at the first
-mistake: all errors come back together. Why not absl-py: docs/decisions/flag-parser.md.
+mistake: all errors come back together. Why not absl-py: docs/decisions/0003-flag-parser.md.
 """
 
 from __future__ import annotations

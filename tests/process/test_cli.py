@@ -1,0 +1,121 @@
+"""The `tfopt` command as a process: what it prints, how fast, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from tfopt_optimizer import plan as plans
+
+from .servers import fake
+
+pytestmark = pytest.mark.process
+
+HEAVY = ("tensorflow", "jax", "jaxlib", "grpc", "numpy", "gunicorn", "google.protobuf")
+
+
+def tfopt(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    clean = {"PATH": os.environ["PATH"]}
+    return subprocess.run(
+        [sys.executable, "-m", "tfopt_server", *args], capture_output=True, text=True, env=clean | environ, timeout=60,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [["serve", "--help"], ["--help"], ["optimize", "--help"], ["report", "--help"],
+                                     ["healthcheck", "--help"], ["version"], ["--version"], ["help"]])  # fmt: skip
+def test_help_is_quick_and_imports_nothing_heavy(command):
+    script = (
+        "import sys; from tfopt_server.__main__ import main; code = main(sys.argv[1:]);"
+        f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
+    took = time.monotonic() - began
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert len(done.stdout) > 40
+    assert took < 0.9, took
+
+
+def test_a_mistake_in_a_flag_is_told_just_as_quickly():
+    began = time.monotonic()
+    assert tfopt("serve", "--port=x", "--model_base_path=/m").returncode == 255
+    assert time.monotonic() - began < 0.9
+
+
+def test_all_mistakes_come_at_once_as_json_lines():
+    done = tfopt("--port=x", "--workers=0", AIP_STORAGE_URI="gs://b/m")
+    assert done.returncode == 255
+    assert [(line["severity"], line["message"]) for line in map(json.loads, done.stderr.splitlines())] == [
+        ("ERROR", "--port: expected a whole number from 0 to 65535, received 'x'"),
+        ("ERROR", "--workers: expected a whole number from 1 to 1024, received '0'"),
+        ("ERROR", "--model_base_path: gs:// paths come with storage support, which this version does not have yet; "
+                  "expected a folder on this machine, received 'gs://b/m'"),
+        ("CRITICAL", "cannot start: 3 mistakes in flags or environment; see tfopt serve --help"),
+    ]  # fmt: skip
+
+
+def test_mistakes_can_be_read_by_people_too():
+    done = tfopt("--log_format=human", "--port=x", MODEL_NAME="m")
+    assert "ERROR   --port: expected a whole number from 0 to 65535, received 'x'\n" in done.stderr
+
+
+def test_no_arguments_mean_serve():
+    assert "--model_base_path: expected a folder with a SavedModel, received nothing" in tfopt().stderr
+
+
+def test_an_unknown_command_names_the_nearest():
+    done = tfopt("optimise", "m")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        2, "tfopt: no command 'optimise'; did you mean optimize?"
+    )  # fmt: skip
+
+
+def test_healthcheck_follows_the_server(tmp_path):
+    with fake(tmp_path, {"ready_after_s": 1.0}) as server:
+        port, where = str(server.port), f"http://127.0.0.1:{server.port}/health"
+        server.wait_for_health(503)
+        assert (done := tfopt("healthcheck", AIP_HTTP_PORT=port)).returncode == 1
+        assert done.stderr == f'{where}: 503 {{"status": "starting"}}\n'
+        server.wait_for_health(200)
+        assert tfopt("healthcheck", AIP_HTTP_PORT=port).returncode == 0
+        assert tfopt("healthcheck", f"--rest_api_port={port}").returncode == 0
+    assert tfopt("healthcheck", AIP_HTTP_PORT=port).stderr == f"{where}: [Errno 111] Connection refused\n"
+
+
+def test_report_prints_the_log_and_a_table(tmp_path):
+    tensor = plans.TensorInfo("x", "float", (None, 4), "x:0")
+    signature = plans.SignatureInfo("serving_default", "tensorflow/serving/predict", (tensor,), (tensor,))
+    chosen = plans.Candidate("xla", "pjrt", "chosen", "fastest", plans.Measured(15.6, 18.0, 900),
+                             plans.Agreement(1e-7, 1e-8, 64), 0.2, 1000)  # fmt: skip
+    slower = plans.Candidate("tensorflow", "function", "slower", "4.1x the time", plans.Measured(64.0, 70.0, 900))
+    bucket = plans.BucketPlan(1, {"x": (1, 4)}, "xla", "pjrt", True, "s0/b1", (slower, chosen), "fastest")
+    made = plans.Plan(
+        fingerprint=plans.Fingerprint("m", "f", {}, {}), device="cpu", loader="function", records="warmup",
+        signatures=(plans.SignaturePlan(signature, True, "rows agree", True, "merging pays", (bucket,)),),
+        log=("xla wins",), created="2026-11-22T00:00:00Z", optimize_s=3.2,
+    )  # fmt: skip
+    plans.write(made, tmp_path)
+    done = tfopt("report", str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "plan of 2026-11-22T00:00:00Z, cpu, 3.2 s, checked on warmup records",
+        "TensorFlow loads it as: function; weights 0.0 MB",
+        "",
+        "xla wins",
+        "",
+        "signature        rows  engine               status  median us  p90 us  max error  reason",
+        "serving_default  1     xla/pjrt             chosen  15.6       18.0    1.0e-07    fastest",
+        "serving_default  1     tensorflow/function  slower  64.0       70.0    -          4.1x the time",
+        "",
+        "serving_default: rows agree; merging pays",
+    ]
+
+
+def test_report_on_something_else_says_what_is_wrong(tmp_path):
+    done = tfopt("report", str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path}/plan.json: there is no plan here\n")
