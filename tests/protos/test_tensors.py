@@ -97,7 +97,9 @@ def test_surplus_values_and_string_content_read_as_the_runtime_reads_them(tf: An
     surplus = from_numpy(np.arange(5, dtype=np.float32))
     surplus.tensor_shape.dim[0].size = 2
     strings = from_numpy(example("string"), content=True)
-    for proto, dtype in ((surplus, tf.float32), (strings, tf.string)):
+    half_a_number = from_numpy(np.array([1 + 2j, 3 + 4j], np.complex64))
+    half_a_number.scomplex_val.pop()
+    for proto, dtype in ((surplus, tf.float32), (strings, tf.string), (half_a_number, tf.complex64)):
         same(to_numpy(proto), tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy())
 
 
