@@ -64,4 +64,10 @@ POLICY := \
   warmup/tfopt_warmup/synthesize.py \
   warmup/tfopt_warmup/tfrecord.py \
   warmup/tfopt_warmup/cli.py \
+  server/tfopt_server/argv.py \
+  server/tfopt_server/flags.py \
+  server/tfopt_server/health.py \
+  server/tfopt_server/logs.py \
+  server/tfopt_server/settings.py \
+  server/tfopt_server/process \
   server/tfopt_server/errors.py
