@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -77,13 +76,15 @@ def measure(chosen: Sequence[Model], flag_names: Sequence[str], effort: Effort, 
         for name in flag_names:
             print(f"  {model.name}, {name} ...", file=sys.stderr, flush=True)
             plan, place = optimized(model, FLAGS[name], work / "plans")
-            rows += [_row(model, name, plan, found) for found in _in_child(model, place, effort)]
+            log = work / "logs" / f"inprocess-{model.name}.log"
+            rows += [_row(model, name, plan, found) for found in _in_child(model, place, effort, log)]
     return rows
 
 
 def optimized(model: Model, flags: OptimizerFlags, cache: Path) -> tuple[plans.Plan, Path]:
     """As the server would optimize it: the samples are the model's warmup records, so the plans can be shared."""
-    from tfopt_optimizer.optimize import OptimizeJob, optimize_cached
+    from tfopt_optimizer.cache import optimize_cached
+    from tfopt_optimizer.optimize import OptimizeJob
 
     runs = [run for record in records.read(records.path_in(model.saved_model)) for run in record.runs]
     samples = {models.SIGNATURE: tuple(run.feeds for run in runs)}
@@ -91,13 +92,17 @@ def optimized(model: Model, flags: OptimizerFlags, cache: Path) -> tuple[plans.P
     return optimize_cached(job, cache, lambda line: None)
 
 
-def _in_child(model: Model, place: Path, effort: Effort) -> list[dict[str, Any]]:
+def _in_child(model: Model, place: Path, effort: Effort, log: Path) -> list[dict[str, Any]]:
+    """TensorFlow's start-up chatter goes to the log; RuntimeError shows its end when the measurement fails."""
     arguments = [model.name, str(place), str(effort.blocks), str(effort.seconds)]
     command = [sys.executable, "-m", "benchmarks.inprocess", *arguments]
-    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2"}
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, check=True, timeout=TIMEOUT_S, cwd=models.HERE.parent, env=quiet
-    )
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as err:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=err, check=False, timeout=TIMEOUT_S, cwd=models.HERE.parent
+        )
+    if done.returncode != 0:
+        raise RuntimeError(f"measuring {model.name} ended with {done.returncode}: {log.read_text()[-2000:]}")
     return json.loads(done.stdout)
 
 
