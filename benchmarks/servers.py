@@ -113,6 +113,7 @@ def bare_asgi(log: Path, workers: int = 1) -> Iterator[Server]:
     command = [
         *(sys.executable, "-m", "gunicorn", "benchmarks.baselines.bare_asgi:app"),
         *("--worker-class", "asgi", "--workers", str(workers), "--bind", f"{HOST}:{port}"),
+        *("--asgi-loop", "uvloop", "--asgi-lifespan", "off", "--keep-alive", "620"),  # as tfopt sets gunicorn up
         *("--no-control-socket", "--log-level", "warning"),
     ]
     with _running(command, log, port, 0) as server:
@@ -121,10 +122,12 @@ def bare_asgi(log: Path, workers: int = 1) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def echo_grpc(log: Path, threads: int) -> Iterator[Server]:
-    """The bare grpcio server with as many threads as tfopt's gRPC face."""
+def echo_grpc(log: Path) -> Iterator[Server]:
+    """The bare grpcio server with as many computing threads as tfopt's gRPC face."""
+    from tfopt_server.rpc.server import COMPUTING
+
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.baselines.echo_grpc", str(port), str(threads)]
+    command = [sys.executable, "-m", "benchmarks.baselines.echo_grpc", str(port), str(COMPUTING)]
     with _running(command, log, 0, port) as server:
         _wait_for_port(server, port)
         yield server
