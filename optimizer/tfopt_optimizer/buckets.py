@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from tfopt_protos import dtypes
 
 from tfopt_optimizer.flags import DEFAULT_BUCKETS
 from tfopt_optimizer.plan import Shape, SignatureInfo
@@ -89,9 +90,10 @@ def unknown_inner(signature: SignatureInfo, rows_first: bool) -> list[str]:
 
 
 def fits(signature: SignatureInfo, feeds: Feeds) -> bool:
-    """Whether a record has exactly the signature's inputs (those with defaults may be missing)."""
-    names = {t.name for t in signature.inputs}
-    return set(feeds) <= names and names - set(feeds) <= set(signature.defaults)
+    """Whether a record has exactly the signature's inputs and types (inputs with defaults may be missing)."""
+    types = {t.name: t.dtype for t in signature.inputs}
+    complete = set(feeds) <= set(types) and set(types) - set(feeds) <= set(signature.defaults)
+    return complete and all(a.dtype == dtypes.to_numpy(types[n]) for n, a in feeds.items())
 
 
 def _inner(feeds: Feeds) -> tuple[tuple[str, tuple[int, ...]], ...]:

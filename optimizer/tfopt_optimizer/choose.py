@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tfopt_optimizer.plan import Agreement, Candidate, Measured
 
 TIE = 0.05
+FREE = 1.2  # what a bucket may lose so that the server need not load TensorFlow at all
 MERGE_GAIN = 0.8  # merging pays when a row in the best larger bucket costs less than this share of a row alone
 _SIMPLEST_FIRST = (("tensorflow", "function"), ("tensorflow", "session"), ("tensorflow", "inline"), ("xla", "jit"))
 # The loader of the model that a variant needs; a variant that is not here needs none.
@@ -88,9 +89,35 @@ def _score(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], name:
     return math.exp(sum(ratios) / len(ratios)) if ratios else 1.0
 
 
-def winner(trials: Sequence[Trial], loader_name: str) -> Trial | None:
+def without_tensorflow(buckets: Sequence[Sequence[Trial]]) -> str:
+    """Why the whole model runs without TensorFlow, "" when it does not.
+
+    One bucket on TensorFlow costs the server its import (3 s, 400 MB) and a second copy of the weights. So where an
+    engine without it is within FREE of the fastest in every bucket, and never slower than plain TensorFlow, all use it.
+    """
+    worst = 1.0
+    for trials in buckets:
+        free = min((t.median_us for t in trials if t.eligible and _is_free(t)), default=math.inf)
+        best = min((t.median_us for t in trials if t.eligible), default=0.0)
+        if free > best * FREE or free > trials[0].median_us:
+            return ""
+        worst = max(worst, free / best)
+    if not buckets or worst <= 1.0:
+        return ""
+    return (
+        f"no bucket needs TensorFlow: the others are within {worst - 1:.0%} of it, and its import and weights are saved"
+    )
+
+
+def _is_free(trial: Trial) -> bool:
+    return (trial.engine, trial.variant) not in _LOADER
+
+
+def winner(trials: Sequence[Trial], loader_name: str, without_tensorflow: bool = False) -> Trial | None:
     """The fastest right candidate that runs with this loader, or a simpler one within TIE of it."""
     possible = [t for t in trials if t.eligible and _LOADER.get((t.engine, t.variant), loader_name) == loader_name]
+    if without_tensorflow:
+        possible = [t for t in possible if _is_free(t)]
     if not possible:
         return None
     bar = min(t.median_us for t in possible) * (1 + TIE)

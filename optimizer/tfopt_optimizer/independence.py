@@ -23,6 +23,10 @@ PROBES = 3  # rows that are looked at one by one
 MIXED = 8  # rows of the mixed batch
 
 
+class Refused(Exception):
+    """What `run` raises for inputs that the model does not take."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Proof:
     independent: bool
@@ -48,7 +52,7 @@ def static_reason(signature: SignatureInfo, state: State) -> str:
 
 def prove(run: Run, rows: Rows, tolerance: verify.Tolerance) -> Proof:
     """Runs the proof on the reference. A run that fails is a reason too."""
-    altered = alter(rows)
+    altered = _accepted(run, alter(rows))
     if altered is None and rows.count < 2:
         return Proof(False, "there is only one row to try, and none like it can be made up: add warmup records")
     mixed_with = _join(rows, altered)
@@ -58,6 +62,17 @@ def prove(run: Run, rows: Rows, tolerance: verify.Tolerance) -> Proof:
             return Proof(False, reason)
     count = min(PROBES, rows.count)
     return Proof(True, f"{count} row{'s' * (count > 1)} gave the same answer alone, padded, and among others")
+
+
+def _accepted(run: Run, altered: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+    """The altered rows, unless the model refuses them (made-up strings where it parses tf.Example)."""
+    if altered is None:
+        return None
+    try:
+        run(altered)
+    except Refused:
+        return None
+    return altered
 
 
 def _probe(run: Run, rows: Rows, others: dict[str, np.ndarray], probe: int, tolerance: verify.Tolerance) -> str:
@@ -98,8 +113,8 @@ def same_row(
 def alter(rows: Rows) -> dict[str, np.ndarray] | None:
     """Rows unlike any record but of plausible values, so that batch statistics move; None when nothing can be altered.
 
-    Floats are scaled, shifted and turned round; integers and strings only change places with those that occur (an
-    index out of range or a broken serialized Example would fail for reasons of its own).
+    Floats are scaled, shifted and turned round; integers and strings change places with those that occur (an index out
+    of range would fail for reasons of its own). A string that is the only one is turned round; a model may refuse that.
     """
     base = rows.take(0, min(rows.count, 2))
     changed = False
@@ -123,6 +138,8 @@ def _altered(array: np.ndarray, values: np.ndarray) -> np.ndarray:
     if array.dtype == np.bool_:
         return ~array
     pool = np.unique(values) if array.dtype != object else np.array(sorted(set(values.ravel())), dtype=object)
+    if len(pool) == 1 and array.dtype == object:
+        return np.array([value[::-1] for value in array.ravel()], dtype=object).reshape(array.shape)
     place = np.searchsorted(pool, array) if array.dtype != object else _places(pool, array)
     return pool[(place + 1) % len(pool)].reshape(array.shape)
 

@@ -13,8 +13,10 @@ Array = np.ndarray[Any, Any]
 # (budget in seconds, most calls) -> microseconds of each call, one at least
 Round = Callable[[float, int], Array]
 
-ROUND_S = 0.03
-MAX_CALLS = 400  # a round of a 15 us model
+ROUND_S = 0.02  # a round of a model of microseconds
+ROUND_CALLS = 12  # calls that a round of a slower model is given time for
+LONGEST_ROUND_S = 0.25  # ... up to this, then fewer calls; one at least
+MAX_CALLS = 400
 ROUNDS = 6
 SLOW_ROUNDS = 3  # when one call takes longer than SLOW_US
 SLOW_US = 300_000.0
@@ -40,11 +42,12 @@ def compare(reference: Round, candidates: Mapping[str, Round]) -> tuple[Array, d
     base_us = float(np.median(base[0]))
     racing = {n: run for n, run in candidates.items() if float(np.median(times[n][0])) <= HOPELESS * base_us}
     rounds = SLOW_ROUNDS if base_us > SLOW_US else ROUNDS
+    budget_s = min(max(ROUND_S, ROUND_CALLS * base_us / 1e6), LONGEST_ROUND_S)
     for again in range(2):
         for _ in range(rounds):
-            base.append(reference(ROUND_S, MAX_CALLS))
+            base.append(reference(budget_s, MAX_CALLS))
             for name, run in racing.items():
-                times[name].append(run(ROUND_S, MAX_CALLS))
+                times[name].append(run(budget_s, MAX_CALLS))
         medians = sorted(_median(t) for t in [base, *(times[n] for n in racing)])
         if again or len(medians) < 2 or medians[1] > medians[0] * (1 + NEAR):
             break

@@ -14,17 +14,18 @@ import dataclasses
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, cpu, plan, report, saved_model
+from tfopt_optimizer import choose, cpu, plan, report, saved_model, twins
+from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
 from tfopt_optimizer.flags import OptimizerFlags
-from tfopt_optimizer.plan import BucketPlan, Plan, SignaturePlan
+from tfopt_optimizer.plan import BucketPlan, Plan, SignatureInfo, SignaturePlan
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.saved_model import SavedModelError, State
 from tfopt_optimizer.study import Study, study
@@ -76,8 +77,9 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     with _workers(job, allowed) as workers:
         loaders = _open_reference(workers[TENSORFLOW], job, log)
         allowed = _open_others(workers, allowed, log)
+        allowed = _without_writers(allowed, states, log)
         tournament = _Tournament(job, log, workers, loaders, allowed)
-        results = [tournament.signature(info, states[info.key], f"s{i}") for i, info in enumerate(signatures)]
+        results = tournament.run(signatures, states)
     made = _settle(job, results, loaders, log, started)
     plan.write(made, job.plan_dir)
     return made
@@ -149,8 +151,9 @@ def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: L
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A signature's study with the trials of each bucket, in the order of `study.specs`."""
+    """A signature with the study and the trials of each bucket, in the order of `study.specs` (perhaps its twin's)."""
 
+    info: SignatureInfo
     study: Study
     trials: tuple[tuple[Trial, ...], ...]
 
@@ -169,15 +172,39 @@ class _Tournament:
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._contest = Contest(self._reference, workers, job.flags, log)
 
-    def signature(self, info: plan.SignatureInfo, state: State, folder: str) -> Result:
-        job = self._job
-        samples, warmup = job.samples.get(info.key, ()), job.records == "warmup"
-        found = study(info, state, samples, job.flags, warmup, self._reference, folder)
+    def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
+        """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""
+        job, found = self._job, dict[str, Result]()
+        elders = twins.elders(job.model_dir, job.tags, signatures)
+        for number, info in enumerate(s for s in signatures if elders[s.key] == s.key):
+            records = [
+                sample for key, elder in elders.items() if elder == info.key for sample in job.samples.get(key, ())
+            ]
+            found[info.key] = self._signature(info, states[info.key], records, f"s{number}")
+        for info in signatures:
+            if elders[info.key] != info.key:
+                self._log.say(f"{info.key}: computes the same as {elders[info.key]} and shares its plan")
+                found[info.key] = Result(info, found[elders[info.key]].study, found[elders[info.key]].trials)
+        return [found[info.key] for info in signatures]
+
+    def _signature(self, info: SignatureInfo, state: State, samples: Sequence[Feeds], folder: str) -> Result:
+        found = study(
+            info,
+            state,
+            samples,
+            self._job.flags,
+            from_warmup=self._job.records == "warmup",
+            reference=self._reference,
+            folder=folder,
+        )
         independent = "are" if found.proof.independent else "are not"
         self._log.say(f"{info.key}: rows {independent} independent: {found.proof.reason}")
+        unfit = len(samples) - len(found.samples)
+        if unfit and not found.stateful:
+            self._log.say(f"{info.key}: {unfit} of {len(samples)} records do not have its inputs and types, left out")
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
-        return Result(found, self._buckets(found))
+        return Result(info, found, self._buckets(found))
 
     def _buckets(self, found: Study) -> tuple[tuple[Trial, ...], ...]:
         """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
@@ -200,6 +227,17 @@ class _Tournament:
             trials[index] = (*held, *skipped)
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
         return tuple(trials[i] for i in range(len(found.specs)))
+
+
+def _without_writers(entrants: tuple[Entrant, ...], states: Mapping[str, State], log: Log) -> tuple[Entrant, ...]:
+    """A compiled module holds the variables as they were: no model whose signatures write them can use one."""
+    writers = [key for key, state in states.items() if state.writes and saved_model.is_callable(key)]
+    if not writers or not entrants:
+        return entrants
+    log.say(
+        f"only plain TF takes part: {writers[0]} writes state ({states[writers[0]].writes[0]}) that others may read"
+    )
+    return tuple(e for e in entrants if e.engine == "tensorflow")
 
 
 def _hopeless(extremes: Sequence[Sequence[Trial]]) -> dict[tuple[str, str], str]:
@@ -225,9 +263,12 @@ def _measured(trial: Trial) -> str:
 
 
 def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], log: Log, started: float) -> Plan:
-    reference = ("tensorflow", loaders[0])
-    loader = choose.loader([t for r in results for t in r.trials if t], reference, loaders)
-    signatures = tuple(_settle_signature(r, loader, log) for r in results)
+    contests = [trials for r in results for trials in r.trials if trials]
+    loader = choose.loader(contests, ("tensorflow", loaders[0]), loaders)
+    free = choose.without_tensorflow(contests) if all(r.study.specs for r in results) else None
+    if free:
+        log.say(free)
+    signatures = tuple(_settle_signature(r, loader, bool(free), log) for r in results)
     kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
     weights = _tidy(job.plan_dir, kept)
     return Plan(
@@ -244,24 +285,28 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
     )
 
 
-def _settle_signature(result: Result, loader: str, log: Log) -> SignaturePlan:
+def _settle_signature(result: Result, loader: str, free: bool, log: Log) -> SignaturePlan:
     found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
+    told = result.info is found.info  # a twin's lines are its eldest's
     for spec, trials in zip(found.specs, result.trials, strict=True):
         if not trials:
             continue
-        chosen = choose.winner(trials, loader)
+        chosen = choose.winner(trials, loader, without_tensorflow=free)
         line = report.decision(report.where(found.info.key, spec.batch, dict(spec.shapes)), chosen, trials, trials[0])
-        log.say(line)
+        if told:
+            log.say(line)
         planned.append(_bucket(spec, chosen, trials, loader, line))
         if chosen is not None and spec.batch is not None:
             costs.append((spec.batch, chosen.median_us))
-    merge, why = (False, "rows are not independent")
+    merge, why = False, "rows are not independent"
     if found.proof.independent:
         merge, why = choose.merge(costs)
-        log.say(f"{found.info.key}: requests {'are' if merge else 'are not'} merged: {why}")
-    if not found.proof.independent or not planned:
-        planned.append(any_shape(loader, found.no_contest or "every other shape"))
-    return SignaturePlan(found.info, found.proof.independent, found.proof.reason, merge, why, tuple(planned))
+        if told:
+            log.say(f"{found.info.key}: requests {'are' if merge else 'are not'} merged: {why}")
+    if not planned:
+        planned.append(any_shape(loader, found.no_contest or "nothing could be measured"))
+    independent = found.proof.independent and planned[0].batch is not None
+    return SignaturePlan(result.info, independent, found.proof.reason, merge, why, tuple(planned))
 
 
 def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:

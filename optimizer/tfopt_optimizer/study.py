@@ -42,11 +42,12 @@ class Study:
         return Material(_of_shapes(self.samples, spec), None)
 
 
-def study(  # noqa: PLR0917 - called once, by name
+def study(
     info: SignatureInfo,
     state: State,
     samples: Sequence[Feeds],
     flags: OptimizerFlags,
+    *,
     from_warmup: bool,
     reference: Reference,
     folder: str,
@@ -80,12 +81,15 @@ def _prove(info: SignatureInfo, rows: Rows | None, flags: OptimizerFlags, refere
     def run(feeds: Arrays) -> Arrays:
         nonlocal count
         count += 1
-        return reference.run(info, f"{info.key}/proof/{count}", feeds)
+        try:
+            return reference.run(info, f"{info.key}/proof/{count}", feeds)
+        except WorkerFailed as error:
+            raise independence.Refused(error.reason) from error
 
     try:
         return independence.prove(run, rows, verify.lossless(flags.lossless_max_rel_error))
-    except WorkerFailed as error:
-        return Proof(False, f"plain TensorFlow fails on a batch made of the records: {error.reason}")
+    except independence.Refused as error:
+        return Proof(False, f"plain TensorFlow fails on a batch made of the records: {error}")
 
 
 def _no_records(info: SignatureInfo) -> str:
@@ -98,4 +102,4 @@ def _no_records(info: SignatureInfo) -> str:
 def _of_shapes(samples: Iterable[Feeds], spec: BucketSpec) -> Iterable[Arrays]:
     for sample in samples:
         if {n: a.shape for n, a in sample.items()} == dict(spec.shapes):
-            yield {n: np.ascontiguousarray(a) for n, a in sample.items()}
+            yield {n: np.asarray(a, order="C") for n, a in sample.items()}

@@ -37,6 +37,9 @@ class Lowerer:
         assert target.shapes is not None
         tf, names = self._model.tf, [t.name for t in target.signature.inputs]
         refuse_types(target.signature)
+        left_out = [name for name in names if name not in target.shapes]
+        if left_out:
+            raise NotLowerable(f"the records leave input {left_out[0]!r} to its default")
         signature = self._model.signature(target.signature.key)
         outputs = sorted(signature.structured_outputs)
         function = compiled_function(tf, signature, names, outputs)
@@ -84,16 +87,12 @@ def refuse_types(signature: SignatureInfo) -> None:
 
 def lowering_reason(error: BaseException) -> str:
     """The sentence that names the operation, out of TensorFlow's many lines."""
-    text = str(error)
-    for pattern in (
-        r"Detected unsupported operations[^\n]*?: ([^\n]*)",
-        r"(Input \d+ to node [^\n]*must be a compile-time constant)",
-        r"(No registered [^\n]*)",
-    ):
-        found = re.search(pattern, text)
-        if found:
-            return found.group(1)[:300]
-    return first_line(error)[:300]
+    text = re.sub(r"\s*\{\{[^{}]*\}\}", "", str(error))  # {{node x}} and {{function_node f}}: places, not reasons
+    kernels = sorted(set(re.findall(r"No registered '(\w+)' OpKernel for XLA", text)))
+    if kernels:
+        return f"XLA has no kernel for {', '.join(kernels)}"
+    constant = re.search(r"Input \d+ to node [^\n]*must be a compile-time constant", text)
+    return constant.group(0) if constant else text.strip().splitlines()[0][:300]
 
 
 def _value(tf: Any, captured: Any) -> np.ndarray:

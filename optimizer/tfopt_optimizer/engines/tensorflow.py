@@ -84,14 +84,15 @@ class FunctionModel:
     loader = FUNCTION
 
     def __init__(self, tf: Any, place: Place) -> None:
-        self.tf = tf
+        self.tf, self._place = tf, place
         self.loaded = tf.saved_model.load(str(place.model_dir), tags=list(place.tags))
 
     def signature(self, key: str) -> Any:
         return self.loaded.signatures[key]
 
     def runner(self, signature: SignatureInfo, variant: str = FUNCTION) -> Runner:
-        return FunctionRunner(self.tf, self.signature(signature.key))
+        defaults = saved_model.signature_defaults(self._place.model_dir, signature.key, self._place.tags)
+        return FunctionRunner(self.tf, self.signature(signature.key), defaults)
 
     def close(self) -> None:
         self.loaded = None
@@ -100,10 +101,13 @@ class FunctionModel:
 class FunctionRunner:
     """Calls the signature; every output is computed, `outputs` only picks."""
 
-    def __init__(self, tf: Any, function: Any) -> None:
+    def __init__(self, tf: Any, function: Any, defaults: Arrays) -> None:
         self._constant, self._function, self._errors = tf.constant, function, tf.errors.OpError
+        self._defaults = defaults
 
     def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        if self._defaults:
+            feeds = {**self._defaults, **feeds}
         try:
             found = self._function(**{name: self._constant(value) for name, value in feeds.items()})
             return {name: as_array(found[name].numpy()) for name in (outputs or found)}
@@ -125,9 +129,11 @@ class SessionModel:
         from tensorflow.core.protobuf import config_pb2
 
         self.tf, self._place, self._config = tf, place, config_pb2
-        v1 = tf.compat.v1
+        # tf.compat.v1.saved_model.load is this call behind a deprecation warning in every log.
+        from tensorflow.python.saved_model.loader_impl import SavedModelLoader
+
         graph = tf.Graph()
-        self.session = v1.Session(
+        self.session = tf.compat.v1.Session(
             graph=graph,
             config=config_pb2.ConfigProto(
                 intra_op_parallelism_threads=place.intra_op_threads,
@@ -136,7 +142,7 @@ class SessionModel:
         )
         try:
             with graph.as_default():
-                meta = v1.saved_model.load(self.session, list(place.tags), str(place.model_dir))
+                meta = SavedModelLoader(str(place.model_dir)).load(self.session, list(place.tags))
                 self._refuse_uninitialized(graph, meta)
             self._signatures = meta.signature_def
         except BaseException:
