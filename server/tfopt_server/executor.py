@@ -153,13 +153,18 @@ class Executor:
                 raise ServingError(Code.UNAVAILABLE, "The server is shutting down")
             self._batcher.offer(group, rule, task, call.rows, now=_now(), deadline=call.deadline)
             self._in_flight.add(task)
+            call.lane.enter()
             self._wake()
         if call.lane.serving is not None:
             call.lane.serving.input_sizes.observe(call.rows)
         if call.deadline is not None:
             self._watch()
-        task.future.add_done_callback(lambda _: self._in_flight.discard(task))
+        task.future.add_done_callback(lambda _: self._settled(task))
         return task.future
+
+    def _settled(self, task: Task) -> None:
+        self._in_flight.discard(task)
+        task.call.lane.leave()
 
     def _serve(self) -> None:
         """A runner thread: takes batches until the executor is closed."""
@@ -214,11 +219,13 @@ class Executor:
                 if self._in_flight:  # one came between the look and the clearing
                     self._watched.set()
 
-    def close(self, timeout: float | None = None) -> None:
-        """Takes nothing new, finishes what waits and ends the threads. `timeout` in seconds, per thread."""
+    def finish(self, timeout_s: float | None = None) -> bool:
+        """Takes nothing new, finishes what waits and ends the threads. False when that took longer than `timeout_s`."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._watched.set()
+        end = None if timeout_s is None else _now() + timeout_s
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(None if end is None else max(0.0, end - _now()))
+        return not any(thread.is_alive() for thread in self._threads)

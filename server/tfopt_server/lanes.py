@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import re
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,20 +32,31 @@ _SHAPE = re.compile(r"\[[^\]]*\]")  # in a reason; a metric label must not hold 
 class Route(Protocol):
     """Where a request goes, by its dtypes and shapes (tfopt_optimizer.servable)."""
 
-    rows: int | None
-    group: Hashable | None
-    reference: bool
-    reason: str
-    bucket: Bucket | None
+    @property
+    def rows(self) -> int | None: ...
+    @property
+    def group(self) -> Hashable | None: ...
+    @property
+    def reference(self) -> bool: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def bucket(self) -> Bucket | None: ...
 
 
 class Bucket(Protocol):
-    batch: int | None
-    engine: str
-    static: bool
-    cost_us: float
+    """What runs up to `batch` rows; `static`: exactly that many. `cost_us` 0.0: not measured."""
 
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def static(self) -> bool: ...
+    @property
+    def cost_us(self) -> float: ...
+    @property
+    def run(self) -> Callable[[Feeds, Sequence[str] | None], Arrays]: ...
 
 
 class Runner(Protocol):
@@ -111,11 +123,29 @@ class Lane:
         self._meters: dict[tuple[str, int | None], Meter] = {}
         self._runtimes: dict[str, Histogram] = {}
         self._shapes: set[Hashable] = set()
+        self._users = 0
+        self._lock = threading.Lock()
         self._reasons: set[str] = set()
 
     @property
     def key(self) -> str:
         return self.info.key
+
+    @property
+    def users(self) -> int:
+        """Requests in the queues and runs under way: while there are any, the servable must not be closed.
+
+        A handle alone does not tell: a request whose deadline passed is answered while its run goes on.
+        """
+        return self._users
+
+    def enter(self) -> None:
+        with self._lock:
+            self._users += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
 
     def meter(self, engine: str, batch: int | None) -> Meter:
         """`batch` None: any number of rows, labelled "any"."""

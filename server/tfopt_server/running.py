@@ -79,12 +79,11 @@ def run(batch: list[Piece[Task]]) -> None:
     When a merged batch fails, each request runs again alone: one that the model refuses must not fail its neighbours,
     and gets an error that speaks of its own input.
     """
-    pieces = [piece for piece in batch if piece.task.wanted]
-    if not pieces:
-        return
-    lane = pieces[0].task.call.lane
+    lane = batch[0].task.call.lane
+    lane.enter()  # before looking who is still wanted: see Lane.users
     try:
-        _answer(lane, pieces)
+        if pieces := [piece for piece in batch if piece.task.wanted]:
+            _answer(lane, pieces)
     except Exception as error:
         if len(pieces) == 1:
             pieces[0].task.fail(translated(error))
@@ -93,6 +92,8 @@ def run(batch: list[Piece[Task]]) -> None:
         log.debug("a batch of %d requests failed (%s); each runs again alone", len(pieces), error)
         for piece in pieces:
             run([piece])
+    finally:
+        lane.leave()
 
 
 def _answer(lane: Lane, pieces: Sequence[Piece[Task]]) -> None:

@@ -61,7 +61,7 @@ def make() -> Iterator[Make]:
     for plane in planes:
         plane.runner.engine.gate.set()
         plane.runner.reference.gate.set()
-        plane.executor.close(timeout=10)
+        plane.executor.finish(10)
 
 
 def values(answer: Future[Result] | Result) -> list[float]:
@@ -344,7 +344,7 @@ def test_closing_finishes_what_waits_and_takes_nothing_new(make: Make) -> None:
     busy = plane.occupy()
     waiting = plane.queue(1)
     threading.Timer(0.05, plane.runner.engine.gate.set).start()
-    plane.executor.close(timeout=10)
+    assert plane.executor.finish(10)
     assert (values(busy), values(waiting)) == ([0.0], [2.0])
     with pytest.raises(ServingError, match="shutting down"):
         plane.queue(2)

@@ -1,0 +1,119 @@
+"""The joint between the faces and the models: resolve a version, run a signature, say how things stand.
+
+    with plane.resolve(ModelSpec("m")) as handle:
+        answer = plane.start(handle, "serving_default", {"x": rows})
+
+`start` gives a Result when the request ran on the calling thread, else a future of one. Everything may be called from
+any thread. Refusals are ServingErrors with TensorFlow Serving's codes and texts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tfopt_server.executor import Executor
+from tfopt_server.loading import Loader
+from tfopt_server.metrics import Metrics, Steps
+from tfopt_server.registry import Handle, Registry, VersionStatus
+from tfopt_server.rows import Feeds
+from tfopt_server.tasks import Result
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.plan import Plan, SignatureInfo
+
+DEFAULT_SIGNATURE = "serving_default"
+# A load under way is not waited for at the end: nobody needs it any more.
+STOP_LOADING_S = 1.0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which version of which model a request wants: the latest, or that of a number or a label."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+
+class Dataplane:
+    """`loader` None: somebody else fills the registry (tests)."""
+
+    def __init__(self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None = None) -> None:
+        self._registry, self._executor, self._metrics, self._loader = registry, executor, metrics, loader
+        self._draining = False
+
+    live = True
+
+    def resolve(self, spec: ModelSpec) -> Handle:
+        """An AVAILABLE version that stays loaded until the handle is released (a context manager).
+
+        NOT_FOUND `Servable not found for request: Latest(m)`; INVALID_ARGUMENT for an unknown label.
+        """
+        return self._registry.resolve(spec.name, spec.version, spec.label)
+
+    def signature(self, handle: Handle, key: str) -> SignatureInfo | None:
+        """The signature, "" for the default one; None when the model has none of that name."""
+        lane = handle.lanes.get(key or DEFAULT_SIGNATURE)
+        return None if lane is None else lane.info
+
+    def metadata(self, handle: Handle) -> Mapping[str, Any]:
+        """The SignatureDef protos by key, as the SavedModel holds them."""
+        return handle.loaded.signature_defs
+
+    def start(  # noqa: PLR0917 - the joint that both faces call, by name or in this order
+        self,
+        handle: Handle,
+        signature: str,
+        feeds: Feeds,
+        outputs: Sequence[str] | None = None,
+        deadline: float | None = None,
+        face: str = "REST",
+        *,
+        api: str = "Predict",
+    ) -> Result | Future[Result]:
+        """Runs one request.
+
+        `feeds`: numpy arrays by input name, strings as object arrays of bytes; `outputs` None: all of them; `deadline`
+        on time.monotonic's clock. `face` "GRPC": the calling thread is the request's own and may block; "REST": it is
+        an event loop. `api` is the method in TensorFlow Serving's runtime_latency. A handle must be held until the
+        answer is there. KeyError when there is no such signature (ask `signature` first).
+        """
+        lane = handle.lanes[signature or DEFAULT_SIGNATURE]
+        return self._executor.start(lane, feeds, outputs, deadline=deadline, may_block=face == "GRPC", api=api)
+
+    def steps(self, handle: Handle, signature: str) -> Steps:
+        """Where the faces time their own steps, decode and encode, in seconds."""
+        return self._metrics.steps(handle.name, signature or DEFAULT_SIGNATURE)
+
+    def status(self, name: str, version: int | None = None) -> tuple[VersionStatus, ...]:
+        """Newest first. NOT_FOUND `Could not find any versions of model m` / `Could not find version 9 of model m`."""
+        return self._registry.status(name, version)
+
+    def plans(self) -> dict[tuple[str, int], Plan | None]:
+        """The plan of every AVAILABLE version; None: it runs as it is, see `why`."""
+        return {(v.name, v.number): v.loaded.plan for v in self._registry.available() if v.loaded is not None}
+
+    def why(self) -> dict[tuple[str, int], str]:
+        """Where each plan came from, or why there is none."""
+        return {(v.name, v.number): v.loaded.why for v in self._registry.available() if v.loaded is not None}
+
+    def ready(self) -> bool:
+        """Every configured model has an AVAILABLE version, and nobody said to stop."""
+        return not self._draining and self._registry.ready()
+
+    def failure(self) -> str:
+        """Why it will never be ready, "" while it may."""
+        return "" if self._loader is None else self._loader.failure()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Stops loading, finishes every request and ends the runners; False when that took longer than `timeout_s`."""
+        end = time.monotonic() + timeout_s
+        self._draining = True
+        done = self._executor.finish(timeout_s)
+        if self._loader is not None:
+            self._loader.stop(min(STOP_LOADING_S, max(0.0, end - time.monotonic())))
+        return done

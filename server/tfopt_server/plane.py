@@ -1,0 +1,78 @@
+"""Builds the dataplane that settings describe: registry, executor, loader."""
+
+from __future__ import annotations
+
+from tfopt_optimizer.cpu import usable_cores
+from tfopt_optimizer.flags import OptimizerFlags
+
+from tfopt_server import batching_parameters
+from tfopt_server.batching_parameters import BatchingParameters
+from tfopt_server.dataplane import Dataplane
+from tfopt_server.executor import Executor
+from tfopt_server.loading import Loader, ModelConfig, Schedule
+from tfopt_server.metrics import Metrics
+from tfopt_server.preparing import LoadOptions
+from tfopt_server.registry import Loaded, Registry
+from tfopt_server.settings import Settings
+
+
+def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
+    """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file."""
+    options = load_options(settings)
+    threads = options.parameters.num_batch_threads if options.parameters is not None else None
+    executor = Executor(metrics, threads or usable_cores())
+
+    def loaded(version: Loaded) -> None:
+        # A model's own batching file may ask for threads; the pool is shared, so the largest wish counts.
+        if version.parameters is not None and version.parameters.num_batch_threads is not None:
+            executor.runners = max(executor.runners, version.parameters.num_batch_threads)
+
+    models = (ModelConfig(settings.model_name, settings.model_base_path),)
+    registry = Registry([model.name for model in models])
+    loader = Loader(models, registry, options, schedule(settings), metrics, loaded=loaded)
+    return Dataplane(registry, executor, metrics, loader), loader
+
+
+def load_options(settings: Settings) -> LoadOptions:
+    return LoadOptions(
+        flags=optimizer_flags(settings),
+        plan_cache_dir=settings.plan_cache_dir,
+        tags=settings.saved_model_tags,
+        optimize_timeout_s=settings.optimize_timeout_s,
+        warmup=settings.enable_model_warmup,
+        warmup_iterations=max(1, settings.num_request_iterations_for_warmup),
+        parameters=parameters(settings),
+        per_model_parameters=settings.enable_per_model_batching_parameters,
+    )
+
+
+def optimizer_flags(settings: Settings) -> OptimizerFlags:
+    return OptimizerFlags(
+        allow_precompilation=settings.allow_precompilation,
+        allow_compression=settings.allow_compression,
+        use_tfrt=settings.use_tfrt,
+        disable_optimizer=settings.disable_optimizer,
+        allowed_batch_sizes=settings.allowed_batch_sizes,
+        candidate_timeout_s=settings.candidate_timeout_s,
+        lossless_max_rel_error=settings.lossless_max_rel_error,
+        intra_op_threads=settings.tensorflow_intra_op_parallelism,
+        inter_op_threads=settings.tensorflow_inter_op_parallelism,
+    )
+
+
+def parameters(settings: Settings) -> BatchingParameters | None:
+    """TensorFlow Serving's defaults where batching was asked for without a file; None where it was not asked for."""
+    if not settings.enable_batching:
+        return None
+    path = settings.batching_parameters_file
+    return BatchingParameters() if path is None else batching_parameters.read(path)
+
+
+def schedule(settings: Settings) -> Schedule:
+    """A negative poll interval means "never look for new versions", which is once: a server must load something."""
+    seconds = settings.file_system_poll_wait_seconds
+    return Schedule(
+        poll_s=float(seconds) if seconds > 0 else None,
+        retries=settings.max_num_load_retries,
+        retry_s=settings.load_retry_interval_micros * 1e-6,
+    )

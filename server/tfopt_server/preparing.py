@@ -1,0 +1,231 @@
+"""One version from its folder to a warmed servable: records -> plan -> open -> warm. Called by the loader's thread.
+
+What fails the load (LoadError) is what fails it in TensorFlow Serving: a SavedModel that cannot be read, a bad warmup
+file, a warmup request that the model refuses, bad batching parameters. What only costs speed does not: a model whose
+plan cannot be made is served by plain TensorFlow, and the log, `Loaded.why` and a metric say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfopt_server import batching_parameters, samples, warming
+from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
+from tfopt_server.errors import Code
+from tfopt_server.lanes import Lane
+from tfopt_server.metrics import Metrics
+from tfopt_server.registry import Loaded
+from tfopt_server.warming import WarmingFailed
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.flags import OptimizerFlags
+    from tfopt_optimizer.optimize import OptimizeJob
+    from tfopt_optimizer.plan import Plan
+
+log = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+
+
+class LoadError(Exception):
+    """A version that cannot serve, with the code and the text that its status shows."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How every version is loaded. `parameters` is the batching that --enable_batching asked for, None without it."""
+
+    flags: OptimizerFlags
+    plan_cache_dir: Path
+    tags: tuple[str, ...] = ("serve",)
+    optimize_timeout_s: float = 3600.0
+    warmup: bool = True
+    warmup_iterations: int = 1
+    parameters: BatchingParameters | None = None
+    per_model_parameters: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """The version to load: a folder with a SavedModel."""
+
+    model: str
+    version: int
+    folder: Path
+
+
+Optimize = Callable[["OptimizeJob", Path, Say, float], "tuple[Plan, Path]"]
+
+
+def prepare(source: Source, options: LoadOptions, metrics: Metrics, optimize: Optimize | None = None) -> Loaded:
+    """Loads and warms one version. LoadError says why it cannot serve. `optimize` stands in for the child in tests."""
+    from tfopt_optimizer.saved_model import SavedModelError
+
+    begin = time.monotonic()
+    attempts = metrics.load_attempts
+    try:
+        loaded = _Preparation(source, options, metrics, optimize or _optimized).run()
+    except (SavedModelError, BatchingParametersError, WarmingFailed, OSError) as error:
+        attempts.labels(source.folder, "fail").inc()
+        raise LoadError(_code(error), str(error)) from error
+    attempts.labels(source.folder, "success").inc()
+    metrics.load_latency.labels(source.folder).inc((time.monotonic() - begin) * 1e6)
+    return loaded
+
+
+def _code(error: Exception) -> Code:
+    if isinstance(error, WarmingFailed):
+        return error.code
+    if isinstance(error, BatchingParametersError):
+        return Code.INVALID_ARGUMENT
+    text = str(error)
+    if "is deprecated and removed" in text:
+        return Code.UNIMPLEMENTED
+    missing = isinstance(error, FileNotFoundError) or "does not appear to contain a SavedModel" in text
+    return Code.NOT_FOUND if missing or "Could not find meta graph" in text else Code.UNKNOWN
+
+
+class _Preparation:
+    """The steps, with what they share."""
+
+    def __init__(self, source: Source, options: LoadOptions, metrics: Metrics, optimize: Optimize) -> None:
+        self._source, self._options, self._metrics, self._optimize = source, options, metrics, optimize
+        self._extra = {"model": source.model, "version": source.version}
+
+    def run(self) -> Loaded:
+        from tfopt_optimizer import saved_model
+        from tfopt_optimizer.servable import Servable
+
+        folder, options = self._source.folder, self._options
+        signatures = saved_model.read_signatures(folder, options.tags)
+        parameters = parameters_for(folder, options)
+        records = warming.read(folder, self._metrics) if options.warmup else ()
+        material = samples.gather(signatures, records)
+        plan, plan_dir, why = self._plan(material, parameters)
+        flags = options.flags
+        servable = Servable.open(
+            folder,
+            plan_dir,
+            plan,
+            options.tags,
+            intra_op_threads=flags.intra_op_threads,
+            inter_op_threads=flags.inter_op_threads,
+        )
+        try:
+            warming.every_bucket(servable, material, self._say)
+            warming.replay(servable, records, options.warmup_iterations, folder, self._metrics)
+        except BaseException:
+            servable.close()
+            raise
+        lanes = {
+            key: Lane(self._source.model, runner, self._metrics, parameters=parameters)
+            for key, runner in servable.signatures.items()
+        }
+        self._tell_about_batching(lanes, parameters)
+        self._measure(plan)
+        return Loaded(servable, lanes, plan, why, saved_model.signature_defs(folder, options.tags), parameters)
+
+    def _plan(
+        self, material: samples.Material, parameters: BatchingParameters | None
+    ) -> tuple[Plan | None, Path | None, str]:
+        """The plan, its folder and where it came from; (None, None, why) when the model runs as it is."""
+        from tfopt_optimizer.errors import OptimizeError
+        from tfopt_optimizer.optimize import OptimizeJob
+
+        options, flags = self._options, self._options.flags
+        if flags.disable_optimizer:
+            return None, None, "the optimizer is switched off"
+        for note in material.notes:
+            self._say(f"no samples: {note}")
+        if not flags.allowed_batch_sizes and parameters is not None:
+            flags = dataclasses.replace(flags, allowed_batch_sizes=parameters.allowed_batch_sizes)
+        cache = options.plan_cache_dir
+        job = OptimizeJob(self._source.folder, cache, options.tags, flags, material.samples, material.source)
+        try:
+            return self._found_or_made(job, cache)
+        except (OptimizeError, OSError) as error:
+            self._metrics.optimizer_failures.labels(self._source.model).inc()
+            log.warning("no plan could be made, plain TensorFlow serves the model: %s", error, extra=self._extra)
+            return None, None, f"no plan could be made: {error}"
+
+    def _found_or_made(self, job: OptimizeJob, cache: Path) -> tuple[Plan, Path, str]:
+        """From the cache without starting a process where the plan is there, else by a child that makes it."""
+        from tfopt_optimizer.cache import cached
+
+        if found := cached(job, cache):
+            for line in found[0].log:
+                self._say(line)
+            self._say(f"plan {found[1].name}: {found[2]}")
+            return found
+        plan, plan_dir = self._optimize(job, cache, self._say, self._options.optimize_timeout_s)
+        self._metrics.optimize_seconds.labels(self._source.model, self._source.version).set(plan.optimize_s)
+        return plan, plan_dir, f"made in {plan.optimize_s:.1f} s"
+
+    def _say(self, line: str) -> None:
+        log.info("%s", line, extra=self._extra)
+
+    def _tell_about_batching(self, lanes: Mapping[str, Lane], parameters: BatchingParameters | None) -> None:
+        if parameters is None:
+            return
+        for key, lane in lanes.items():
+            if not lane.rule.merge:
+                reason = "its rows were not proven independent"
+                self._say(f"batching was asked for, but requests for signature {key} are not merged: {reason}")
+
+    def _measure(self, plan: Plan | None) -> None:
+        """Puts the plan's decisions on the metrics page."""
+        if plan is None:
+            return
+        who = (self._source.model, self._source.version)
+        dropped: dict[str, int] = {}
+        for signature in plan.signatures:
+            for bucket in signature.buckets:
+                size = "any" if bucket.batch is None else str(bucket.batch)
+                key = signature.signature.key
+                self._metrics.plan_info.labels(*who, key, size, bucket.engine, bucket.variant).set(1)
+                for candidate in bucket.candidates:
+                    reason = dropped_for(candidate.status, candidate.reason)
+                    if reason:
+                        dropped[reason] = dropped.get(reason, 0) + 1
+        for reason, count in dropped.items():
+            self._metrics.candidates_dropped.labels(*who, reason).set(count)
+
+
+def dropped_for(status: str, reason: str) -> str:
+    """A candidate's reason as one of few words, for a metric's label; "" for the one that was chosen."""
+    if status != "rejected":
+        return "" if status == "chosen" else status
+    words = {"no answer within": "timeout", "died": "crash", "is above": "wrong", "best class": "wrong", "NaN": "wrong"}
+    words |= {"other rows change": "wrong", "not finite": "wrong", "shape": "wrong"}
+    return next((word for text, word in words.items() if text in reason), "unsupported")
+
+
+def parameters_for(folder: Path, options: LoadOptions) -> BatchingParameters | None:
+    """A version's batching parameters: the operator's flags, else the file that Vertex AI users put beside a model.
+
+    With --enable_per_model_batching_parameters a version without its own file is not batched.
+    """
+    if options.per_model_parameters:
+        own = folder / batching_parameters.PER_MODEL_FILE
+        return batching_parameters.read(own) if own.is_file() else None
+    if options.parameters is not None:
+        return options.parameters
+    sidecar = folder / batching_parameters.VERTEX_FILE
+    return batching_parameters.read(sidecar) if sidecar.is_file() else None
+
+
+def _optimized(job: OptimizeJob, cache: Path, say: Say, timeout_s: float) -> tuple[Plan, Path]:
+    from tfopt_optimizer.child import optimize_cached_in_child
+
+    return optimize_cached_in_child(job, cache, say, timeout_s)

@@ -1,0 +1,120 @@
+"""Before a version is AVAILABLE: its warmup records replayed, every chosen runner and bucket run once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tfopt_server.errors import Code
+from tfopt_server.metrics import Metrics
+from tfopt_server.samples import Feeds, Material
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.servable import Bucket, Servable
+    from tfopt_warmup.records import Record
+
+log = logging.getLogger(__name__)
+
+# Rows of samples that buckets are filled from; they begin again when a bucket is larger.
+MOST_ROWS = 1024
+
+
+class WarmingFailed(Exception):
+    """A warmup file or request that fails the load, as in TensorFlow Serving."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def read(folder: Path, metrics: Metrics) -> tuple[Record, ...]:
+    """The version's warmup records, counted. WarmingFailed when the file is bad."""
+    from tfopt_warmup.records import WarmupError
+
+    from tfopt_server import samples
+
+    counter = metrics.warmup_records
+    try:
+        records = samples.read(folder)
+    except WarmupError as error:
+        counter.labels(folder, error.code).inc()
+        raise WarmingFailed(Code.__members__.get(error.code, Code.UNKNOWN), error.message) from error
+    if records:
+        counter.labels(folder, "OK").inc(len(records))
+    return records
+
+
+def replay(servable: Servable, records: Sequence[Record], iterations: int, folder: Path, metrics: Metrics) -> None:
+    """Runs every record as a request. WarmingFailed with the first error."""
+    from tfopt_optimizer.errors import EngineError
+    from tfopt_warmup import replay as warmup
+
+    if not records:
+        return
+    begin = time.monotonic()
+
+    def run(signature: str, feeds: Feeds) -> None:
+        runner = servable.signatures.get(signature)
+        if runner is None:
+            raise WarmingFailed(Code.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.')
+        runner.run(feeds)
+
+    status = "OK"
+    try:
+        warmup.replay(records, run, iterations)
+    except WarmingFailed as error:
+        status = error.code.name
+        raise
+    except EngineError as error:
+        status = error.code
+        raise WarmingFailed(Code.__members__.get(error.code, Code.INTERNAL), error.message) from error
+    finally:
+        metrics.warmup_latency.labels(folder, status).observe((time.monotonic() - begin) * 1e6)
+
+
+def every_bucket(servable: Servable, material: Material, say: Callable[[str], None]) -> int:
+    """Runs each bucket once, so that no request is the first. Returns how many there were.
+
+    A bucket that refuses made-up inputs is named in the log: the model's own requests may still suit it. With the
+    model's own records it fails the load.
+    """
+    from tfopt_optimizer.errors import EngineError
+
+    ran = 0
+    for key, runner in servable.signatures.items():
+        for bucket in runner.all_buckets():
+            feeds = _feeds_for(bucket, material.samples.get(key, ()))
+            if feeds is None:
+                say(f"signature {key}: nothing to warm {_named(bucket)} with")
+                continue
+            try:
+                bucket.run(feeds, None)
+                ran += 1
+            except EngineError as error:
+                if material.source == "warmup":
+                    code = Code.__members__.get(error.code, Code.INTERNAL)
+                    raise WarmingFailed(code, f"{_named(bucket)}: {error.message}") from error
+                say(f"signature {key}: {_named(bucket)} refuses made-up inputs: {error.message}")
+    return ran
+
+
+def _feeds_for(bucket: Bucket, samples: Sequence[Feeds]) -> Feeds | None:
+    """Inputs of exactly the bucket's shapes, out of the samples; any sample where it takes any shapes."""
+    from tfopt_optimizer import buckets
+
+    if not samples:
+        return None
+    if bucket.batch is None:
+        fitting = (s for s in samples if not bucket.shapes or {n: a.shape for n, a in s.items()} == dict(bucket.shapes))
+        return next(fitting, None)
+    rows = buckets.stack(samples, MOST_ROWS)
+    inner = {name: tuple(shape[1:]) for name, shape in bucket.shapes.items()}
+    return rows.take(0, bucket.batch) if rows is not None and rows.inner() == inner else None
+
+
+def _named(bucket: Bucket) -> str:
+    return f"{bucket.engine} x {'any' if bucket.batch is None else bucket.batch}"
