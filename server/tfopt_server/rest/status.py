@@ -1,0 +1,52 @@
+"""Canonical codes -> HTTP answers. The one place that knows both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from tfopt_server.errors import Code, ServingError
+
+JSON = b"application/json"
+
+# ToHTTPStatusCode in TensorFlow Serving's model_servers/http_server.cc.
+HTTP_STATUS: dict[Code, int] = {
+    Code.OK: 200,
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.ABORTED: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: 500,
+    Code.INTERNAL: 500,
+    Code.DATA_LOSS: 500,
+    Code.UNIMPLEMENTED: 501,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP answer; Content-Length is added when it is sent. `content_type` None sends no Content-Type."""
+
+    body: bytes
+    status: int = 200
+    content_type: bytes | None = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def refusal(error: ServingError) -> Response:
+    return Response(error_body(error.message), HTTP_STATUS[error.code])
+
+
+def error_body(message: str) -> bytes:
+    """`{"error": message}` laid out as RapidJSON's PrettyWriter does."""
+    text = message.encode("utf-8", "replace").decode()
+    return b'{\n    "error": ' + orjson.dumps(text) + b"\n}"
