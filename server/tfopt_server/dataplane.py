@@ -78,9 +78,9 @@ class Dataplane:
         """Runs one request.
 
         `feeds`: numpy arrays by input name, strings as object arrays of bytes; `outputs` None: all of them; `deadline`
-        on time.monotonic's clock. `face` "GRPC": the calling thread is the request's own and may block; "REST": it is
-        an event loop. `api` is the method in TensorFlow Serving's runtime_latency. A handle must be held until the
-        answer is there. KeyError when there is no such signature (ask `signature` first).
+        on time.monotonic's clock. `face` "GRPC": the calling thread is the request's own; "REST": it is an event loop.
+        `api` is the method in TensorFlow Serving's runtime_latency. The handle must be held until the answer is there.
+        KeyError when there is no such signature (ask `signature` first).
         """
         lane = handle.lanes[signature or DEFAULT_SIGNATURE]
         return self._executor.start(lane, feeds, outputs, deadline=deadline, may_block=face == "GRPC", api=api)
@@ -109,10 +109,14 @@ class Dataplane:
         """Why it will never be ready, "" while it may."""
         return "" if self._loader is None else self._loader.failure()
 
+    def leave(self) -> None:
+        """Not ready any more, although every request is still answered."""
+        self._draining = True
+
     def drain(self, timeout_s: float) -> bool:
         """Stops loading, finishes every request and ends the runners; False when that took longer than `timeout_s`."""
         end = time.monotonic() + timeout_s
-        self._draining = True
+        self.leave()
         done = self._executor.finish(timeout_s)
         if self._loader is not None:
             self._loader.stop(min(STOP_LOADING_S, max(0.0, end - time.monotonic())))

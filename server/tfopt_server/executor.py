@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 # A thread hop costs about this much (measured: see docs/decisions); what runs faster never leaves the caller's thread
 # and needs no slot.
 HOP_US = 60.0
-# The longest run that may block an event loop, for the others on it wait meanwhile.
+# The longest run on a caller's thread. On an event loop the others wait meanwhile; the gRPC face has few threads that
+# compute, and what blocks one of them cannot merge.
 INLINE_LIMIT_US = 300.0
 # How often deadlines of waiting and running requests are looked at. Clients' own deadlines are finer.
 TICK_S = 0.05
@@ -75,8 +76,8 @@ class Executor:
     ) -> Result | Future[Result]:
         """Runs a request now, or queues it.
 
-        `deadline` is on time.monotonic's clock. `may_block`: the caller's thread is its own (gRPC), so a run of any
-        length may happen on it. Raises ServingError for what is known at once; the future raises the same kinds.
+        `deadline` is on time.monotonic's clock. `may_block`: the caller's thread is its own (gRPC), not an event loop.
+        Raises ServingError for what is known at once; the future raises the same kinds.
         """
         arrived = _now()
         if deadline is not None and deadline <= arrived:
@@ -117,8 +118,15 @@ class Executor:
         return self._queued(call)
 
     def _stays(self, call: Call, cost_us: float) -> bool:
-        """Whether a run of this length belongs on the caller's thread when a slot is free."""
-        return call.may_block or (cost_us <= INLINE_LIMIT_US and not call.lane.company.hop(len(self._in_flight)))
+        """Whether a run of this length belongs on the caller's thread when a slot is free.
+
+        On a thread of its own a run holds nobody up, so only merging speaks for a hop; on an event loop it does.
+        """
+        if cost_us > INLINE_LIMIT_US:
+            return False
+        if call.may_block and not call.lane.rule.merge:
+            return True
+        return not call.lane.company.hop(len(self._in_flight))
 
     def _claim(self) -> bool:
         """Takes a slot if one is free and nobody waits for it."""

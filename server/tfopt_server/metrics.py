@@ -86,7 +86,8 @@ class Metrics:
         self.queue_depth = book.gauge("tfopt_queue_depth")
         self.busy_runners = book.gauge("tfopt_busy_runners")
         self.fallbacks = book.counter("tfopt_fallbacks_total", *who, "reason")
-        self.compiles_after_ready = book.counter("tfopt_compiles_after_ready_total", "model", "version")
+        self.compiles_after_ready = book.counter("tfopt_compiles_after_ready_total")
+        self.compiles_after_ready.labels()  # on the page from the start: that it stays 0 is the point
         self.plan_info = book.gauge(
             "tfopt_plan_info", "model", "version", "signature", "bucket", "engine", "variant", join="max"
         )

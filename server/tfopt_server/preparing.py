@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+
+# Set on a thread while it loads a version: what compiles there makes no request wait.
+_loading = threading.local()
 
 
 class LoadError(Exception):
@@ -74,14 +78,30 @@ def prepare(source: Source, options: LoadOptions, metrics: Metrics, optimize: Op
 
     begin = time.monotonic()
     attempts = metrics.load_attempts
+    _loading.now = True
     try:
         loaded = _Preparation(source, options, metrics, optimize or _optimized).run()
     except (SavedModelError, BatchingParametersError, WarmingFailed, OSError) as error:
         attempts.labels(source.folder, "fail").inc()
         raise LoadError(_code(error), str(error)) from error
+    finally:
+        _loading.now = False
     attempts.labels(source.folder, "success").inc()
     metrics.load_latency.labels(source.folder).inc((time.monotonic() - begin) * 1e6)
     return loaded
+
+
+def count_compilations(metrics: Metrics) -> Callable[[], None]:
+    """From now on every compilation that is not part of a load is counted and logged. Returns what ends it."""
+    from tfopt_optimizer.engines import compilations
+
+    def listen(what: str) -> None:
+        if not getattr(_loading, "now", False):
+            metrics.compiles_after_ready.labels().inc()
+            log.error("%s compiles outside of a load: a request may be waiting for it", what)
+
+    compilations.listeners.append(listen)
+    return lambda: compilations.listeners.remove(listen)
 
 
 def _code(error: Exception) -> Code:

@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 class Call(NamedTuple):
     """A request as it came, and where it goes. `arrived` and `deadline` are on time.monotonic's clock; `outputs` None:
-    all of them; `may_block`: the caller owns its thread; `api`: the method as TensorFlow Serving's metrics name it."""
+    all of them; `may_block`: it has a thread of its own; `api`: the method as TensorFlow Serving's metrics name it."""
 
     lane: Lane
     route: Route

@@ -101,15 +101,23 @@ def test_only_the_outputs_that_were_asked_for(make: Make) -> None:
     assert {name: array.tolist() for name, array in answer.outputs.items()} == {"n": [0, 1]}
 
 
-def test_a_thread_that_may_block_runs_long_ones_itself_while_a_runner_is_free(make: Make) -> None:
-    plane = make(Runner(cost_us=50_000.0))
-    answer = plane.executor.start(plane.lane, x(1), may_block=True)
-    assert isinstance(answer, Result)
-    busy = plane.occupy()
+def test_a_thread_of_its_own_runs_the_model_itself_while_a_runner_is_free_and_nothing_could_merge(make: Make) -> None:
+    plane = make(Runner(cost_us=200.0, merge=False))
+    assert isinstance(plane.executor.start(plane.lane, x(1), may_block=True), Result)
+    plane.runner.engine.gate.clear()
+    busy = threading.Thread(target=plane.executor.start, args=(plane.lane, x(0)), kwargs={"may_block": True})
+    busy.start()
+    assert [plane.runner.engine.entered.acquire(timeout=10) for _ in range(2)] == [True, True]
     waiting = plane.executor.start(plane.lane, x(2), may_block=True)
     assert isinstance(waiting, Future)
     plane.runner.engine.gate.set()
-    assert (values(busy), values(waiting)) == ([0.0], [4.0])
+    busy.join(10)
+    assert values(waiting) == [4.0]
+
+
+def test_a_run_that_takes_long_never_happens_on_the_callers_thread(make: Make) -> None:
+    plane = make(Runner(cost_us=50_000.0))
+    assert isinstance(plane.executor.start(plane.lane, x(1), may_block=True), Future)
 
 
 def test_a_long_run_leaves_the_event_loop_alone(make: Make) -> None:
@@ -188,8 +196,9 @@ def test_an_unknown_failure_is_passed_on_as_it_is_and_the_runner_lives(make: Mak
     object.__setattr__(plane.runner._buckets[1], "run", lambda feeds, _: {"y": feeds["x"]})
     assert values(plane.queue(1)) == [1.0]
     object.__setattr__(plane.runner._buckets[1], "run", lambda *_: 1 / 0)
+    object.__setattr__(plane.runner._buckets[1], "cost_us", 1.0)
     with pytest.raises(ZeroDivisionError):
-        plane.executor.start(plane.lane, x(1), may_block=True)
+        plane.executor.start(plane.lane, x(1))
 
 
 def test_outputs_without_a_batch_dimension_cannot_be_divided(make: Make) -> None:
@@ -233,7 +242,6 @@ def test_zero_rows_are_answered(make: Make) -> None:
 def test_plain_tensorflow_stays_on_the_loop_once_it_is_known_to_be_cheap(make: Make) -> None:
     plane = make()
     kinds = [type(plane.executor.start(plane.lane, x())) for _ in range(4)]
-    plane.executor.start(plane.lane, x(), may_block=True)
     assert kinds == [Future] * 4
     time.sleep(0.05)
     inline = 0
@@ -351,7 +359,7 @@ def test_closing_finishes_what_waits_and_takes_nothing_new(make: Make) -> None:
 
 
 def test_many_threads_and_every_answer_is_the_callers_own(make: Make) -> None:
-    plane = make(Runner(cost_us=1000.0), runners=3)
+    plane = make(Runner(cost_us=200.0), runners=3)
     wrong: list[object] = []
 
     def client(base: float) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer.engines import stablehlo
+from tfopt_optimizer.engines import compilations, stablehlo
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.tensorflow import JIT, FunctionModel
@@ -46,6 +46,7 @@ def open_runner(model: FunctionModel, target: Target) -> JitRunner:
     names, outputs = [t.name for t in target.signature.inputs], sorted(signature.structured_outputs)
     runner = JitRunner(model.tf, stablehlo.compiled_function(model.tf, signature, names, outputs), names, outputs)
     zeros = {t.name: np.zeros(target.shapes[t.name], dtypes.to_numpy(t.dtype)) for t in target.signature.inputs}
+    compilations.tell("jit")
     try:
         runner(zeros)
     except (EngineError, ValueError, TypeError) as error:
