@@ -20,7 +20,7 @@ from tfopt_optimizer.saved_model import State
 
 Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 PROBES = 3  # rows that are looked at one by one
-MIXED = 8  # rows of the mixed batch
+MIXED = 8  # records in the mixed batch
 
 
 class Refused(Exception):
@@ -150,8 +150,8 @@ def _places(pool: np.ndarray, array: np.ndarray) -> np.ndarray:
 
 
 def _join(rows: Rows, altered: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """The rows that a probe is mixed with: altered ones first, then records."""
+    """The rows that a probe is mixed with: records between altered ones, so that both neighbours differ from it."""
     records = rows.take(1, min(MIXED, max(rows.count - 1, 1)))
     if altered is None:
         return records
-    return {n: np.concatenate([altered[n], records[n]])[:MIXED] for n in records}
+    return {n: np.concatenate([altered[n], records[n], altered[n]]) for n in records}

@@ -124,7 +124,8 @@ def _check_inexact(name: str, reference: Array, candidate: Array) -> Verdict:
         )
     finite = np.abs(wanted[np.isfinite(wanted)])
     scale = float(finite.max()) if finite.size else 0.0
-    distance = np.where(same, 0.0, np.abs(np.where(comparable, wanted - found, 0.0)))
+    difference = np.subtract(wanted, found, out=np.zeros_like(wanted), where=comparable)
+    distance = np.where(same, 0.0, np.abs(difference))
     # An output of only zeros has no scale: the distance itself is then the error.
     error = distance / (scale or 1.0)
     return Verdict(Agreement(float(error.max()), float(error.mean()), rows, _top1(wanted, found)), "")

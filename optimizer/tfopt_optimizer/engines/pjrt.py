@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from tfopt_optimizer.engines import compilations
+
 _lock = threading.Lock()
 _client: Client | None = None
 
@@ -51,6 +53,7 @@ class Client:
 
     def compile(self, module: bytes) -> Executable:
         """Compiles serialized StableHLO. Raises jaxlib's JaxRuntimeError with XLA's text."""
+        compilations.tell("xla")
         return Executable(self._client.compile_and_load(module, self._devices, self._xla.CompileOptions()))
 
     def deserialize(self, blob: bytes) -> Executable:
@@ -86,10 +89,9 @@ class Executable:
         blob: bytes = self._loaded.serialize()
         return blob
 
-    def memory_bytes(self) -> int:
-        """Bytes that this executable adds: its code and the temporary buffers of one call."""
-        stats = self._loaded.get_compiled_memory_stats()
-        return int(stats.generated_code_size_in_bytes + stats.temp_size_in_bytes)
+    def temporary_bytes(self) -> int:
+        """Bytes of the temporary buffers of one call. (The size of the code is not known on CPU: it reads 0.)"""
+        return int(self._loaded.get_compiled_memory_stats().temp_size_in_bytes)
 
 
 def to_numpy(buffer: Any) -> np.ndarray:

@@ -71,13 +71,14 @@ class XlaRunner:
         self._weights = []
 
 
-def compile_target(device: Device, folder: Path) -> pjrt.Executable:
-    """Compiles the folder's module and writes the executable beside it."""
+def compile_target(device: Device, folder: Path) -> tuple[pjrt.Executable, int]:
+    """Compiles the folder's module and writes the executable beside it. Returns it with the memory it takes (bytes)."""
     executable = device.client.compile((folder / MODULE).read_bytes())
+    blob = executable.serialize()
     part = folder / (EXECUTABLE + ".part")
-    part.write_bytes(executable.serialize())
+    part.write_bytes(blob)
     part.replace(folder / EXECUTABLE)
-    return executable
+    return executable, len(blob) + executable.temporary_bytes()
 
 
 def open_runner(device: Device, plan_dir: Path, target: Target, note: Callable[[str], None]) -> XlaRunner:
@@ -103,11 +104,11 @@ class Worker:
     def prepare(self, target: Target) -> Prepared:
         started = time.perf_counter()
         try:
-            executable = compile_target(self._device, self._place.plan_dir / target.folder)
+            executable, memory = compile_target(self._device, self._place.plan_dir / target.folder)
         except pjrt.runtime_error() as error:
             raise NotLowerable(f"XLA does not compile it: {first_line(error)}") from error
         self._executables[target.folder] = executable
-        return Prepared(time.perf_counter() - started, executable.memory_bytes())
+        return Prepared(time.perf_counter() - started, memory)
 
     def runner(self, target: Target) -> Runner:
         return self._device.runner(self._place.plan_dir / target.folder, self._executables[target.folder], target)

@@ -1,0 +1,116 @@
+"""Engines that misbehave on purpose, to test the tournament: each is an Entrant for a worker process of its own.
+
+They compute y = x / 2 + 2 (the model that TensorFlow Serving tests with) in numpy: they start without TensorFlow.
+
+    optimize(job, print, entrants=[planted("Right"), planted("Crashes")])
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from tfopt_optimizer.contest import Entrant
+from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
+from tfopt_optimizer.errors import NotLowerable
+
+
+def planted(name: str) -> Entrant:
+    """The entrant of a class of this module; its engine is the class name in lower case."""
+    return Entrant(name.lower(), "planted", f"{__name__}:{name}")
+
+
+class Right:
+    """The right answer, at once."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        return {"planted": ""}
+
+    def prepare(self, target: Target) -> Prepared:
+        return Prepared(compile_s=0.0, memory_bytes=0)
+
+    def runner(self, target: Target) -> Runner:
+        return _Runner(self)
+
+    def release(self, target: Target) -> None:
+        """Nothing is held."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        y: np.ndarray = x / np.float32(2) + np.float32(2)
+        return y
+
+
+class _Runner:
+    def __init__(self, engine: Right) -> None:
+        self._engine = engine
+
+    def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        return {"y": self._engine.answer(feeds["x"])}
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Nan(Right):
+    """One value is not a number, as LiteRT answers for BERT."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        y = super().answer(x)
+        y[-1] = np.nan
+        return y
+
+
+class OffByTwoPercent(Right):
+    """Every value is 2 % too large."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        return super().answer(x) * np.float32(1.02)
+
+
+class Leaks(Right):
+    """The largest row lends a little to all of them, once it is large: padding would change the answer."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        return super().answer(x) + np.maximum(x.max() - np.float32(1), np.float32(0))
+
+
+class Slow(Right):
+    """Right, and slower than plain TensorFlow."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        return super().answer(x)
+
+
+class Crashes(Right):
+    """Dies as a compiler does."""
+
+    def prepare(self, target: Target) -> Prepared:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return super().prepare(target)
+
+
+class Hangs(Right):
+    """Never comes back from compiling."""
+
+    def prepare(self, target: Target) -> Prepared:
+        time.sleep(3600)
+        return super().prepare(target)
+
+
+class Refuses(Right):
+    """Knows that it cannot take the signature."""
+
+    def prepare(self, target: Target) -> Prepared:
+        raise NotLowerable("operation Foo has no kernel")
+
+
+class NeverStarts(Right):
+    """Its engine is not installed."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        raise ModuleNotFoundError("No module named 'foo'")

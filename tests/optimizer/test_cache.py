@@ -1,0 +1,120 @@
+"""Plans kept by fingerprint: reuse, damage, replicas that start together."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+from tfopt_optimizer import plan as plans
+from tfopt_optimizer.cache import cached, optimize_cached
+from tfopt_optimizer.errors import OptimizeError
+from tfopt_optimizer.fingerprint import fingerprint
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.optimize import OptimizeJob
+from tfopt_optimizer.plan import Plan
+
+
+class Maker:
+    """Stands for optimize(): writes a plan with one artifact; counts its calls."""
+
+    def __init__(self, pause=0.0, fail=False):
+        self.made, self._pause, self._fail = 0, pause, fail
+
+    def __call__(self, job, progress):
+        time.sleep(self._pause)
+        (job.plan_dir / "weights.bin").write_bytes(b"weights")
+        if self._fail:
+            raise OptimizeError("TensorFlow cannot load it")
+        self.made += 1
+        progress("made")
+        plan = Plan(
+            fingerprint(job.model_dir, job.flags, job.tags, job.samples),
+            "cpu",
+            "function",
+            job.records,
+            (),
+            ("made",),
+            "2026-11-22T05:00:00+00:00",
+            1.5,
+            files=plans.checksums(job.plan_dir),
+        )
+        plans.write(plan, job.plan_dir)
+        return plan
+
+
+@pytest.fixture
+def job(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "saved_model.pb").write_bytes(b"graph")
+    samples = {"serving_default": ({"x": np.ones([1, 2], np.float32)},)}
+    return OptimizeJob(model, tmp_path / "unused", ("serve",), OptimizerFlags(), samples, "warmup")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def test_a_plan_is_made_once_and_found_again(job, cache):
+    make, lines = Maker(), []
+    plan, folder = optimize_cached(job, cache, lines.append, make)
+    again, same = optimize_cached(job, cache, lines.append, make)
+    assert (make.made, again, same) == (1, plan, folder)
+    assert lines == [
+        f"no plan for {job.model_dir} in {cache}",
+        "made",
+        f"plan {folder.name}: found in the cache, made 2026-11-22T05:00:00+00:00 in 1.5 s",
+    ]
+    found = cached(job, cache)
+    assert found is not None
+    assert found[:2] == (plan, folder)
+
+
+def test_another_flag_makes_another_plan_and_says_what_differs(job, cache):
+    make, lines = Maker(), []
+    optimize_cached(job, cache, lines.append, make)
+    other = dataclasses.replace(job, flags=OptimizerFlags(allow_precompilation=True))
+    assert cached(other, cache) is None
+    optimize_cached(other, cache, lines.append, make)
+    assert make.made == 2
+    assert "one for the same model differs: flags: " in lines[2]
+    assert cached(job, cache) is not None
+
+
+def test_a_damaged_plan_is_named_and_made_again(job, cache):
+    make, lines = Maker(), []
+    _, folder = optimize_cached(job, cache, lines.append, make)
+    (folder / "weights.bin").write_bytes(b"w")
+    assert cached(job, cache) is None
+    optimize_cached(job, cache, lines.append, make)
+    assert make.made == 2
+    assert lines[2].startswith("the cached plan is damaged and made again: ")
+    assert "weights.bin: damaged" in lines[2]
+    assert cached(job, cache) is not None
+
+
+def test_a_failed_attempt_leaves_nothing_behind(job, cache):
+    with pytest.raises(OptimizeError):
+        optimize_cached(job, cache, lambda _: None, Maker(fail=True))
+    assert [p.suffix for p in cache.iterdir()] == [".lock"]
+    assert optimize_cached(job, cache, lambda _: None, Maker())[0].log == ("made",)
+
+
+def test_replicas_that_start_together_optimize_once(job, cache):
+    make, lines, found = Maker(pause=0.3), [], []
+
+    def start():
+        found.append(optimize_cached(job, cache, lines.append, make))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert make.made == 1
+    assert len({folder for _, folder in found}) == 1
+    assert sum("another process makes this plan" in line for line in lines) == 3

@@ -1,0 +1,128 @@
+"""Who wins, as tables."""
+
+from __future__ import annotations
+
+import pytest
+from tfopt_optimizer import choose, report
+from tfopt_optimizer.choose import Trial
+from tfopt_optimizer.plan import Agreement, Measured
+
+REFERENCE = ("tensorflow", "function")
+RIGHT = Agreement(3e-7, 1e-8, 8, 1.0)
+
+
+def trial(engine, variant, us, reason=""):
+    return Trial(engine, variant, reason, measured=Measured(us, us, 100) if us else None, agreement=RIGHT)
+
+
+def bucket(function, session=None, inline=None, pjrt=None, jit=None):
+    named = {("tensorflow", "function"): function, ("tensorflow", "session"): session, ("tensorflow", "inline"): inline}
+    named |= {("xla", "pjrt"): pjrt, ("xla", "jit"): jit}
+    return [trial(*name, us) for name, us in named.items() if us]
+
+
+@pytest.mark.parametrize(
+    ("trials", "loader", "winner"),
+    [
+        (bucket(400, pjrt=71), "function", "pjrt"),
+        (bucket(400, pjrt=390), "function", "function"),  # within 5 %: the simpler one
+        (bucket(400, pjrt=1000), "function", "function"),
+        (bucket(400, 100, 60, pjrt=71), "function", "pjrt"),
+        (bucket(400, 100, 60, pjrt=71), "session", "inline"),
+        (bucket(400, 100, 97), "session", "session"),
+        (bucket(400, jit=200), "session", None),  # jit needs the other loader
+    ],
+)
+def test_the_fastest_wins_and_the_simpler_one_a_tie(trials, loader, winner):
+    found = choose.winner(trials, loader)
+    assert (found and found.variant) == winner
+
+
+def test_a_wrong_or_unmeasured_candidate_never_wins():
+    wrong = trial("xla", "pjrt", 1, reason="max error 0.02 is above 0.0001")
+    unmeasured = Trial("xla", "jit", "")
+    assert choose.winner([*bucket(400), wrong, unmeasured], "function").variant == "function"
+
+
+@pytest.mark.parametrize(
+    ("buckets", "loader"),
+    [
+        ([bucket(400, 100)], "session"),
+        ([bucket(400, 390)], "function"),  # no gain worth another loader
+        ([bucket(400, 100), bucket(1000, 1100)], "function"),  # one bucket would be slower than plain TF
+        ([bucket(400, 100), bucket(1000, 1100, pjrt=500)], "session"),  # ... unless xla takes it
+        ([bucket(400, 100, pjrt=50)], "function"),  # xla takes it all: no reason to leave home
+        ([bucket(400, 100, jit=50)], "function"),
+        ([bucket(400), bucket(400, 100)], "function"),  # the session was wrong somewhere
+        ([], "function"),
+    ],
+)
+def test_one_loader_is_picked_for_the_model(buckets, loader):
+    assert choose.loader(buckets, REFERENCE, choose.LOADERS) == loader
+
+
+@pytest.mark.parametrize(
+    ("buckets", "free"),
+    [
+        ([bucket(400, 100, inline=20, pjrt=22)], True),
+        ([bucket(400, 100, inline=20, pjrt=22), bucket(400, 100, inline=20, pjrt=60)], False),
+        ([bucket(400, 100, inline=20)], False),
+        ([bucket(100, 100, inline=100, pjrt=101)], False),  # never slower than plain TF
+        ([bucket(400, pjrt=20)], False),  # nothing to decide
+        ([], False),
+    ],
+)
+def test_a_model_runs_without_tensorflow_when_that_costs_little(buckets, free):
+    assert bool(choose.without_tensorflow(buckets)) is free
+
+
+@pytest.mark.parametrize(
+    ("costs", "merge"),
+    [
+        ([(1, 260.0), (32, 1500.0)], True),
+        ([(1, 9450.0), (8, 67700.0)], False),
+        ([(1, 17.0), (2, 40.0), (32, 60.0)], True),
+        ([(1, 10.0)], False),
+        ([(32, 10.0)], True),
+        ([], False),
+    ],
+)
+def test_merging_pays_where_a_row_gets_clearly_cheaper(costs, merge):
+    assert choose.merge(costs)[0] is merge
+
+
+def test_times_read_as_people_write_them():
+    assert [choose.microseconds(v) for v in (7.42, 402, 999.4, 999.6, 16_700, 1_240_000, 187e6)] == [
+        "7.42 us", "402 us", "999 us", "1 ms", "16.7 ms", "1.24 s", "187 s",
+    ]  # fmt: skip
+
+
+def test_every_candidate_keeps_its_status_and_reason():
+    trials = [
+        *bucket(400, 100, pjrt=71),
+        Trial("foo", "bar", "it died"),
+        Trial("foo", "baz", "lost elsewhere", skipped=True),
+    ]
+    found = choose.candidates(trials, trials[2])
+    assert [(c.variant, c.status) for c in found] == [
+        ("function", "slower"),
+        ("session", "slower"),
+        ("pjrt", "chosen"),
+        ("bar", "rejected"),
+        ("baz", "skipped"),
+    ]
+
+
+def test_a_decision_is_one_readable_line():
+    trials = bucket(402, pjrt=71)
+    assert report.decision("serving_default x 8", trials[1], trials, trials[0]) == (
+        "serving_default x 8: xla 71 us (plain TF 402 us, 5.7x, max error 3e-07) chosen"
+    )
+    trials = bucket(16_700, pjrt=113_000)
+    assert report.decision("serving_default x 1", trials[0], trials, trials[0]) == (
+        "serving_default x 1: plain TF 16.7 ms chosen; xla 113 ms loses to tensorflow 16.7 ms (6.8x slower)"
+    )
+    trials = [*bucket(402), Trial("xla", "pjrt", "XLA has no kernel for Foo")]
+    assert report.decision("a x 1", trials[0], trials, trials[0]) == (
+        "a x 1: plain TF 402 us chosen; xla rejected: XLA has no kernel for Foo"
+    )

@@ -1,0 +1,60 @@
+"""Turns and rounds, with runners whose times are written down."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tfopt_optimizer import measure
+
+
+class Scripted:
+    """Answers every round with calls of `us`; keeps who was asked."""
+
+    def __init__(self, name, us, journal):
+        self.name, self.us, self.journal = name, us, journal
+
+    def __call__(self, budget_s, max_calls):
+        self.journal.append(self.name)
+        calls = max(1, min(max_calls, int(budget_s * 1e6 / self.us)))
+        return np.full(calls, self.us)
+
+
+def race(reference_us, **candidates_us):
+    journal = []
+    reference = Scripted("reference", reference_us, journal)
+    candidates = {name: Scripted(name, us, journal) for name, us in candidates_us.items()}
+    base, times = measure.compare(reference, candidates)
+    return journal, base, times
+
+
+def test_candidates_and_reference_take_turns():
+    journal, base, times = race(400.0, fast=100.0)
+    assert journal == ["reference"] * 3 + ["fast"] * 3 + ["reference", "fast"] * measure.ROUNDS
+    assert (np.median(base), np.median(times["fast"])) == (400, 100)
+
+
+def test_a_hopeless_candidate_is_timed_once():
+    journal, _, times = race(400.0, slow=2000.0, fast=100.0)
+    assert journal.count("slow") == 3
+    assert np.median(times["slow"]) == 2000
+
+
+def test_a_failed_candidate_reports_infinite_times_and_is_left_alone():
+    _, _, times = race(400.0, gone=np.inf)
+    assert np.isinf(times["gone"]).all()
+
+
+def test_near_ties_are_measured_twice_as_long():
+    journal, _, _ = race(400.0, near=385.0)
+    assert journal.count("near") == 3 + 2 * measure.ROUNDS
+
+
+@pytest.mark.parametrize(("us", "calls"), [(1e6, 1 + measure.SLOW_ROUNDS), (10_000.0, 2 + 12 * measure.ROUNDS)])
+def test_slow_models_get_fewer_calls_but_enough(us, calls):
+    _, base, _ = race(us, fast=us / 5)
+    assert len(base) == calls
+
+
+def test_the_summary_has_median_and_p90():
+    found = measure.summary(np.arange(1.0, 102.0))
+    assert (found.median_us, found.p90_us, found.calls) == (51.0, 91.0, 101)

@@ -1,0 +1,255 @@
+"""The whole tournament on real SavedModels. Every run pays for a TensorFlow process (3 s), so each tells a long story."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tfopt_optimizer import plan as plans
+from tfopt_optimizer import testing
+from tfopt_optimizer.cache import optimize_cached
+from tfopt_optimizer.child import optimize_in_child
+from tfopt_optimizer.errors import OptimizeError
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.optimize import OptimizeJob, optimize
+from tfopt_optimizer.servable import Servable
+
+pytestmark = pytest.mark.tensorflow
+XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
+rng = np.random.default_rng(3)
+
+
+def floats(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def job(model, plan_dir, samples, flags=XLA):
+    if not isinstance(samples, dict) or "serving_default" not in samples:
+        samples = {"serving_default": (samples,)}
+    return OptimizeJob(model, plan_dir, ("serve",), flags, samples, "warmup")
+
+
+def statuses(bucket):
+    return {(c.engine, c.variant): c.status for c in bucket.candidates}
+
+
+def test_an_mlp_becomes_an_xla_plan_that_runs_without_tensorflow(savedmodel, tmp_path):
+    model, lines = savedmodel("mlp_keras"), []
+    x = floats(6, 32)
+    plan = optimize_in_child(job(model, tmp_path / "plan", {"features": x}), lines.append, timeout_s=300)
+    assert plans.read(tmp_path / "plan") == plan
+    assert "tensorflow" not in sys.modules
+    plans.verify(plan, tmp_path / "plan")
+    assert set(plan.log) <= set(lines)
+
+    signature = plan.signature("serving_default")
+    assert (signature.row_independent, signature.merge) == (True, True)
+    assert [(b.batch, b.engine, b.variant, b.static) for b in signature.buckets] == [
+        (1, "xla", "pjrt", True),
+        (4, "xla", "pjrt", True),
+    ]
+    for bucket in signature.buckets:
+        chosen = next(c for c in bucket.candidates if c.status == "chosen")
+        reference = next(c for c in bucket.candidates if c.variant == "function")
+        assert chosen.measured.median_us * 4 < reference.measured.median_us
+        assert chosen.agreement.max_rel_error < 1e-4
+        assert chosen.agreement.rows >= 6
+        assert "plain TF" in bucket.why
+    # `serve` computes the same: it has the same buckets and no files of its own
+    assert plan.signature("serve").buckets == signature.buckets
+    assert plan.weights_bytes == sum(4 * n for n in (32 * 64, 64, 64 * 64, 64, 64 * 10, 10)) + 24
+    assert sorted(p.name for p in (tmp_path / "plan").iterdir()) == ["plan.json", "s0", "weights.bin", "weights.json"]
+
+    np.save(tmp_path / "x.npy", x)
+    code = """
+import sys, time, json
+started = time.perf_counter()
+import numpy as np
+from pathlib import Path
+from tfopt_optimizer import plan as plans
+from tfopt_optimizer.servable import Servable
+model, folder, x = Path(sys.argv[1]), Path(sys.argv[2]), np.load(sys.argv[3])
+servable = Servable.open(model, folder, plans.read(folder))
+runner = servable.signatures["serving_default"]
+assert runner.buckets == (1, 4) and runner.merge and not servable.notes
+answer = runner.run({"features": x})                      # 6 rows: a bucket of 4, and 2 padded up to 4
+seconds = time.perf_counter() - started
+assert "tensorflow" not in sys.modules
+outside = runner.route({"features": x[:, :5]})
+assert outside.reference and "float32[6, 5]" in outside.reason
+name, = answer
+reference = runner.run_reference({"features": x})         # now TensorFlow is there
+assert servable.tensorflow_loaded
+print(json.dumps({"seconds": seconds, "error": float(np.abs(answer[name] - reference[name]).max()), "rows": len(answer[name])}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model), str(tmp_path / "plan"), str(tmp_path / "x.npy")],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert told["rows"] == 6
+    assert told["error"] < 1e-5
+    assert told["seconds"] < 10  # 0.7 s on an idle machine
+
+
+def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_path):
+    names = ("Right", "Nan", "OffByTwoPercent", "Leaks", "Slow", "Crashes", "Hangs", "Refuses", "NeverStarts")
+    flags = OptimizerFlags(allowed_batch_sizes=(4,), candidate_timeout_s=3)
+    lines = []
+    plan = optimize(
+        job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": np.full([2, 1], 0.5, np.float32)}, flags),
+        lines.append,
+        entrants=[testing.planted(n) for n in names],
+    )
+    (bucket,) = plan.signature("serving_default").buckets
+    reasons = {c.engine: (c.status, c.reason) for c in bucket.candidates if c.variant == "planted"}
+    assert reasons.pop("crashes")[1].startswith("the crashes worker died (signal SIGSEGV)")
+    assert reasons.pop("right")[0] in ("chosen", "slower")  # numpy and a TensorFlow session tie on an addition
+    slow = reasons.pop("slow")
+    assert slow[0] == "slower"
+    assert reasons == {
+        "nan": ("rejected", "output 'y' has nan at [3, 0], plain TensorFlow 2.25 (1 such values)"),
+        "offbytwopercent": ("rejected", "max error 0.02 is above 0.0001"),
+        "leaks": ("rejected", reasons["leaks"][1]),
+        "hangs": ("rejected", "no answer within 3 s, killed"),
+        "refuses": ("rejected", "operation Foo has no kernel"),
+    }
+    assert reasons["leaks"][1].startswith("other rows change the first one: max error ")
+    assert "neverstarts cannot take part: ModuleNotFoundError: No module named 'foo'" in plan.log
+    decision = next(line for line in plan.log if line.startswith("serving_default x 4: "))
+    assert "slow 1" in decision
+    assert "loses to tensorflow" in decision
+    chosen = next(c for c in bucket.candidates if c.status == "chosen")
+    reference = bucket.candidates[0]
+    assert chosen.measured.median_us <= 1.05 * reference.measured.median_us
+
+
+def test_strings_stay_on_tensorflow_by_the_cheaper_loader_and_the_plan_says_why(savedmodel, tmp_path):
+    model = savedmodel("tabular")
+    record = {
+        "color": np.array([b"red", b"BLUE", b"other"], dtype=object),
+        "city": np.array([b"lima", b"oslo", b"nowhere"], dtype=object),
+        "age": floats(3),
+        "income": floats(3, 2),
+    }
+    plan = optimize(job(model, tmp_path / "plan", record), lambda _: None)
+    assert plan.loader == "session"
+    assert plan.weights_bytes == 0
+    assert [p.name for p in (tmp_path / "plan").iterdir()] == ["plan.json"]
+    signature = plan.signature("serving_default")
+    assert signature.row_independent
+    for bucket in signature.buckets:
+        assert (bucket.engine, bucket.static, bucket.artifact) == ("tensorflow", False, "")
+        assert statuses(bucket)["xla", "pjrt"] == "rejected"
+        assert "xla rejected: input 'city' is of type string, which XLA does not compute with" in bucket.why
+
+    servable = Servable.open(model, tmp_path / "plan", plan)
+    assert servable.tensorflow_loaded
+    runner = servable.signatures["serving_default"]
+    whole, alone = runner.run(record), runner.run({n: a[2:] for n, a in record.items()})
+    np.testing.assert_allclose(whole["scores"][2:], alone["scores"], rtol=1e-5)
+    servable.close()
+
+
+def test_rows_that_change_with_their_company_are_never_merged(savedmodel, tmp_path):
+    model, x = savedmodel("row_dependent"), floats(3, 4)
+    plan = optimize(job(model, tmp_path / "plan", {"x": x}), lambda _: None)
+    signature = plan.signature("serving_default")
+    assert not signature.row_independent
+    assert not signature.merge
+    assert [(b.batch, b.shapes) for b in signature.buckets] == [(None, {"x": (3, 4)})]
+    assert statuses(signature.buckets[0])["xla", "pjrt"] in ("slower", "chosen")
+    servable = Servable.open(model, tmp_path / "plan", plan)
+    runner = servable.signatures["serving_default"]
+    assert runner.buckets == ()
+    for rows in (3, 2):
+        route = runner.route({"x": x[:rows]})
+        assert route.reference is (rows != 3)
+        assert route.group is None
+        np.testing.assert_allclose(
+            runner.run({"x": x[:rows]})["centered"], x[:rows] - x[:rows].mean(0), rtol=1e-4, atol=1e-5
+        )
+    servable.close()
+
+
+def test_a_model_that_writes_state_runs_on_one_loader_only(savedmodel, tmp_path):
+    model = savedmodel("counter")
+    plan = optimize(job(model, tmp_path / "plan", {"step": np.ones([2], np.float32)}), lambda _: None)
+    assert (
+        "only plain TF takes part: serving_default writes state (AssignAddVariableOp) that others may read" in plan.log
+    )
+    for signature in plan.signatures:
+        (bucket,) = signature.buckets
+        assert (bucket.batch, bucket.shapes, bucket.engine, bucket.variant) == (None, {}, "tensorflow", plan.loader)
+    servable = Servable.open(model, tmp_path / "plan", plan)
+    count, get = servable.signatures["serving_default"], servable.signatures["get"]
+    assert not count.route({"step": np.ones([2], np.float32)}).reference
+    assert count.run({"step": np.ones([2], np.float32)})["count"].tolist() == [2, 2]
+    assert count.run_reference({"step": np.ones([1], np.float32)})["count"].tolist() == [3]
+    assert get.run({})["count"] == 3
+    servable.close()
+
+
+def test_what_a_session_cannot_load_the_function_loader_serves(savedmodel, tmp_path):
+    lines = []
+    flags = OptimizerFlags(allow_precompilation=True, use_tfrt=False, allowed_batch_sizes=(2,))
+    plan = optimize(
+        job(savedmodel("mlp_keras_saved"), tmp_path / "plan", {"features": floats(2, 32)}, flags), lines.append
+    )
+    assert plan.loader == "function"
+    refusal = "tensorflow/session cannot be used: session loader: 6 variables stay uninitialized in a TF1 session"
+    assert any(line.startswith(refusal) for line in plan.log)
+    (bucket,) = plan.signature("serving_default").buckets
+    assert statuses(bucket).keys() == {("tensorflow", "function"), ("xla", "jit")}
+    assert bucket.artifact == ""
+
+
+def test_two_candidates_of_every_dtype_agree(savedmodel, tmp_path):
+    record = {
+        "i32": np.arange(6, dtype=np.int32).reshape(2, 3),
+        "i64": np.array([1 << 40, -3]),
+        "flag": np.array([[True, False], [False, False]]),
+        "f64": np.array([1.0, 1e-300]),
+        "u8": np.arange(8, dtype=np.uint8).reshape(2, 4),
+        "f16": np.array([1.5, -2], np.float16),
+    }
+    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(2,))
+    plan = optimize(job(savedmodel("dtypes"), tmp_path / "plan", record, flags), lambda _: None)
+    (bucket,) = plan.signature("serving_default").buckets
+    assert [c.reason for c in bucket.candidates if c.status == "rejected"] == []
+    assert {c.agreement.max_rel_error for c in bucket.candidates if c.agreement} == {0.0}
+
+
+def test_without_flags_only_tensorflow_runs_and_compression_is_announced(savedmodel, tmp_path):
+    flags = OptimizerFlags(allow_compression=True, allowed_batch_sizes=(1,))
+    plan = optimize(
+        job(savedmodel("half_plus_two_v1_ref"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None
+    )
+    assert plan.engines() == {"tensorflow"}
+    assert plan.log[0].startswith("allow_compression: no lossy engine is part of this version")
+    classify = plan.signature("classify_x_to_y")
+    assert "there are no records for it: add warmup records" in classify.buckets[0].why
+
+
+def test_a_second_start_uses_the_plan_of_the_first(savedmodel, tmp_path):
+    lines = []
+    one = job(savedmodel("scalar"), tmp_path / "unused", {"x": np.float32(3).reshape(())}, OptimizerFlags())
+    first, folder = optimize_cached(one, tmp_path / "cache", lines.append)
+    lines.clear()
+    second, same = optimize_cached(one, tmp_path / "cache", lines.append)
+    assert (second, same) == (first, folder)
+    assert len(lines) == 1
+    assert first.signature("serving_default").buckets[0].shapes == {"x": ()}
+
+
+def test_what_cannot_be_read_is_an_error_for_the_operator(tmp_path):
+    with pytest.raises(OptimizeError, match="does not appear to contain a SavedModel bundle"):
+        optimize(job(tmp_path, tmp_path / "plan", {}), lambda _: None)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "photo.jpg").touch()
+    with pytest.raises(OptimizeError, match="holds files that are no plan"):
+        optimize(job(tmp_path, tmp_path / "full", {}), lambda _: None)

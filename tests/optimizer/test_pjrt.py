@@ -1,0 +1,76 @@
+"""Pins the private jaxlib API that engines/pjrt.py stands on. A failure here after an update means: look there."""
+
+from __future__ import annotations
+
+import jaxlib
+import numpy as np
+import pytest
+from tfopt_optimizer.engines import pjrt
+
+MODULE = b"""
+module @m {
+  func.func public @main(%x: tensor<2x3xDTYPE>, %w: tensor<3xDTYPE>) -> (tensor<2x3xDTYPE>, tensor<2x3xDTYPE>) {
+    %b = stablehlo.broadcast_in_dim %w, dims = [1] : (tensor<3xDTYPE>) -> tensor<2x3xDTYPE>
+    %y = stablehlo.add %x, %b : tensor<2x3xDTYPE>
+    return %y, %x : tensor<2x3xDTYPE>, tensor<2x3xDTYPE>
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def client():
+    return pjrt.client(2)
+
+
+def compiled(client, dtype="f32"):
+    return client.compile(MODULE.replace(b"DTYPE", dtype.encode()))
+
+
+def test_the_version_is_the_one_that_was_tested():
+    assert jaxlib.__version__ == "0.10.2"
+
+
+@pytest.mark.parametrize(
+    ("mlir", "numpy"), [("f32", "float32"), ("f64", "float64"), ("i64", "int64"), ("i32", "int32"), ("f16", "float16")]
+)
+def test_a_module_runs_with_its_dtypes_as_they_are(client, mlir, numpy):
+    x, w = np.arange(6).reshape(2, 3).astype(numpy), np.array([10, 20, 30], numpy)
+    outputs = compiled(client, mlir).execute([client.putter((2, 3), x.dtype)(x), client.put(w)])
+    y, same = (pjrt.to_numpy(o) for o in outputs)
+    assert (y.dtype, y.tolist()) == (np.dtype(numpy), (x + w).tolist())
+    assert same.tolist() == x.tolist()
+
+
+def test_an_executable_survives_serialization(client):
+    blob = compiled(client).serialize()
+    x, w = np.ones([2, 3], np.float32), np.ones([3], np.float32)
+    outputs = client.deserialize(blob).execute([client.put(x), client.put(w)])
+    assert pjrt.to_numpy(outputs[0]).tolist() == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_a_damaged_executable_or_module_is_a_runtime_error(client):
+    blob = compiled(client).serialize()
+    with pytest.raises(pjrt.runtime_error()):
+        client.deserialize(blob[: len(blob) // 2])
+    with pytest.raises(pjrt.runtime_error()):
+        client.compile(b"ML\xefR nothing that parses")
+
+
+def test_aligned_host_memory_is_used_without_a_copy(client):
+    raw = np.zeros(1 << 16, np.uint8)
+    start = -raw.ctypes.data % 64
+    aligned = raw[start : start + 4096].view(np.float32)
+    aligned.flags.writeable = False
+    assert pjrt.address(client.put(aligned)) == aligned.ctypes.data
+
+
+def test_arrays_that_are_not_contiguous_are_read_right(client):
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::2].T
+    assert x.shape == (2, 3)
+    outputs = compiled(client).execute([client.putter((2, 3), x.dtype)(x), client.put(np.zeros(3, np.float32))])
+    assert pjrt.to_numpy(outputs[0]).tolist() == x.tolist()
+
+
+def test_the_memory_of_a_call_is_known(client):
+    assert compiled(client).temporary_bytes() == 0  # an addition needs none

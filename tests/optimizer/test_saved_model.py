@@ -1,0 +1,75 @@
+"""Reading SavedModels without TensorFlow."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from tfopt_optimizer import saved_model, twins
+from tfopt_optimizer.saved_model import SavedModelError, State
+
+
+def test_signatures_are_read_by_name(savedmodel):
+    (found,) = saved_model.read_signatures(savedmodel("multi"))
+    assert found.key == "serving_default"
+    assert found.method_name == "tensorflow/serving/predict"
+    assert [(t.name, t.dtype, t.shape) for t in found.inputs] == [("a", "float", (None, 4)), ("b", "float", (None, 3))]
+    assert [(t.name, t.dtype) for t in found.outputs] == [("big", "bool"), ("product", "float"), ("total", "float")]
+
+
+def test_defaults_and_internal_signatures(savedmodel):
+    (found,) = saved_model.read_signatures(savedmodel("defaults"))
+    assert found.defaults == ("scale",)
+    assert saved_model.signature_defaults(savedmodel("defaults"), "serving_default")["scale"].tolist() == [[10.0]]
+    assert "__saved_model_init_op" in saved_model.signature_defs(savedmodel("multi"))
+    assert [s.key for s in saved_model.read_signatures(savedmodel("shared"))] == [
+        "embed",
+        "probabilities",
+        "serving_default",
+        "v2/top:1",
+    ]
+
+
+def test_reading_needs_no_tensorflow(savedmodel):
+    code = (
+        "import sys; from pathlib import Path; from tfopt_optimizer import saved_model\n"
+        "saved_model.read_signatures(Path(sys.argv[1])); saved_model.states(Path(sys.argv[1]))\n"
+        "assert not {'tensorflow', 'jax', 'jaxlib'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(savedmodel("tabular"))], check=True)
+
+
+def test_state_that_a_signature_writes_is_found_inside_functions(savedmodel):
+    states = saved_model.states(savedmodel("counter"))
+    assert states["serving_default"] == State(writes=("AssignAddVariableOp",))
+    assert states["get"] == State()
+    # reading tables, parsing and restoring variables is no state of a signature
+    assert saved_model.states(savedmodel("tabular"))["serving_default"] == State()
+    assert saved_model.states(savedmodel("half_plus_two_v1_ref"))["serving_default"] == State()
+
+
+def test_what_is_no_saved_model_says_so(tmp_path, savedmodel):
+    with pytest.raises(SavedModelError, match="does not appear to contain a SavedModel bundle"):
+        saved_model.read_signatures(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"\xff\xff\xff")
+    with pytest.raises(SavedModelError, match=r"saved_model\.pb is not a SavedModel"):
+        saved_model.read_signatures(tmp_path)
+    with pytest.raises(SavedModelError, match=r"supplied tags: \{ train \} .* it has: \{serve\}"):
+        saved_model.read_signatures(savedmodel("multi"), ("train",))
+
+
+def test_keras_twins_share_a_plan_and_others_do_not(savedmodel):
+    def elders(name):
+        folder = savedmodel(name)
+        return twins.elders(folder, ("serve",), saved_model.read_signatures(folder))
+
+    assert elders("mlp_keras") == {"serving_default": "serving_default", "serve": "serving_default"}
+    assert elders("shared") == {k: k for k in ("embed", "probabilities", "serving_default", "v2/top:1")}
+    v1 = elders("half_plus_two_v1")
+    assert v1 == {k: k for k in v1}
+
+
+def test_a_scalar_has_a_shape_without_dimensions(savedmodel):
+    (found,) = saved_model.read_signatures(savedmodel("scalar"))
+    assert {t.name: t.shape for t in found.inputs} == {"x": ()}

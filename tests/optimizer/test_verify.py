@@ -1,0 +1,91 @@
+"""The gate: what counts as the same answer."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+from tfopt_optimizer import verify
+from tfopt_optimizer.plan import Agreement
+
+LOSSLESS = verify.lossless(1e-4)
+
+
+def out(**arrays):
+    return {name: np.asarray(a) for name, a in arrays.items()}
+
+
+def reason(reference, candidate, tolerance=LOSSLESS):
+    return verify.check(reference, candidate, tolerance).reason
+
+
+def test_errors_are_relative_to_the_largest_magnitude_of_the_output():
+    reference = out(y=np.array([[10.0, 1e-6]], np.float32))
+    verdict = verify.check(reference, out(y=np.array([[10.0, 2e-6]], np.float32)), LOSSLESS)
+    assert verdict.passed
+    assert verdict.agreement.max_rel_error == pytest.approx(1e-7, rel=1e-3)
+    # the same distance in an output that is small throughout is an error
+    small = out(y=np.array([[1e-6]], np.float32))
+    assert reason(small, out(y=np.array([[2e-6]], np.float32))) == "max error 1 is above 0.0001"
+
+
+def test_two_percent_off_fails_lossless_and_lossy():
+    reference, candidate = out(y=np.ones([4, 2], np.float32)), out(y=np.full([4, 2], 1.02, np.float32))
+    assert reason(reference, candidate) == "max error 0.02 is above 0.0001"
+    assert reason(reference, candidate, verify.lossy()) == "max error 0.02 is above 0.01"
+
+
+def test_a_nan_equals_a_nan_and_nothing_else():
+    reference = out(y=np.array([np.nan, 1.0, np.inf, -np.inf], np.float32))
+    assert reason(reference, out(y=np.array([np.nan, 1.0, np.inf, -np.inf], np.float32))) == ""
+    broken = reason(reference, out(y=np.array([np.nan, np.nan, np.inf, -np.inf], np.float32)))
+    assert broken == "output 'y' has nan at [1], plain TensorFlow 1.0 (1 such values)"
+    assert "inf" in reason(reference, out(y=np.array([np.nan, 1.0, -np.inf, -np.inf], np.float32)))
+    assert "plain TensorFlow nan" in reason(reference, out(y=np.array([0.0, 1.0, np.inf, -np.inf], np.float32)))
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, object])
+def test_integers_booleans_and_strings_must_be_equal(dtype):
+    values = {np.int64: ([1, 2], [1, 3]), np.bool_: ([True, False], [True, True]), object: ([b"a", b"b"], [b"a", b"c"])}
+    right, wrong = (np.array(v, dtype=dtype) for v in values[dtype])
+    assert reason(out(y=right), out(y=right.copy())) == ""
+    assert "differs in 1 of 2 values and must be equal" in reason(out(y=right), out(y=wrong))
+
+
+def test_names_shapes_and_dtypes_must_be_the_references():
+    y = np.zeros([2, 3], np.float32)
+    assert reason(out(y=y), out(z=y)) == "outputs ['z'] instead of ['y']"
+    assert reason(out(y=y), out(y=y[:1])) == "output 'y' has shape (1, 3) instead of (2, 3)"
+    assert reason(out(y=y), out(y=y.astype(np.float64))) == "output 'y' is float64 instead of float32"
+
+
+def test_low_precision_floats_are_compared_as_numbers():
+    y = np.array([1.0, 2.0], ml_dtypes.bfloat16)
+    assert reason(out(y=y), out(y=y.copy())) == ""
+    assert "max error" in reason(out(y=y), out(y=np.array([1.0, 2.25], ml_dtypes.bfloat16)))
+
+
+def test_an_output_of_zeros_has_no_scale_so_distances_count_as_they_are():
+    zeros = out(y=np.zeros([3], np.float32))
+    assert reason(zeros, out(y=np.full([3], 1e-5, np.float32))) == ""
+    assert reason(zeros, out(y=np.full([3], 1e-3, np.float32))) == "max error 0.001 is above 0.0001"
+
+
+def test_top1_is_the_share_of_rows_that_keep_their_best_class():
+    reference = np.array([[0.50, 0.4999], [0.1, 0.9], [0.8, 0.2], [0.3, 0.7]], np.float32)
+    candidate = reference.copy()
+    candidate[0] = [0.4999, 0.50]
+    verdict = verify.check(out(y=reference), out(y=candidate), verify.lossy())
+    assert verdict.agreement.top1 == 0.75
+    assert verdict.reason == "only 75.00% of the rows keep their best class, 99.00% are needed"
+
+
+def test_empty_and_scalar_outputs_are_compared_too():
+    empty, scalar = np.zeros([0, 3], np.float32), np.float32(2.0)
+    assert reason(out(y=empty, s=scalar), out(y=empty, s=scalar)) == ""
+    assert "max error 0.5" in reason(out(s=scalar), out(s=np.float32(3.0)))
+
+
+def test_calls_add_up_to_the_worst_maximum_and_the_mean_over_rows():
+    calls = [Agreement(1e-7, 1e-8, 1, 1.0), Agreement(3e-7, 4e-8, 3, 0.5)]
+    assert verify.add_calls(calls) == Agreement(3e-7, pytest.approx(3.25e-8), 4, pytest.approx(0.625))

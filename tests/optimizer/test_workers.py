@@ -1,0 +1,122 @@
+"""Worker processes: answers, errors, crashes, hangs, and what is left of a dead one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from tfopt_optimizer import testing
+from tfopt_optimizer.engines.base import Place, Target
+from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.workers import Deadline, Worker, WorkerFailed
+
+TARGET = Target(SignatureInfo("s", "predict", (), ()), "planted", {"x": (1, 1)})
+X = {"x": np.ones([1, 1], np.float32)}
+
+
+@pytest.fixture
+def worker(tmp_path):
+    made = []
+
+    def make(name):
+        place = Place(tmp_path, tmp_path, ("serve",), 1, 1)
+        made.append(Worker(testing.planted(name).worker, place, name.lower()))
+        return made[-1]
+
+    yield make
+    for w in made:
+        w.close()
+
+
+def soon():
+    return Deadline.after(60)
+
+
+def test_a_worker_prepares_runs_and_measures(worker):
+    right = worker("Right")
+    assert right.opened() == {"planted": ""}
+    assert right.prepare(soon(), "r", TARGET).memory_bytes == 0
+    assert right.run(soon(), "r", "x", X)["y"].tolist() == [[2.5]]
+    times = right.measure(soon(), "r", "x", budget_s=0.01, max_calls=7)
+    assert len(times) == 6  # the first one of a full round does not count
+    assert (times > 0).all()
+
+
+def test_what_an_engine_refuses_is_a_reason_and_costs_nothing(worker):
+    refuses = worker("Refuses")
+    refuses.opened()
+    with pytest.raises(WorkerFailed) as failed:
+        refuses.prepare(soon(), "r", TARGET)
+    assert (failed.value.reason, failed.value.died) == ("operation Foo has no kernel", False)
+    assert refuses.alive()
+
+
+def test_a_crash_is_named_and_the_worker_starts_again_until_it_is_given_up(worker):
+    crashes = worker("Crashes")
+    crashes.opened()
+    for _ in range(3):
+        with pytest.raises(WorkerFailed, match=r"the crashes worker died \(signal SIGSEGV\)") as failed:
+            crashes.prepare(soon(), "r", TARGET)
+        assert failed.value.died
+    with pytest.raises(WorkerFailed, match="the crashes worker died 3 times, no further try"):
+        crashes.prepare(soon(), "r", TARGET)
+
+
+def test_a_hang_ends_with_the_deadline_and_progress_is_told(worker, monkeypatch):
+    monkeypatch.setattr("tfopt_optimizer.workers.HEARTBEAT_S", 0.2)
+    hangs, waited = worker("Hangs"), []
+    hangs.on_wait = waited.append
+    hangs.opened()
+    started = time.monotonic()
+    with pytest.raises(WorkerFailed, match=r"no answer within 0\.7 s, killed"):
+        hangs.prepare(Deadline.after(0.7), "r", TARGET)
+    assert time.monotonic() - started < 5
+    assert len(waited) >= 2
+    assert not hangs.alive()
+
+
+def test_after_a_death_prepared_runners_and_feeds_are_made_again(worker):
+    right = worker("Right")
+    right.opened()
+    right.prepare(soon(), "r", TARGET)
+    right.run(soon(), "r", "x", X)
+    right.close()
+    right.prepare(soon(), "r", TARGET)
+    assert right.run(soon(), "r", "x", X)["y"].tolist() == [[2.5]]
+
+
+def test_an_engine_that_cannot_start_says_why(worker):
+    with pytest.raises(WorkerFailed, match="ModuleNotFoundError: No module named 'foo'"):
+        worker("NeverStarts").opened()
+
+
+def test_a_worker_ends_with_its_parent():
+    reading, writing = os.pipe()  # held open here, so that the worker's input does not end with its parent
+    code = (
+        "import os, subprocess, sys, time\n"
+        f"p = subprocess.Popen([sys.executable, '-m', 'tfopt_optimizer.worker', 'tfopt_optimizer.testing:Right'],\n"
+        f"                     stdin={reading}, stdout=subprocess.DEVNULL, start_new_session=True)\n"
+        "time.sleep(1); print(p.pid, flush=True); os._exit(0)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, pass_fds=[reading]
+    )
+    pid, end = int(done.stdout), time.monotonic() + 10
+    while time.monotonic() < end and _runs(pid):
+        time.sleep(0.1)
+    os.close(reading)
+    assert not _runs(pid)
+    os.close(writing)
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
