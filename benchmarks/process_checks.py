@@ -82,7 +82,7 @@ def drain(face: str, work: Path, effort: wire.Effort, name: str = "mlp") -> Drai
             server.terminate()
             code = server.process.wait(servers.STOP_TIMEOUT_S)
             stopped = time.monotonic() - began
-            found = client.outcome(process, task.seconds + task.grace_s + client.CONNECT_TIMEOUT_S)
+            found = client.outcome(process, task)
     return Drain(
         face, found.sent, found.answered, found.failed, found.lost, found.refused, code, stopped, found.first_error
     )

@@ -28,20 +28,31 @@ CONNECT_TIMEOUT_S = 10.0
 
 def run(task: job.Job) -> job.Outcome:
     """Runs the job in a child process and waits for it, never longer than the job allows."""
+    with start(task) as process:
+        return outcome(process, task)
+
+
+def start(task: job.Job) -> subprocess.Popen[str]:
+    """Starts the load in the background; `outcome` waits for it."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "benchmarks.load.client"]
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    assert process.stdin is not None
+    process.stdin.write(job.dump(task))
+    process.stdin.close()
+    process.stdin = None  # communicate() must not touch it again
+    return process
+
+
+def outcome(process: subprocess.Popen[str], task: job.Job) -> job.Outcome:
     limit = CONNECT_TIMEOUT_S + task.warmup_s + task.seconds + task.grace_s + 10
-    done = subprocess.run(
-        start_command(), input=job.dump(task), capture_output=True, text=True, timeout=limit, check=False
-    )
-    return outcome(done.returncode, done.stdout, done.stderr)
-
-
-def start_command() -> list[str]:
-    return [sys.executable, "-m", "benchmarks.load.client"]
-
-
-def outcome(code: int, out: str, err: str) -> job.Outcome:
-    if code != 0:
-        raise RuntimeError(f"the load process ended with {code}: {err.strip()[-2000:]}")
+    try:
+        out, err = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    if process.returncode != 0:
+        raise RuntimeError(f"the load process ended with {process.returncode}: {err.strip()[-2000:]}")
     return job.Outcome(**json.loads(out))
 
 

@@ -102,6 +102,7 @@ def broken(**changes) -> bars.Measurements:
         (broken(wire=wire.Wire(GOOD.wire.rows, {"mlp": 0.0, "tabular": 2.0}, {})), [8]),
         (broken(drains=(Drain("rest", 900, 899, 0, 1, 16, 0, 0.4, "reset"),)), [9]),
         (broken(drains=(Drain("rest", 900, 900, 0, 0, 16, 1, 0.4, ""),)), [9]),
+        (broken(drains=(Drain("rest", 16, 16, 0, 0, 16, 0, 0.4, ""),)), [9]),
     ],
 )
 def test_each_shortfall_fails_its_own_bar(found, which):

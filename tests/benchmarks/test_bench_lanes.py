@@ -153,3 +153,13 @@ def test_a_job_survives_the_trip_to_its_process_and_names_only_this_machine():
     assert job.load(job.dump(task)) == task
     with pytest.raises(ValueError, match="loopback addresses only"):
         job.Job("rest", 80, "/", (b"",), lanes=1, host="192.0.2.1")
+
+
+def test_the_load_process_measures_and_reports(grpc_port):
+    found = client.run(grpc_job(grpc_port, "Echo", b"x" * 100, warmup_s=0.01, seconds=0.5))
+    assert (found.sent, found.answered, found.failed, found.lost) == (40, 40, 0, 0)
+
+
+def test_a_load_process_that_cannot_connect_says_why():
+    with pytest.raises(RuntimeError, match="ConnectionRefusedError"):
+        client.run(grpc_job(1, "Echo", b""))
