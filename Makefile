@@ -54,6 +54,11 @@ clean:           ## everything that make made
 
 # The modules that hold policy: pure, typed strictly.
 POLICY := \
+  benchmarks/interleave.py \
+  benchmarks/load/job.py \
+  benchmarks/load/pace.py \
+  benchmarks/stats.py \
+  benchmarks/table.py \
   optimizer/tfopt_optimizer/plan.py \
   protos/tfopt_protos/dtypes.py \
   protos/tfopt_protos/messages.py \

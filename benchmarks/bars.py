@@ -86,7 +86,8 @@ def _face(found: wire.Wire | None, what: str, face: str, bare: str) -> Bar:
         return Bar(what, f"{FACE_SHARE:.0%}", "not measured", None)
     ours, ceiling = rows["tfopt"], rows[bare]
     share = ours.rate.median / ceiling.rate.median
-    errors = f", {ours.failed + ours.lost} errors" if ours.failed + ours.lost else ""
+    bad = ours.failed + ours.lost + ours.behind
+    errors = f", {bad} without a good answer" if bad else ""
     measured = f"{share:.0%} ({ours.rate.median:,.0f} of {ceiling.rate.median:,.0f}/s{errors})"
     return Bar(what, f"{FACE_SHARE:.0%}", measured, share >= FACE_SHARE and not errors)
 

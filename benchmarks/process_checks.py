@@ -83,6 +83,5 @@ def drain(face: str, work: Path, effort: wire.Effort, name: str = "mlp") -> Drai
             code = server.process.wait(servers.STOP_TIMEOUT_S)
             stopped = time.monotonic() - began
             found = client.outcome(process, task)
-    return Drain(
-        face, found.sent, found.answered, found.failed, found.lost, found.refused, code, stopped, found.first_error
-    )
+    lost = found.lost + found.late
+    return Drain(face, found.sent, found.answered, found.failed, lost, found.refused, code, stopped, found.first_error)

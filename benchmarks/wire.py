@@ -62,7 +62,10 @@ BAR_LOADS = (Load("rest", REST_CONNECTIONS), Load("grpc", GRPC_IN_FLIGHT))
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A variant under a load: medians over the rounds; `lost` and `failed` are totals, which must be 0."""
+    """A variant under a load: medians over the rounds; `lost` and `failed` are totals, which must be 0.
+
+    `behind`: requests that were not answered in time, or not even sent: the server cannot do the open loop's rate.
+    """
 
     model: str
     load: str
@@ -73,6 +76,7 @@ class Row:
     p999_us: float | None
     failed: int
     lost: int
+    behind: int
     client_share: float
     lag_us: float
     first_error: str
@@ -159,6 +163,7 @@ def _rows(model: Model, load: Load, found: Mapping[str, list[Outcome]]) -> list[
             **{f"{p}_us": _median_latency(outcomes, p) for p in ("p50", "p99", "p999")},
             failed=sum(o.failed for o in outcomes),
             lost=sum(o.lost for o in outcomes),
+            behind=sum(o.late + o.unsent for o in outcomes),
             client_share=max(o.cpu_share for o in outcomes),
             lag_us=max(o.lag_us for o in outcomes),
             first_error=next((o.first_error for o in outcomes if o.first_error), ""),
@@ -174,7 +179,7 @@ def _median_latency(outcomes: Sequence[Outcome], percentile: str) -> float | Non
 
 HEADER = (
     *("model", "load", "variant", "req/s", "of bare", "p50 ms", "p99 ms", "p99.9 ms"),
-    *("failed", "lost", "client cpu"),
+    *("failed", "lost", "behind", "client cpu"),
 )
 BARE = ("bare_asgi", "echo_grpc")
 
@@ -190,6 +195,7 @@ def table_rows(rows: Sequence[Row]) -> list[tuple]:
             *(value and value / 1000 for value in (row.p50_us, row.p99_us, row.p999_us)),
             row.failed,
             row.lost,
+            row.behind,
             f"{row.client_share:.0%}",
         )
         for row in rows

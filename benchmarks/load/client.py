@@ -76,10 +76,6 @@ async def measure(task: job.Job) -> job.Outcome:
     used = (time.process_time() - cpu) / (CLOCK() - began)
     for connection in connections:
         connection.close()
-    if not driver.finished():
-        late = ledger.sent - ledger.answered - ledger.lost - ledger.refused
-        ledger.lost += late
-        ledger.first_error = ledger.first_error or f"{late} answers did not come within {task.grace_s:.0f} s"
     return _result(ledger, driver, used)
 
 
@@ -121,6 +117,7 @@ def _result(ledger: pace.Ledger, driver: pace.ClosedLoop | pace.OpenLoop, used: 
         failed=ledger.failed,
         lost=ledger.lost,
         refused=ledger.refused,
+        late=ledger.sent - ledger.answered - ledger.lost - ledger.refused,
         unsent=driver.unsent() if isinstance(driver, pace.OpenLoop) else 0,
         lag_us=ledger.lag * 1e6,
         cpu_share=used,

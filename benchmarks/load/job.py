@@ -51,7 +51,8 @@ class Outcome:
     """`rate`: good answers per second. `latency_us`: a stats.Summary as a mapping, None when nothing was measured.
 
     `cpu_share`: CPU seconds the client used per second; near 1 the client is the limit and the result says little.
-    `lag_us`: the longest the open loop itself was late. `unsent`: arrivals that never found a free lane.
+    `lag_us`: the longest the open loop itself was late. `late`: still without an answer when the grace was over;
+    `unsent`: arrivals that never found a free lane. Both mean that an open loop asked for more than the server can do.
     """
 
     rate: float
@@ -61,6 +62,7 @@ class Outcome:
     failed: int
     lost: int
     refused: int
+    late: int
     unsent: int
     lag_us: float
     cpu_share: float

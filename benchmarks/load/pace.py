@@ -70,7 +70,8 @@ class Ledger:
 
 def poisson(rate: float, seconds: float, limit: int, seed: int) -> list[float]:
     """Arrival times in seconds from 0, at most `limit`, with exponential gaps of mean 1 / rate."""
-    generator, now, times = random.Random(seed), 0.0, []
+    generator, now = random.Random(seed), 0.0
+    times: list[float] = []
     while len(times) < limit and (now := now + generator.expovariate(rate)) < seconds:
         times.append(now)
     return times

@@ -37,6 +37,7 @@ def over(load: wire.Load, variant: str, rate: float, **changes) -> wire.Row:
         p999_us=2000.0,
         failed=0,
         lost=0,
+        behind=0,
         client_share=0.2,
         lag_us=0.0,
         first_error="",

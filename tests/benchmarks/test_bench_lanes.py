@@ -163,3 +163,20 @@ def test_the_load_process_measures_and_reports(grpc_port):
 def test_a_load_process_that_cannot_connect_says_why():
     with pytest.raises(RuntimeError, match="ConnectionRefusedError"):
         client.run(grpc_job(1, "Echo", b""))
+
+
+def test_an_open_loop_that_asks_too_much_falls_behind_without_calling_it_a_loss():
+    """A server that accepts and never answers."""
+
+    async def go() -> job.Outcome:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        task = job.Job("rest", port, "/", (b"{}",), 2, rate=100.0, warmup_s=0.0, seconds=0.2, grace_s=0.1)
+        try:
+            return await client.measure(task)
+        finally:
+            server.close()
+
+    found = asyncio.run(go())
+    assert (found.sent, found.answered, found.late, found.lost, found.latency_us) == (2, 0, 2, 0, None)
+    assert found.unsent > 5

@@ -31,7 +31,7 @@ def test_a_metric_without_samples_is_0_and_one_that_is_not_there_is_an_error():
 
 
 def outcome(rate: float) -> Outcome:
-    return Outcome(rate, None, 1, 1, 0, 0, 0, 0, 0.0, 0.1, "")
+    return Outcome(rate, None, 1, 1, 0, 0, 0, 0, 0, 0.0, 0.1, "")
 
 
 def test_variants_take_turns_and_none_is_always_the_first():
