@@ -74,6 +74,13 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     faulthandler.enable()  # a crash in native code names the Python line it came from
 
 
+def write_to(stream: TextIO) -> None:
+    """Moves the log to another stream; the format stays."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(stream)
+
+
 def quiet_native(environ: MutableMapping[str, str], level: str) -> None:
     """Keeps C++ libraries from writing below their ERROR level straight to stderr; an operator's own setting stays."""
     if level != "debug":

@@ -8,6 +8,7 @@ POST /predict?<seconds> answers {"pid": ..., "echo": <body>} after that many sec
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tfopt_server import logs
 from tfopt_server.process.application import serve
+from tfopt_server.process.backend import CannotStart
 from tfopt_server.settings import Settings, parse
 
 
@@ -31,19 +33,20 @@ class FakeBackend:
         if plan.get("crash_at_build"):
             os.kill(os.getpid(), signal.SIGKILL)
         if plan.get("build_error"):
-            raise OSError(plan["build_error"])
-
-    def start(self) -> None:
+            raise CannotStart(plan["build_error"])
         self.ready_at = time.monotonic() + self.plan.get("ready_after_s", 0)
         if self.plan.get("child"):
             self.child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
             Path(self.plan["child"]).write_text(str(self.child.pid))
 
     def ready(self) -> bool:
-        return time.monotonic() >= self.ready_at
+        return time.monotonic() >= self.ready_at and not self.failure()
 
     def failure(self) -> str:
-        return self.plan.get("failure", "") if self.ready() else ""
+        return self.plan.get("failure", "")
+
+    def leave(self) -> None:
+        self.ready_at = float("inf")
 
     def drain_rpc(self, timeout_s: float) -> None:
         threading.Event().wait(min(timeout_s, self.plan.get("drain_s", 0)))
@@ -58,10 +61,14 @@ class FakeBackend:
             body, more = body + message.get("body", b""), message.get("more_body", False)
         if scope["path"] == "/crash":
             os.kill(os.getpid(), signal.SIGKILL)
+        if scope["path"] == "/segfault":
+            ctypes.string_at(0)
+        if scope["path"] == "/native":
+            os.write(2, body)
         if scope["query_string"]:
             await asyncio.sleep(float(scope["query_string"]))
         shared = str(self.run_dir) if self.run_dir else None
-        answer = json.dumps({"pid": os.getpid(), "run_dir": shared, "echo": body.decode()}).encode()
+        answer = json.dumps({"pid": os.getpid(), "run_dir": shared, "echo": body.decode(errors="replace")}).encode()
         headers = [(b"content-length", str(len(answer)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})

@@ -19,8 +19,7 @@ FAKE = Path(__file__).with_name("fake_server.py")
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
+    with socket.create_server(("", 0)) as s:
         return s.getsockname()[1]
 
 
@@ -79,6 +78,23 @@ def until(condition, seconds: float, what) -> None:
         time.sleep(0.01)
 
 
+def alive(pid: int) -> bool:
+    """Whether it still runs; a zombie that nobody has collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def processes_of(pid: int) -> list[int]:
+    """A process and all that descend from it, whichever of its threads started them."""
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [p for child in children.read_text().split() for p in processes_of(int(child))]
+    return found
+
+
 @contextlib.contextmanager
 def running(command: list[str], port: int, log: Path, environ: dict[str, str] | None = None) -> Iterator[Server]:
     server = Server(command, port, log, environ)
@@ -99,13 +115,16 @@ def fake(tmp_path: Path, plan: dict | None = None, *flags: str) -> contextlib.Ab
 class Client(threading.Thread):
     """A closed loop: sends a request, waits for its answer, sends the next, until the server takes no connection.
 
-    `answered` counts answers; `lost` names each request that was sent on a connection the server had accepted, or had
-    not announced to close, and that got no answer.
+    `answered` counts answers; `lost` names each request that was sent on a connection that the server had accepted, and
+    not announced to close, and that got no answer or a wrong one. `body` None: each request is another, and is echoed.
     """
 
-    def __init__(self, port: int, keep_alive: bool, path: str = "/predict?0.005") -> None:
+    def __init__(
+        self, port: int, keep_alive: bool, path: str = "/predict?0.005", body: bytes | None = None, wanted: bytes = b""
+    ) -> None:
         super().__init__(daemon=True)
         self.port, self.keep_alive, self.path = port, keep_alive, path
+        self.body, self.wanted = body, wanted
         self.answered = 0
         self.lost: list[str] = []
         self.refused = False
@@ -135,10 +154,11 @@ class Client(threading.Thread):
         return connection
 
     def _request(self, connection: http.client.HTTPConnection) -> bool:
-        body = f"{id(self)}-{self.answered}"
-        connection.request("POST", self.path, body)
+        own = f"{id(self)}-{self.answered}"
+        connection.request("POST", self.path, own if self.body is None else self.body)
         answer = connection.getresponse()
         content = answer.read()
-        if answer.status != 200 or json.loads(content)["echo"] != body:
+        right = content == self.wanted if self.body is not None else json.loads(content)["echo"] == own
+        if answer.status != 200 or not right:
             raise http.client.HTTPException(f"{answer.status} {content!r}")
         return (answer.getheader("connection") or "").lower() == "close"

@@ -33,18 +33,15 @@ def test_help_is_quick_and_imports_nothing_heavy(command):
         "import sys; from tfopt_server.__main__ import main; code = main(sys.argv[1:]);"
         f"print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr); sys.exit(code)"
     )
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
-    took = time.monotonic() - began
-    assert (done.returncode, done.stderr) == (0, "[]\n")
-    assert len(done.stdout) > 40
-    assert took < 0.9, took
-
-
-def test_a_mistake_in_a_flag_is_told_just_as_quickly():
-    began = time.monotonic()
-    assert tfopt("serve", "--port=x", "--model_base_path=/m").returncode == 255
-    assert time.monotonic() - began < 0.9
+    for _ in range(3):  # the best of three: other processes may have the cores
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=False)
+        took = time.monotonic() - began
+        assert (done.returncode, done.stderr) == (0, "[]\n")
+        assert len(done.stdout) > 40
+        if took < 0.5:
+            return
+    raise AssertionError(f"{command} took {took:.2f} s")
 
 
 def test_all_mistakes_come_at_once_as_json_lines():
@@ -111,11 +108,31 @@ def test_report_prints_the_log_and_a_table(tmp_path):
         "signature        rows  engine               status  median us  p90 us  max error  reason",
         "serving_default  1     xla/pjrt             chosen  15.6       18.0    1.0e-07    fastest",
         "serving_default  1     tensorflow/function  slower  64.0       70.0    -          4.1x the time",
-        "",
-        "serving_default: rows agree; merging pays",
     ]
 
 
 def test_report_on_something_else_says_what_is_wrong(tmp_path):
     done = tfopt("report", str(tmp_path))
     assert (done.returncode, done.stderr) == (1, f"{tmp_path}/plan.json: there is no plan here\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "expected one MODEL, received []"),
+        (["a", "b"], "expected one MODEL, received ['a', 'b']"),
+        (["m", "--out"], "--out: expected a text, received nothing"),
+        (["m", "--disable_optimizer"], "--disable_optimizer: expected an optimizer to run, received the wish for none"),
+    ],
+)
+def test_optimize_wants_one_model(args, said):
+    done = tfopt("optimize", *args)
+    assert (done.returncode, json.loads(done.stderr.splitlines()[0])["message"]) == (2, said)
+
+
+def test_optimize_says_what_is_wrong_with_a_model(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "saved_model.pb").write_bytes(b"not a protobuf \xff")
+    empty, broken = tfopt("optimize", str(tmp_path)), tfopt("optimize", str(tmp_path / "m"))
+    assert (empty.returncode, empty.stderr) == (1, f"there is no SavedModel at {tmp_path}\n")
+    assert (broken.returncode, broken.stderr.count("\n")) == (1, 1)

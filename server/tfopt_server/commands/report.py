@@ -33,8 +33,7 @@ def render(plan: Plan) -> str:
         f"TensorFlow loads it as: {plan.loader}; weights {plan.weights_bytes / 1e6:.1f} MB",
     ]
     rows = [row for s in plan.signatures for b in s.buckets for row in _bucket(s, b)]
-    notes = [f"{s.signature.key}: {s.row_reason}; {s.merge_reason}" for s in plan.signatures]
-    return "\n".join([*head, "", *plan.log, "", *table(_COLUMNS, rows), "", *notes]) + "\n"
+    return "\n".join([*head, "", *plan.log, "", *table(_COLUMNS, rows)]) + "\n"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

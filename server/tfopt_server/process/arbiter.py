@@ -39,6 +39,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
     """`app` is an application.Application: it carries the settings."""
 
     LISTENERS: list[Any]
+    WORKERS: dict[int, Any]
 
     def __init__(self, app: Any) -> None:
         super().__init__(app)
@@ -61,12 +62,23 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         self._cut_by = signal.SIGQUIT
         raise StopIteration
 
-    # Deaths.
+    # Deaths, and what workers say. gunicorn calls the first of these once a second and after a signal, the second after
+    # a death.
+
+    def murder_workers(self) -> None:
+        """No worker is ever too slow (see application.py); this is the moment to hear them."""
+        for pid, worker in self.WORKERS.items():
+            worker.stderr.relay(pid)
+
+    def reap_workers(self) -> None:
+        self.murder_workers()
+        super().reap_workers()
 
     def child_exit(self, worker: Any) -> None:
         """Called for each worker that was reaped; the arbiter replaces it afterwards."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)  # its children; the worker's own number may be someone else's by now
+        worker.stderr.bury(worker.pid)
         if self._stopping:
             return
         self._early_deaths = 0 if worker.was_ready else self._early_deaths + 1
@@ -78,8 +90,8 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         """Ends the process. A worker that gave up (exit code WORKER_BOOT_ERROR) has logged why."""
-        if exit_status:
-            log.critical("Failed to start server. %s", reason)
+        if exit_status == CANNOT_START:
+            log.critical("Failed to start server. Error: %s", reason)
         self.stop(graceful=not exit_status and not self._cut_by)
         log.info("stopped")
         sys.exit(CANNOT_START if exit_status else 128 + self._cut_by if self._cut_by else 0)

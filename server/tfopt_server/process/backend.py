@@ -10,13 +10,14 @@ from tfopt_server.health import App
 from tfopt_server.settings import Settings
 
 
+class CannotStart(Exception):
+    """Why the server cannot be built; text for the operator. Anything else that is raised is a defect of ours."""
+
+
 class Backend(Protocol):
-    """Everything behind the sockets. Methods are called from threads, one at a time, in the order given here."""
+    """Everything behind the sockets, started. Methods are called one at a time, in the order given here."""
 
     app: App
-
-    def start(self) -> None:
-        """Begins to load the model in the background and opens the gRPC port. Raises when that port cannot be had."""
 
     def ready(self) -> bool:
         """Every configured model answers. Called on the event loop, often."""
@@ -24,12 +25,16 @@ class Backend(Protocol):
     def failure(self) -> str:
         """Why the server should end (a configured model failed all its attempts), else ""."""
 
+    def leave(self) -> None:
+        """Is not ready any more, for gRPC's health too; requests are still served. Called on the event loop."""
+
     def drain_rpc(self, timeout_s: float) -> None:
-        """Takes no more gRPC calls and waits for those under way."""
+        """Takes no more gRPC calls and waits for those under way. Called on a thread."""
 
     def drain(self, timeout_s: float) -> None:
-        """Finishes what is queued, stops loading, ends children. No request arrives any more."""
+        """Finishes what is queued and stops loading. No request arrives any more. Called on a thread."""
 
 
-# `run_dir` is a directory that all workers of this server share, or None when there is only one worker.
+# Builds and starts a backend: loading goes on in the background, the gRPC port is open. Called on a thread; CannotStart
+# when it cannot be. `run_dir` is a directory that all workers of this server share; None where there is only one.
 Build = Callable[[Settings, Path | None], Backend]

@@ -23,8 +23,9 @@ from gunicorn.workers.gasgi import ASGIWorker
 
 from tfopt_server.health import Gate
 from tfopt_server.process.arbiter import lead_group
-from tfopt_server.process.backend import Backend
+from tfopt_server.process.backend import Backend, CannotStart
 from tfopt_server.process.connections import Connection
+from tfopt_server.process.native import Stderr
 from tfopt_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,9 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         self.draining = False
         self.backend: Backend | None = None
         self._problem = ""
-        # Shared with the arbiter over the fork: it wants to know whether a worker that died had ever been ready.
+        # Both are shared with the arbiter over the fork: it wants to know whether a worker that died had ever been
+        # ready, and what it said last.
+        self.stderr = Stderr()
         self._ready_flag = mmap.mmap(-1, 1)
 
     @property
@@ -54,6 +57,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         lead_group()
+        self.stderr.capture()
         super().init_process()
 
     def load_wsgi(self) -> None:
@@ -92,10 +96,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         """On a thread of its own: imports alone take a second, and health must answer meanwhile."""
         try:
             backend = self.app.build(self.settings, self.app.run_dir)
-            backend.start()
+        except CannotStart as error:
+            self._give_up(str(error))
+            return
         except Exception as error:
-            log.exception("cannot build the server")
-            self._problem = f"{type(error).__name__}: {error}"
+            log.exception("building the server failed")
+            self._give_up(f"{type(error).__name__}: {error}")
             return
         self.backend = backend
         self.loop.call_soon_threadsafe(self.gate.open, backend.app, backend.ready)
@@ -107,11 +113,14 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         if self.backend is None:
             return
         if problem := self.backend.failure():
-            log.critical("Failed to start server. Error: %s", problem)
-            self._problem = problem
+            self._give_up(problem)
         if not self.was_ready and self.backend.ready():
             self._ready_flag[0] = 1
             log.info("ready after %.1f s", self.loop.time() - began, extra={"worker": self.pid})
+
+    def _give_up(self, problem: str) -> None:
+        log.critical("Failed to start server. Error: %s", problem)
+        self._problem = problem
 
     async def _sleep_unless_stopped(self, seconds: float) -> None:
         try:
@@ -124,6 +133,8 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         grace, deadline = self.settings.drain_grace_s, began + self.settings.drain_timeout_s - EXIT_RESERVE_S
         self.draining = True
         self.gate.drain()
+        if self.backend is not None:
+            self.backend.leave()
         log.info("draining", extra={"connections": len(self.connections), "grace_s": grace})
         await asyncio.sleep(grace)
         rpc = asyncio.create_task(self._in_thread("drain_rpc", deadline))

@@ -1,0 +1,119 @@
+"""`tfopt optimize MODEL --out PLAN`: what `tfopt serve` would do with the model, ahead of time and watched.
+
+MODEL is a SavedModel or a base path with versions (the newest is taken). Without --out the plan goes into the plan
+cache, where a server with the same flags, versions and processor finds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from tfopt_server import argv as arguments
+from tfopt_server import flags, logs, repository
+from tfopt_server.commands import HELP
+from tfopt_server.commands.serve import announce, complain
+from tfopt_server.settings import Notice, Settings, SettingsErrors, resolve
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.optimize import OptimizeJob
+
+OUT = flags.Flag("out", "str", "", "folder to write the plan to (default: the plan cache)")
+USAGE = (
+    "usage: tfopt optimize MODEL [--out=PLAN] [flags]\n\n"
+    "Optimizes a SavedModel and writes the plan to PLAN, or into the plan cache. Flags are those of `tfopt serve`.\n"
+)
+
+
+def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
+    """0: a plan was written; 1: none could be made; 2: mistakes in the arguments."""
+    if any(a in HELP for a in argv):
+        sys.stdout.write(f"{USAGE}{flags.usage()}")
+        return 0
+    try:
+        settings, notices, out = read(argv, environ)
+    except SettingsErrors as errors:
+        complain(errors, argv, environ)
+        return 2
+    logs.configure(settings.log_format, settings.log_level)
+    logs.quiet_native(environ, settings.log_level)
+    announce(notices)
+    return _optimize(settings, out, Progress(sys.stdout))
+
+
+def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...], Path | None]:
+    """Settings with MODEL as the base path, and the folder to write to (None: the cache)."""
+    parsed = arguments.parse(argv, (*flags.ALL, OUT), environ)
+    if len(parsed.positionals) != 1:
+        raise SettingsErrors([f"expected one MODEL, received {list(parsed.positionals)}", *parsed.errors])
+    if parsed.values.get("disable_optimizer"):
+        raise SettingsErrors(["--disable_optimizer: expected an optimizer to run, received the wish for none"])
+    values = {**parsed.values, "model_base_path": parsed.positionals[0]}
+    settings, notices = resolve(dataclasses.replace(parsed, values=values, positionals=()), environ)
+    out = str(parsed.values.get("out", ""))
+    return settings, notices, Path(out).absolute() if out else None
+
+
+class Progress:
+    """Lines with the time since the start in front, written as they come."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._began = stream, time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        self._stream.write(f"{time.monotonic() - self._began:7.1f} s  {line}\n")
+        self._stream.flush()
+
+
+def _optimize(settings: Settings, out: Path | None, say: Progress) -> int:
+    from tfopt_optimizer.cache import optimize_cached
+    from tfopt_optimizer.errors import OptimizeError
+    from tfopt_optimizer.optimize import optimize
+    from tfopt_optimizer.saved_model import SavedModelError
+    from tfopt_warmup.records import WarmupError
+
+    from tfopt_server.batching_parameters import BatchingParametersError
+
+    try:
+        job = _job(settings, out or settings.plan_cache_dir, say)
+        if out is None:
+            _, out = optimize_cached(job, settings.plan_cache_dir, say)
+        else:
+            optimize(job, say)
+    except (OptimizeError, SavedModelError, WarmupError, BatchingParametersError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    say(f"plan: {out}")
+    return 0
+
+
+def _job(settings: Settings, plan_dir: Path, say: Progress) -> OptimizeJob:
+    """The job that loading the model would make, so that the plan is the one that the server looks for."""
+    from tfopt_optimizer.optimize import OptimizeJob
+    from tfopt_optimizer.saved_model import read_signatures
+
+    from tfopt_server import plane, preparing, samples
+
+    folder, options = newest(settings.model_base_path), plane.load_options(settings)
+    chosen = options.flags
+    parameters = preparing.parameters_for(folder, options)
+    if not chosen.allowed_batch_sizes and parameters is not None:
+        chosen = dataclasses.replace(chosen, allowed_batch_sizes=parameters.allowed_batch_sizes)
+    recorded = samples.read(folder) if options.warmup else ()
+    material = samples.gather(read_signatures(folder, options.tags), recorded)
+    for note in material.notes:
+        say(f"no samples: {note}")
+    return OptimizeJob(folder, plan_dir, options.tags, chosen, material.samples, material.source)
+
+
+def newest(base: Path) -> Path:
+    """The SavedModel at a base path, of several versions the newest. OSError says what is there instead."""
+    listing = repository.look(base)
+    if listing.versions:
+        return listing.versions[max(listing.versions)]
+    lacking = "; ".join(f"version {number} lacks {what}" for number, what in sorted(listing.incomplete.items()))
+    raise FileNotFoundError(listing.problem or lacking or f"there is no SavedModel at {base}")

@@ -1,0 +1,61 @@
+"""What a worker is made of: metrics, the dataplane and the two faces, as the settings say.
+
+Heavy modules are imported by what this imports; the arbiter never imports it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tfopt_server import plane
+from tfopt_server.batching_parameters import BatchingParametersError
+from tfopt_server.metrics import Metrics
+from tfopt_server.process.backend import CannotStart
+from tfopt_server.rest.app import App
+from tfopt_server.settings import Settings
+
+
+class Served:
+    """The Backend of the real server; backend.py says what each method promises."""
+
+    def __init__(self, settings: Settings, run_dir: Path | None) -> None:
+        self._settings = settings
+        self._metrics = Metrics()
+        if run_dir is not None:
+            self._metrics.share(run_dir)
+        self._dataplane, self._loader = plane.build(settings, self._metrics)
+        self.app = App(self._dataplane, settings, self._metrics)
+
+    def start(self) -> None:
+        # Loading begins before gRPC is imported (0.1 s): on a second start it is what readiness waits for.
+        self._loader.start()
+        from tfopt_server.rpc import server
+
+        self._rpc = server.start(self._dataplane, self._settings, self._metrics)
+
+    def ready(self) -> bool:
+        return self._dataplane.ready()
+
+    def failure(self) -> str:
+        return self._dataplane.failure()
+
+    def leave(self) -> None:
+        self._dataplane.leave()
+
+    def drain_rpc(self, timeout_s: float) -> None:
+        self._rpc.drain(timeout_s)
+
+    def drain(self, timeout_s: float) -> None:
+        self._dataplane.drain(timeout_s)
+        self._metrics.close()
+
+
+def build(settings: Settings, run_dir: Path | None) -> Served:
+    """A Served that has started. CannotStart for a bad batching file, a gRPC port that is taken, a run_dir that cannot
+    hold a socket."""
+    try:
+        served = Served(settings, run_dir)
+        served.start()
+    except (BatchingParametersError, OSError) as error:
+        raise CannotStart(str(error)) from error
+    return served

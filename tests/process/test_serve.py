@@ -1,0 +1,141 @@
+"""The whole server on real models: what an operator sees from start to end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from tfopt_protos import messages, tensors
+
+from .servers import Client, Server, alive, free_port, processes_of, running, until
+
+pytestmark = pytest.mark.process
+
+BODY = json.dumps({"instances": [[1.0], [2.0]]}).encode()
+NOBODY = "UNAVAILABLE: failed to connect to all addresses"
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+
+
+@contextlib.contextmanager
+def serve(tmp_path: Path, *flags: str) -> Iterator[tuple[Server, int]]:
+    """`tfopt` on free ports: the server and its gRPC port."""
+    port, rpc = free_port(), free_port()
+    command = [
+        sys.executable, "-m", "tfopt_server", f"--rest_api_port={port}", f"--port={rpc}", "--allowed_batch_sizes=1,4",
+        f"--plan_cache_dir={tmp_path / 'plans'}", *flags,
+    ]  # fmt: skip
+    with running(command, port, tmp_path / "log", {"HOME": str(tmp_path)}) as server:
+        yield server, rpc
+
+
+def half_plus_two_request() -> bytes:
+    request = messages.message("tensorflow.serving.PredictRequest")()
+    request.model_spec.name = "default"
+    request.inputs["x"].CopyFrom(tensors.from_numpy(np.array([[1.0], [2.0]], np.float32)))
+    return request.SerializeToString()
+
+
+class RpcClient(threading.Thread):
+    """A closed loop of Predict calls until the server says that it is going."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port, self.answered, self.ended = port, 0, ""
+
+    def run(self) -> None:
+        request, response = half_plus_two_request(), messages.message("tensorflow.serving.PredictResponse")
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            call = channel.unary_unary(PREDICT, response_deserializer=response.FromString)
+            while True:
+                try:
+                    answer = call(request, timeout=10)
+                except grpc.RpcError as error:
+                    self.ended = f"{error.code().name}: {error.details()}"
+                    return
+                assert list(answer.outputs["y"].float_val) == [2.5, 3.0]
+                self.answered += 1
+
+
+@pytest.mark.tensorflow
+def test_a_life_from_the_first_start_to_sigterm_under_load(tmp_path, savedmodel):
+    """Optimize, serve over both faces, drain without loss; JSON lines without a warning; no process left behind."""
+    with serve(tmp_path, f"--model_base_path={savedmodel('half_plus_two').parent}") as (server, rpc):
+        until(lambda: server.health() == 503, 10, server.text)
+        server.wait_for_health(200, 90)
+        status, body = server.get("/v1/models/default:predict", "POST", BODY)
+        assert (status, json.loads(body)) == (200, {"predictions": [[2.5], [3.0]]})
+        assert server.get("/predict", "POST", BODY) == (200, body)
+        clients = [Client(server.port, i % 2 == 0, "/predict", BODY, body) for i in range(8)]
+        callers = [RpcClient(rpc) for _ in range(2)]
+        for client in (*clients, *callers):
+            client.start()
+        time.sleep(1.0)
+        family = processes_of(server.process.pid)
+        assert server.stop() == 0
+        for client in (*clients, *callers):
+            client.join(15)
+    assert [c.lost for c in clients] == [[]] * 8
+    assert all(c.answered > 10 for c in (*clients, *callers))
+    # Not one call failed on a connection that there was: the last ones found nobody to connect to.
+    assert {c.ended[: len(NOBODY)] for c in callers} == {NOBODY}
+    assert [line for line in server.lines() if line["severity"] != "INFO"] == []
+    until(lambda: not any(map(alive, family)), 5, lambda: f"the end of all of {family}")
+
+
+@pytest.mark.tensorflow
+def test_a_missing_base_path_is_waited_for(tmp_path, savedmodel):
+    base = tmp_path / "models" / "m"
+    with serve(tmp_path, f"--model_base_path={base}", "--disable_optimizer") as (server, _):
+        until(lambda: "there is nothing at" in server.text(), 20, server.text)
+        assert server.health() == 503
+        shutil.copytree(savedmodel("half_plus_two"), base / "1.part")
+        os.rename(base / "1.part", base / "1")
+        server.wait_for_health(200, 60)
+        assert server.stop() == 0
+
+
+def test_a_model_that_cannot_load_ends_with_255(tmp_path):
+    folder = tmp_path / "model" / "1"
+    folder.mkdir(parents=True)
+    (folder / "saved_model.pb").write_bytes(b"not a SavedModel \xff")
+    flags = (f"--model_base_path={folder.parent}", "--max_num_load_retries=1", "--load_retry_interval_micros=100000")
+    with serve(tmp_path, *flags) as (server, _):
+        assert server.process.wait(30) == 255
+    (said,) = [line["message"] for line in server.lines() if line["severity"] == "CRITICAL"]
+    assert said.startswith(
+        "Failed to start server. Error: 1 servable(s) did not become available: {{{name: default version: 1} due to"
+    )
+
+
+def test_a_grpc_port_that_is_taken_ends_with_255(tmp_path):
+    with serve(tmp_path, "--model_base_path=/nowhere", f"--port={(taken := free_port())}") as (first, _):
+        until(lambda: first.health() == 503, 10, first.text)
+        until(lambda: "there is nothing at" in first.text(), 10, first.text)
+        folder = tmp_path / "second"
+        folder.mkdir()
+        time.sleep(0.5)
+        with serve(folder, "--model_base_path=/nowhere", f"--port={taken}") as (second, _):
+            assert second.process.wait(20) == 255
+    (said,) = [line["message"] for line in second.lines() if line["severity"] == "CRITICAL"]
+    assert f":{taken}" in said
+
+
+@pytest.mark.tensorflow
+def test_sigterm_while_a_model_is_optimized_ends_its_processes_at_once(tmp_path, savedmodel):
+    with serve(tmp_path, f"--model_base_path={savedmodel('cnn').parent}", "--allow_precompilation") as (server, _):
+        until(lambda: len(processes_of(server.process.pid)) >= 4, 30, server.text)
+        family = processes_of(server.process.pid)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 5
+        until(lambda: not any(map(alive, family)), 8, lambda: f"the end of all of {family}")
