@@ -1,0 +1,257 @@
+"""The gRPC face over a UNIX socket: what the methods answer beyond the table in tests/conformance."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import faceplane
+import numpy as np
+import pytest
+import rpcclient
+from rpcclient import HEALTH, MODEL, PREDICTION, Client, Refusal, predict_request
+from tfopt_protos import messages
+from tfopt_server.errors import Code
+from tfopt_server.lifecycle import State
+from tfopt_server.rpc.server import COMPUTING
+
+X = np.float32([[1, 2]])
+HEALTH_REQUEST = messages.message("grpc.health.v1.HealthCheckRequest")
+HEALTH_RESPONSE = messages.message("grpc.health.v1.HealthCheckResponse")
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, faceplane.FakePlane]]:
+    with rpcclient.face(tmp_path_factory.mktemp("rpc")) as (client, plane, _):
+        yield client, plane
+
+
+def test_predict_answers_typed_fields_and_the_filled_in_model_spec(face: Any) -> None:
+    client, plane = face
+    plane.calls.clear()
+    answer = client.predict(predict_request({"x": X}))
+    assert answer == messages.from_text(
+        "tensorflow.serving.PredictResponse",
+        """
+        outputs { key: "y" value { dtype: DT_FLOAT tensor_shape { dim { size: 1 } dim { size: 2 } }
+                  float_val: 2.5 float_val: 3.0 } }
+        model_spec { name: "m" version { value: 2 } signature_name: "serving_default" }
+        """,
+    )
+    deadline = plane.calls[0][4]
+    assert deadline - time.monotonic() == pytest.approx(10, abs=5)
+    assert plane.held == 0
+
+
+def test_answers_as_tensor_content_when_asked_for(tmp_path: Path) -> None:
+    with rpcclient.face(tmp_path, None, "--enable_serialization_as_tensor_content") as (client, _, _):
+        answer = client.predict(predict_request({"x": X}))
+    assert answer.outputs["y"].tensor_content == np.float32([2.5, 3]).tobytes()
+    assert not answer.outputs["y"].float_val
+
+
+def test_a_call_without_a_deadline_has_none(face: Any) -> None:
+    client, plane = face
+    plane.calls.clear()
+    client.channel.unary_unary(PREDICTION + "Predict")(predict_request({"x": X}).SerializeToString())
+    assert plane.calls[0][4] is None
+
+
+def test_versions_and_labels(face: Any) -> None:
+    client, _plane = face
+    for spec, version in (({}, 2), ({"version": {"value": 1}}, 1), ({"version_label": "stable"}, 1)):
+        answer = client.predict(predict_request({"x": X}, **spec))
+        assert answer.model_spec.version.value == version
+    assert client.predict(predict_request({"x": X}, version_label="x")) == Refusal(
+        Code.INVALID_ARGUMENT, "Unrecognized servable version label: x"
+    )
+
+
+def test_metadata_packs_the_signature_map(face: Any) -> None:
+    client, _plane = face
+    request = messages.GetModelMetadataRequest(model_spec={"name": "m", "version": {"value": 1}})
+    request.metadata_field.append("signature_def")
+    answer = messages.GetModelMetadataResponse.FromString(client.call(PREDICTION + "GetModelMetadata", request))
+    assert answer.model_spec == messages.ModelSpec(name="m", version={"value": 1})
+    packed = answer.metadata["signature_def"]
+    assert packed.type_url == "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+    signatures = messages.SignatureDefMap.FromString(packed.value).signature_def
+    assert dict(signatures) == {s.info.key: s.proto() for s in faceplane.many_signatures()}
+
+
+def test_status_of_all_versions_or_one(tmp_path: Path) -> None:
+    plane = faceplane.plane()
+    plane.statuses["m", 1] = faceplane.Status(1, State.END, Code.NOT_FOUND, "gone")
+    with rpcclient.face(tmp_path, plane) as (client, _, _):
+        answers = [
+            messages.GetModelStatusResponse.FromString(client.call(MODEL + "GetModelStatus", request))
+            for request in (
+                messages.GetModelStatusRequest(model_spec={"name": "m", "version_label": "nope"}),
+                messages.GetModelStatusRequest(model_spec={"name": "m", "version": {"value": 1}}),
+            )
+        ]
+    serving = "model_version_status { version: 2 state: AVAILABLE status {} }\n"
+    failed = 'model_version_status { version: 1 state: END status { error_code: NOT_FOUND error_message: "gone" } }\n'
+    name = "tensorflow.serving.GetModelStatusResponse"
+    assert answers == [messages.from_text(name, serving + failed), messages.from_text(name, failed)]
+
+
+def test_health_follows_readiness(tmp_path: Path) -> None:
+    plane = faceplane.plane()
+    with rpcclient.face(tmp_path, plane) as (client, _, _running):
+
+        def check(service: str) -> int:
+            return HEALTH_RESPONSE.FromString(client.call(HEALTH + "Check", HEALTH_REQUEST(service=service))).status
+
+        names = ("", "PredictionService", "tensorflow.serving.PredictionService", "ModelService")
+        assert [check(name) for name in names] == [1, 1, 1, 1]
+        plane.fit = False
+        assert check("") == 2
+        assert client.call(HEALTH + "Check", HEALTH_REQUEST(service="x")) == Refusal(Code.NOT_FOUND, "unknown service")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [PREDICTION + "Classify", PREDICTION + "Regress", PREDICTION + "MultiInference",
+     MODEL + "HandleReloadConfigRequest", HEALTH + "Watch"],
+)  # fmt: skip
+def test_methods_that_are_not_served_say_so(face: Any, method: str) -> None:
+    client, _ = face
+    assert client.call(method, b"") == Refusal(Code.UNIMPLEMENTED, f"{method} is not served.")
+
+
+def test_services_that_do_not_exist(face: Any) -> None:
+    client, _ = face
+    assert client.call("/tensorflow.serving.SessionService/SessionRun", b"").code is Code.UNIMPLEMENTED
+
+
+def test_bytes_that_are_no_request(face: Any) -> None:
+    client, _ = face
+    answer = client.call(PREDICTION + "Predict", b"\xff\xff")
+    assert answer.code is Code.INVALID_ARGUMENT
+    assert answer.text.startswith("The request is no tensorflow.serving.PredictRequest: ")
+
+
+def test_internal_errors_show_the_client_an_id_and_the_log_the_rest(
+    face: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, plane = face
+    with caplog.at_level(logging.ERROR):
+        answer = client.predict(predict_request({"x": X}, "fails"))
+    assert answer.code is Code.INTERNAL
+    assert "secret" not in answer.text
+    assert f"incident {answer.text.split('incident ')[1][:8]}" in caplog.text
+    assert caplog.text.count("RuntimeError: a secret of the server") == 1
+    assert plane.held == 0
+
+
+def test_long_texts_are_cut(face: Any) -> None:
+    client, _ = face
+    answer = client.predict(predict_request({"x": X}, "é" * 2000))
+    text = f'Serving signature key "{"é" * 2000}" not found.'.encode()[:1024].decode("utf-8", "ignore")
+    assert answer == Refusal(Code.FAILED_PRECONDITION, text + "...TRUNCATED")
+
+
+def test_a_deadline_ends_the_wait(face: Any) -> None:
+    client, _plane = face
+    before = time.monotonic()
+    answer = client.predict(predict_request({"x": np.float32([5])}, "slow"), timeout=0.2)
+    assert answer.code is Code.DEADLINE_EXCEEDED
+    assert time.monotonic() - before < 2
+
+
+def test_refusals_of_a_model_that_runs_elsewhere_pass_through(face: Any) -> None:
+    client, _ = face
+    assert client.predict(predict_request({"x": X}, "later_refuses")) == Refusal(
+        Code.INVALID_ARGUMENT, "Matrix size-incompatible: In[0]: [1,3], In[1]: [2,1]"
+    )
+
+
+def test_calls_that_wait_leave_room_for_others(face: Any) -> None:
+    """Far more slow calls than computing threads overlap, and quick ones are answered meanwhile."""
+    client, _ = face
+    slow = predict_request({"x": np.float32([0.5])}, "slow").SerializeToString()
+    before = time.monotonic()
+    waiting = [client.channel.unary_unary(PREDICTION + "Predict").future(slow) for _ in range(COMPUTING * 8)]
+    time.sleep(0.1)
+    client.outputs(predict_request({"x": X}))
+    assert time.monotonic() - before < 0.45
+    for call in waiting:
+        call.result(10)
+    assert time.monotonic() - before < 1.5
+
+
+def test_a_call_that_its_client_cancels_leaves_the_queue(tmp_path: Path) -> None:
+    plane = faceplane.plane()
+    queued = faceplane.Future()
+    plane.start = lambda *_: queued
+    with rpcclient.face(tmp_path, plane) as (client, _, _):
+        call = client.channel.unary_unary(PREDICTION + "Predict").future(predict_request({"x": X}).SerializeToString())
+        end = time.monotonic() + 5
+        while not plane.held and time.monotonic() < end:
+            time.sleep(0.005)
+        call.cancel()
+        while plane.held and time.monotonic() < end:
+            time.sleep(0.005)
+        assert queued.cancelled()
+        assert plane.held == 0
+
+
+def test_what_is_counted(tmp_path: Path) -> None:
+    with rpcclient.face(tmp_path) as (client, plane, _):
+        client.predict(predict_request({"x": X}))
+        client.predict(predict_request({"x": X}, "nope"))
+        unknown = predict_request({"x": X})
+        unknown.model_spec.name = "other"
+        client.predict(unknown)
+        page = plane.metrics.render().decode().splitlines()
+    counted = [line for line in page if line.startswith(":tensorflow:serving:request_count{")]
+    assert sorted(counted) == [
+        ':tensorflow:serving:request_count{model_name="m",status="FAILED_PRECONDITION"} 1',
+        ':tensorflow:serving:request_count{model_name="m",status="OK"} 1',
+        ':tensorflow:serving:request_count{model_name="other",status="NOT_FOUND"} 1',
+    ]
+    latency = ':tensorflow:serving:request_latency_count{model_name="m",API="GRPC",entrypoint="Predict"} 1'
+    assert latency in page
+    for step in ("decode", "encode"):
+        assert f'tfopt_step_seconds_count{{model="m",signature="serving_default",step="{step}"}} 1' in page
+
+
+def test_a_drain_under_load_answers_every_call_that_was_sent(tmp_path: Path) -> None:
+    """Clients in a closed loop: each call is answered, or was never taken because nobody listens any more."""
+    failed: list[Refusal] = []
+    answered: list[int] = []
+
+    def client(address: str) -> None:
+        mine, count = Client(address), 0
+        while True:
+            answer = mine.predict(predict_request({"x": X}))
+            if isinstance(answer, Refusal):
+                failed.append(answer)
+                break
+            count += 1
+        answered.append(count)
+        mine.channel.close()
+
+    with rpcclient.face(tmp_path) as (_, _plane, running):
+        threads = [threading.Thread(target=client, args=(f"unix:{tmp_path}/s",)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        running.drain(5)
+        for thread in threads:
+            thread.join(10)
+    assert min(answered) > 5
+    assert {refusal.code for refusal in failed} == {Code.UNAVAILABLE}
+    assert all("connect" in refusal.text.lower() for refusal in failed), failed
+
+
+def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    settings = faceplane.configured("--port=0", f"--grpc_socket_path={tmp_path}/missing/s")
+    plane = faceplane.plane()
+    with pytest.raises(OSError, match=f"gRPC cannot listen on unix:{tmp_path}/missing/s"):
+        rpcclient.server.start(plane, settings, plane.metrics)

@@ -1,0 +1,74 @@
+"""A gRPC client on raw bytes, and a face over the fake plane on a UNIX socket: no ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faceplane
+import grpc
+import numpy as np
+from tfopt_protos import messages, tensors
+from tfopt_server.errors import Code
+from tfopt_server.rpc import server
+
+PREDICTION = "/tensorflow.serving.PredictionService/"
+MODEL = "/tensorflow.serving.ModelService/"
+HEALTH = "/grpc.health.v1.Health/"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    code: Code
+    text: str
+
+
+class Client:
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+
+    def call(self, method: str, request: Any, timeout: float = 10) -> bytes | Refusal:
+        """`request`: a message, or its bytes."""
+        data = request if isinstance(request, bytes) else request.SerializeToString()
+        try:
+            return self.channel.unary_unary(method)(data, timeout=timeout)
+        except grpc.RpcError as error:
+            return Refusal(Code(error.code().value[0]), error.details())
+
+    def predict(self, request: Any, timeout: float = 10) -> Any:
+        """The PredictResponse, or why there is none."""
+        answer = self.call(PREDICTION + "Predict", request, timeout)
+        return answer if isinstance(answer, Refusal) else messages.PredictResponse.FromString(answer)
+
+    def outputs(self, request: Any, timeout: float = 10) -> dict[str, np.ndarray]:
+        answer = self.predict(request, timeout)
+        assert not isinstance(answer, Refusal), answer
+        return {name: tensors.to_numpy(proto) for name, proto in answer.outputs.items()}
+
+
+def predict_request(
+    feeds: Mapping[str, Any], signature: str = "", output_filter: Sequence[str] = (), content: bool = False, **spec: Any
+) -> Any:
+    """`spec`: fields of ModelSpec besides the name."""
+    request = messages.PredictRequest(model_spec={"name": "m", "signature_name": signature, **spec})
+    for name, array in feeds.items():
+        tensors.fill(request.inputs[name], np.asarray(array), content)
+    request.output_filter.extend(output_filter)
+    return request
+
+
+@contextmanager
+def face(folder: Path, plane: Any = None, *argv: str) -> Iterator[tuple[Client, Any, server.RpcServer]]:
+    """(client, plane, server) for a face that listens on a socket in `folder`; drained at the end."""
+    plane = plane or faceplane.plane()
+    settings = faceplane.configured("--port=0", f"--grpc_socket_path={folder}/s", *argv)
+    running = server.start(plane, settings, plane.metrics)
+    client = Client(f"unix:{folder}/s")
+    try:
+        yield client, plane, running
+    finally:
+        client.channel.close()
+        running.drain(1)
