@@ -19,7 +19,7 @@ from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import Agreement, SignatureInfo
 from tfopt_optimizer.report import Log
-from tfopt_optimizer.workers import Deadline, Times, Worker, WorkerFailed
+from tfopt_optimizer.workers import Budget, Times, Worker, WorkerFailed
 
 CHECK_S = 3.0  # reference time spent on the rows of one bucket's check
 CHECK_BYTES = 256 << 20  # reference outputs held for it
@@ -72,23 +72,23 @@ class Reference:
     def __init__(self, worker: Worker, variants: Sequence[str]) -> None:
         self.worker, self.variant, self.others = worker, variants[0], tuple(variants[1:])
 
-    def deadline(self) -> Deadline:
-        return Deadline.after(REFERENCE_TIMEOUT_S)
+    def budget(self) -> Budget:
+        return Budget(REFERENCE_TIMEOUT_S)
 
     def run(self, signature: SignatureInfo, key: str, feeds: Arrays) -> Arrays:
         name = self.prepare(signature)
-        return self.worker.run(self.deadline(), name, key, feeds)
+        return self.worker.run(self.budget(), name, key, feeds)
 
     def prepare(self, signature: SignatureInfo) -> str:
-        name = f"{signature.key}/{self.variant}"
-        self.worker.prepare(self.deadline(), name, Target(signature, self.variant))
+        name = f"{signature.key}/tensorflow/{self.variant}"
+        self.worker.prepare(self.budget(), name, Target(signature, self.variant))
         return name
 
     def round(self, signature: SignatureInfo, key: str, feeds: Arrays) -> measure.Round:
         self.run(signature, key, feeds)
         name = self.prepare(signature)
-        return lambda budget_s, max_calls: self.worker.measure(
-            self.deadline(), name, key, budget_s=budget_s, max_calls=max_calls
+        return lambda round_s, max_calls: self.worker.measure(
+            self.budget(), name, key, feeds, round_s=round_s, max_calls=max_calls
         )
 
 
@@ -100,7 +100,7 @@ class Candidate:
     worker: Worker
     name: str
     target: Target
-    deadline: Deadline
+    budget: Budget
     reason: str = ""
     skipped: bool = False
     prepared: Prepared = dataclasses.field(default_factory=Prepared)
@@ -119,14 +119,16 @@ class Candidate:
             self.prepared.memory_bytes,
         )
 
-    def round(self, key: str) -> measure.Round:
+    def round(self, batch: Batch) -> measure.Round:
         """Infinite times once the candidate has failed: the race goes on without it."""
 
-        def run(budget_s: float, max_calls: int) -> Times:
+        def run(round_s: float, max_calls: int) -> Times:
             if self.reason:
                 return np.array([np.inf])
             try:
-                return self.worker.measure(self.deadline, self.name, key, budget_s=budget_s, max_calls=max_calls)
+                return self.worker.measure(
+                    self.budget, self.name, batch.key, batch.feeds, round_s=round_s, max_calls=max_calls
+                )
             except WorkerFailed as error:
                 self.reason = error.reason
                 return np.array([np.inf])
@@ -152,7 +154,7 @@ class Contest:
             self._enter(place, candidate, batches, material.altered)
         first = batches[0]
         base = self._reference.round(signature, first.key, first.feeds)
-        rounds = {c.name: c.round(first.key) for c in candidates if not c.reason}
+        rounds = {c.name: c.round(first) for c in candidates if not c.reason}
         base_times, times = measure.compare(base, rounds)
         for candidate in candidates:
             candidate.times = times.get(candidate.name)
@@ -163,21 +165,20 @@ class Contest:
     def _candidate(self, signature: SignatureInfo, spec: BucketSpec, entrant: Entrant) -> Candidate:
         static = entrant.engine != "tensorflow"
         target = Target(signature, entrant.variant, spec.shapes if static else None, spec.folder if static else "")
-        name = f"{spec.folder}/{entrant.variant}" if static else f"{signature.key}/{entrant.variant}"
+        name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
         worker = self._workers[entrant.worker]
-        return Candidate(entrant, worker, name, target, Deadline.after(self._flags.candidate_timeout_s))
+        return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))
 
     def _enter(self, place: str, candidate: Candidate, batches: Sequence[Batch], altered: Arrays | None) -> None:
-        """Lowers, compiles and checks. The clock of the candidate starts here."""
-        candidate.deadline = Deadline.after(self._flags.candidate_timeout_s)
+        """Lowers, compiles and checks."""
         worker = candidate.worker
         worker.on_wait = lambda seconds: self._log.note(
             f"{place}: {candidate.entrant.label} is at it for {seconds:.0f} s"
         )
         try:
             if candidate.entrant.lowered and self._lowerer is not None:
-                self._lowerer.lower(candidate.deadline, candidate.target)
-            candidate.prepared = worker.prepare(candidate.deadline, candidate.name, candidate.target)
+                self._lowerer.lower(candidate.budget, candidate.target)
+            candidate.prepared = worker.prepare(candidate.budget, candidate.name, candidate.target)
             candidate.reason = self._check(candidate, batches) or self._leaks(candidate, batches[0], altered)
         except WorkerFailed as error:
             candidate.reason = error.reason
@@ -185,7 +186,7 @@ class Contest:
     def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
         verdicts = []
         for batch in batches:
-            found = candidate.worker.run(candidate.deadline, candidate.name, batch.key, batch.feeds)
+            found = candidate.worker.run(candidate.budget, candidate.name, batch.key, batch.feeds)
             verdicts.append(verify.check(batch.expected, found, self._tolerance))
             if not verdicts[-1].passed:
                 break
@@ -201,7 +202,7 @@ class Contest:
             return ""
         others = {n: np.resize(a, (size - 1, *a.shape[1:])) for n, a in altered.items()}
         feeds = {n: np.concatenate([a[:1], others[n]]) for n, a in batch.feeds.items()}
-        found = candidate.worker.run(candidate.deadline, candidate.name, f"{batch.key}/altered", feeds)
+        found = candidate.worker.run(candidate.budget, candidate.name, f"{batch.key}/altered", feeds)
         alone = {n: a[:1] for n, a in batch.expected.items()}
         reason = independence.same_row(alone, found, 0, size, self._tolerance)
         return f"other rows change the first one: {reason}" if reason else ""
@@ -222,7 +223,7 @@ class Contest:
         """Feeds are not needed any more; executables that lost are dropped by their worker."""
         for worker in {id(w): w for w in [self._reference.worker, *(c.worker for c in candidates)]}.values():
             if worker.alive():
-                worker.forget_feeds(self._reference.deadline())
+                worker.forget_feeds(self._reference.budget())
         for candidate in candidates:
             if candidate.target.shapes is not None and candidate.worker.alive():
-                candidate.worker.drop(self._reference.deadline(), candidate.name)
+                candidate.worker.drop(self._reference.budget(), candidate.name)

@@ -10,7 +10,7 @@ import numpy as np
 from tfopt_optimizer.plan import Measured
 
 Array = np.ndarray[Any, Any]
-# (budget in seconds, most calls) -> microseconds of each call, one at least
+# (seconds of the round, most calls) -> microseconds of each call, one at least
 Round = Callable[[float, int], Array]
 
 ROUND_S = 0.02  # a round of a model of microseconds
@@ -42,12 +42,12 @@ def compare(reference: Round, candidates: Mapping[str, Round]) -> tuple[Array, d
     base_us = float(np.median(base[0]))
     racing = {n: run for n, run in candidates.items() if float(np.median(times[n][0])) <= HOPELESS * base_us}
     rounds = SLOW_ROUNDS if base_us > SLOW_US else ROUNDS
-    budget_s = min(max(ROUND_S, ROUND_CALLS * base_us / 1e6), LONGEST_ROUND_S)
+    round_s = min(max(ROUND_S, ROUND_CALLS * base_us / 1e6), LONGEST_ROUND_S)
     for again in range(2):
         for _ in range(rounds):
-            base.append(reference(budget_s, MAX_CALLS))
+            base.append(reference(round_s, MAX_CALLS))
             for name, run in racing.items():
-                times[name].append(run(budget_s, MAX_CALLS))
+                times[name].append(run(round_s, MAX_CALLS))
         medians = sorted(_median(t) for t in [base, *(times[n] for n in racing)])
         if again or len(medians) < 2 or medians[1] > medians[0] * (1 + NEAR):
             break

@@ -203,6 +203,7 @@ class _Opening:
         self._place, self._plan, self._tensorflow = place, plan, tensorflow
         self._runners: list[Runner] = []
         self._notes: list[str] = []
+        self._by_artifact: dict[str, Runner] = {}  # twins (twins.py) share one executable
         self._device: Any = None  # xla.Device, whose module is imported only for plans that need it
 
     def servable(self) -> Servable:
@@ -242,11 +243,13 @@ class _Opening:
             from tfopt_optimizer.engines import jit
 
             return jit.open_runner(self._tensorflow.load(), target)
-        from tfopt_optimizer.engines import xla
+        if bucket.artifact not in self._by_artifact:
+            from tfopt_optimizer.engines import xla
 
-        if self._device is None:
-            self._device = xla.Device(self._place.plan_dir, self._place.intra_op_threads)
-        return xla.open_runner(self._device, self._place.plan_dir, target, self._note)
+            if self._device is None:
+                self._device = xla.Device(self._place.plan_dir, self._place.intra_op_threads)
+            self._by_artifact[bucket.artifact] = xla.open_runner(self._device, self._place.plan_dir, target, self._note)
+        return self._by_artifact[bucket.artifact]
 
     def _note(self, line: str) -> None:
         self._notes.append(line)

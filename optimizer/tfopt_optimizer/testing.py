@@ -75,7 +75,9 @@ class Leaks(Right):
     """The largest row lends a little to all of them, once it is large: padding would change the answer."""
 
     def answer(self, x: np.ndarray) -> np.ndarray:
-        return super().answer(x) + np.maximum(x.max() - np.float32(1), np.float32(0))
+        leak: np.float32 = np.maximum(x.max() - np.float32(1), np.float32(0))
+        y: np.ndarray = super().answer(x) + leak
+        return y
 
 
 class Slow(Right):

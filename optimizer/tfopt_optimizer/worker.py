@@ -48,7 +48,7 @@ class Commands:
     def run(self, name: str, feed: str) -> Arrays:
         return self._runners[name][0](self._feeds[feed])
 
-    def measure(self, name: str, feed: str, budget_s: float, max_calls: int) -> list[float]:
+    def measure(self, name: str, feed: str, round_s: float, max_calls: int) -> list[float]:
         """Microseconds of each call, arrays in and arrays out, until the budget is used up; one call at least.
 
         The first call of a round pays for what the previous process left in the caches: with enough others it does not
@@ -56,7 +56,7 @@ class Commands:
         """
         runner, feeds = self._runners[name][0], self._feeds[feed]
         times: list[float] = []
-        end = time.perf_counter() + budget_s
+        end = time.perf_counter() + round_s
         while not times or (len(times) < max_calls and time.perf_counter() < end):
             started = time.perf_counter()
             runner(feeds)

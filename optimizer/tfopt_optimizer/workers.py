@@ -1,4 +1,4 @@
-"""The supervisor's side of a worker process: start it, ask it with a deadline, know why it died, start it again."""
+"""The supervisor's side of a worker process: start it, ask it with a time budget, know why it died, start it again."""
 
 from __future__ import annotations
 
@@ -34,18 +34,14 @@ class WorkerFailed(Exception):
 
 
 @dataclasses.dataclass
-class Deadline:
-    """A moment on the monotonic clock, and the length it was made from (for the reason)."""
+class Budget:
+    """Seconds that one candidate may take. Only its own worker's time is spent: a candidate waits for others too."""
 
     seconds: float
-    end: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        return cls(seconds, time.monotonic() + seconds)
+    spent: float = 0.0
 
     def left(self) -> float:
-        return max(0.0, self.end - time.monotonic())
+        return max(0.0, self.seconds - self.spent)
 
 
 class Worker:
@@ -60,6 +56,7 @@ class Worker:
         self._stderr: IO[bytes] | None = None
         self._fed: set[str] = set()
         self._prepared: dict[str, Prepared] = {}
+        self._targets: dict[str, Target] = {}
         self.deaths = 0
         self.variants: Mapping[str, str] = {}
         self.on_wait: Callable[[float], None] = lambda _: None
@@ -82,7 +79,7 @@ class Worker:
         """Waits for the engine: variant -> "" or the reason why it is not there."""
         if self._process is None:
             self.start()
-        self.variants = self._receive(Deadline.after(OPEN_TIMEOUT_S))
+        self.variants = self._receive(Budget(OPEN_TIMEOUT_S))
         return self.variants
 
     def alive(self) -> bool:
@@ -91,49 +88,62 @@ class Worker:
     def given_up(self) -> bool:
         return self.deaths >= MAX_DEATHS
 
-    def ask(self, deadline: Deadline, command: str, *arguments: Any) -> Any:
+    def ask(self, budget: Budget, command: str, *arguments: Any) -> Any:
         """One command. WorkerFailed when it failed, the process died over it, or time was up (then it is killed)."""
         if self.given_up():
             raise WorkerFailed(f"the {self.name} worker died {self.deaths} times, no further try")
         if not self.alive():
             self.start()
             self.opened()
-        self._send((command, *arguments))
-        return self._receive(deadline)
+        started = time.monotonic()
+        try:
+            self._send((command, *arguments))
+            return self._receive(budget)
+        finally:
+            budget.spent += time.monotonic() - started
 
-    def lower(self, deadline: Deadline, target: Target) -> None:
-        self.ask(deadline, "lower", target)
+    def lower(self, budget: Budget, target: Target) -> None:
+        self.ask(budget, "lower", target)
 
-    def prepare(self, deadline: Deadline, name: str, target: Target) -> Prepared:
-        """Makes a runner called `name`, once per process."""
-        if not self.alive() or name not in self._prepared:
-            self._prepared[name] = self.ask(deadline, "prepare", name, target)
-        return self._prepared[name]
+    def prepare(self, budget: Budget, name: str, target: Target) -> Prepared:
+        """Makes a runner called `name`; the process remembers it, and a fresh process makes it again when needed."""
+        self._targets[name] = target
+        return self._ensure(budget, name)
 
-    def run(self, deadline: Deadline, name: str, key: str, feeds: Arrays) -> Arrays:
-        self._feed(deadline, key, feeds)
-        outputs: Arrays = self.ask(deadline, "run", name, key)
+    def run(self, budget: Budget, name: str, key: str, feeds: Arrays) -> Arrays:
+        """`key` names these feeds: they are sent once."""
+        self._ensure(budget, name)
+        self._feed(budget, key, feeds)
+        outputs: Arrays = self.ask(budget, "run", name, key)
         return outputs
 
-    def measure(self, deadline: Deadline, name: str, key: str, *, budget_s: float, max_calls: int) -> Times:
-        """Microseconds per call, on feeds that `run` had under this key."""
-        return np.asarray(self.ask(deadline, "measure", name, key, budget_s, max_calls))
+    def measure(self, budget: Budget, name: str, key: str, feeds: Arrays, *, round_s: float, max_calls: int) -> Times:
+        """Microseconds of each call of one round."""
+        self._ensure(budget, name)
+        self._feed(budget, key, feeds)
+        return np.asarray(self.ask(budget, "measure", name, key, round_s, max_calls))
 
-    def forget_feeds(self, deadline: Deadline) -> None:
+    def forget_feeds(self, budget: Budget) -> None:
         self._fed.clear()
-        self.ask(deadline, "forget_feeds")
+        self.ask(budget, "forget_feeds")
 
-    def drop(self, deadline: Deadline, name: str) -> None:
+    def drop(self, budget: Budget, name: str) -> None:
         self._prepared.pop(name, None)
-        self.ask(deadline, "drop", name)
+        self._targets.pop(name, None)
+        self.ask(budget, "drop", name)
 
     def close(self) -> None:
         if self._process is not None:
             self._kill()
 
-    def _feed(self, deadline: Deadline, key: str, feeds: Arrays) -> None:
+    def _ensure(self, budget: Budget, name: str) -> Prepared:
+        if not self.alive() or name not in self._prepared:
+            self._prepared[name] = self.ask(budget, "prepare", name, self._targets[name])
+        return self._prepared[name]
+
+    def _feed(self, budget: Budget, key: str, feeds: Arrays) -> None:
         if not self.alive() or key not in self._fed:
-            self.ask(deadline, "feed", key, feeds)
+            self.ask(budget, "feed", key, feeds)
             self._fed.add(key)
 
     def _send(self, message: Any) -> None:
@@ -144,17 +154,17 @@ class Worker:
         except BrokenPipeError as error:
             raise self._died() from error
 
-    def _receive(self, deadline: Deadline) -> Any:
+    def _receive(self, budget: Budget) -> Any:
         assert self._process is not None
         assert self._process.stdout is not None
         started = time.monotonic()
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            while not selector.select(min(deadline.left(), HEARTBEAT_S)):
-                if not deadline.left():
+            while not selector.select(min(started + budget.left() - time.monotonic(), HEARTBEAT_S)):
+                if time.monotonic() >= started + budget.left():
                     self._kill()
                     self.deaths += 1
-                    raise WorkerFailed(f"no answer within {deadline.seconds:g} s, killed", died=True)
+                    raise WorkerFailed(f"no answer within {budget.seconds:g} s, killed", died=True)
                 self.on_wait(time.monotonic() - started)
         try:
             answer = frames.read(self._process.stdout)

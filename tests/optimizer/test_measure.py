@@ -13,9 +13,9 @@ class Scripted:
     def __init__(self, name, us, journal):
         self.name, self.us, self.journal = name, us, journal
 
-    def __call__(self, budget_s, max_calls):
+    def __call__(self, round_s, max_calls):
         self.journal.append(self.name)
-        calls = max(1, min(max_calls, int(budget_s * 1e6 / self.us)))
+        calls = max(1, min(max_calls, int(round_s * 1e6 / self.us)))
         return np.full(calls, self.us)
 
 

@@ -1,4 +1,4 @@
-"""The whole tournament on real SavedModels. Every run pays for a TensorFlow process (3 s), so each tells a long story."""
+"""The whole tournament on real SavedModels. Every run pays for a TensorFlow process (3 s): each tells a long story."""
 
 from __future__ import annotations
 
@@ -20,6 +20,12 @@ from tfopt_optimizer.servable import Servable
 pytestmark = pytest.mark.tensorflow
 XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
 rng = np.random.default_rng(3)
+
+
+@pytest.fixture(autouse=True)
+def short_rounds(monkeypatch):
+    """Who is faster by how much is tested elsewhere; here a few calls are enough."""
+    monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)
 
 
 def floats(*shape):
@@ -60,7 +66,7 @@ def test_an_mlp_becomes_an_xla_plan_that_runs_without_tensorflow(savedmodel, tmp
         assert "plain TF" in bucket.why
     # `serve` computes the same: it has the same buckets and no files of its own
     assert plan.signature("serve").buckets == signature.buckets
-    assert plan.weights_bytes == sum(4 * n for n in (32 * 64, 64, 64 * 64, 64, 64 * 10, 10)) + 24
+    assert plan.weights_bytes == sum(4 * n for n in (32 * 64, 64, 64 * 64, 64, 64 * 10, 10))
     assert sorted(p.name for p in (tmp_path / "plan").iterdir()) == ["plan.json", "s0", "weights.bin", "weights.json"]
 
     np.save(tmp_path / "x.npy", x)
@@ -83,7 +89,8 @@ assert outside.reference and "float32[6, 5]" in outside.reason
 name, = answer
 reference = runner.run_reference({"features": x})         # now TensorFlow is there
 assert servable.tensorflow_loaded
-print(json.dumps({"seconds": seconds, "error": float(np.abs(answer[name] - reference[name]).max()), "rows": len(answer[name])}))
+error = float(np.abs(answer[name] - reference[name]).max())
+print(json.dumps({"seconds": seconds, "error": error, "rows": len(answer[name])}))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(model), str(tmp_path / "plan"), str(tmp_path / "x.npy")],
@@ -162,7 +169,7 @@ def test_rows_that_change_with_their_company_are_never_merged(savedmodel, tmp_pa
     assert not signature.row_independent
     assert not signature.merge
     assert [(b.batch, b.shapes) for b in signature.buckets] == [(None, {"x": (3, 4)})]
-    assert statuses(signature.buckets[0])["xla", "pjrt"] in ("slower", "chosen")
+    assert [c.reason for c in signature.buckets[0].candidates if c.status == "rejected"] == []
     servable = Servable.open(model, tmp_path / "plan", plan)
     runner = servable.signatures["serving_default"]
     assert runner.buckets == ()
@@ -198,7 +205,7 @@ def test_what_a_session_cannot_load_the_function_loader_serves(savedmodel, tmp_p
     lines = []
     flags = OptimizerFlags(allow_precompilation=True, use_tfrt=False, allowed_batch_sizes=(2,))
     plan = optimize(
-        job(savedmodel("mlp_keras_saved"), tmp_path / "plan", {"features": floats(2, 32)}, flags), lines.append
+        job(savedmodel("mlp_keras_saved"), tmp_path / "plan", {"inputs": floats(2, 32)}, flags), lines.append
     )
     assert plan.loader == "function"
     refusal = "tensorflow/session cannot be used: session loader: 6 variables stay uninitialized in a TF1 session"

@@ -12,7 +12,7 @@ import pytest
 from tfopt_optimizer import testing
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.plan import SignatureInfo
-from tfopt_optimizer.workers import Deadline, Worker, WorkerFailed
+from tfopt_optimizer.workers import Budget, Worker, WorkerFailed
 
 TARGET = Target(SignatureInfo("s", "predict", (), ()), "planted", {"x": (1, 1)})
 X = {"x": np.ones([1, 1], np.float32)}
@@ -33,7 +33,7 @@ def worker(tmp_path):
 
 
 def soon():
-    return Deadline.after(60)
+    return Budget(60)
 
 
 def test_a_worker_prepares_runs_and_measures(worker):
@@ -41,7 +41,7 @@ def test_a_worker_prepares_runs_and_measures(worker):
     assert right.opened() == {"planted": ""}
     assert right.prepare(soon(), "r", TARGET).memory_bytes == 0
     assert right.run(soon(), "r", "x", X)["y"].tolist() == [[2.5]]
-    times = right.measure(soon(), "r", "x", budget_s=0.01, max_calls=7)
+    times = right.measure(soon(), "r", "x", X, round_s=0.01, max_calls=7)
     assert len(times) == 6  # the first one of a full round does not count
     assert (times > 0).all()
 
@@ -73,7 +73,7 @@ def test_a_hang_ends_with_the_deadline_and_progress_is_told(worker, monkeypatch)
     hangs.opened()
     started = time.monotonic()
     with pytest.raises(WorkerFailed, match=r"no answer within 0\.7 s, killed"):
-        hangs.prepare(Deadline.after(0.7), "r", TARGET)
+        hangs.prepare(Budget(0.7), "r", TARGET)
     assert time.monotonic() - started < 5
     assert len(waited) >= 2
     assert not hangs.alive()
