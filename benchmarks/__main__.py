@@ -51,18 +51,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(parts: Sequence[str], chosen: Sequence[models.Model], args: argparse.Namespace, work: Path):
-    slow, fast = (inprocess.QUICK, wire.QUICK) if args.quick else (inprocess.FULL, wire.FULL)
+    calls = inprocess.QUICK if args.quick else inprocess.FULL
+    load = wire.QUICK if args.quick else wire.BARS if args.bars else wire.FULL
     flags = args.flags.split(",") if args.flags else list(inprocess.FLAGS)[: 2 if args.quick else None]
     found = bars.Measurements()
     if "inprocess" in parts:
-        rows = inprocess.measure(chosen, flags, slow, work)
+        rows = inprocess.measure(chosen, flags, calls, work)
         found = dataclasses.replace(found, inprocess=tuple(rows))
     if "wire" in parts:
         served = [m for m in chosen if m.name == "mlp"] if args.bars else chosen
         loads = wire.BAR_LOADS if args.bars else wire.LOADS
-        found = dataclasses.replace(found, wire=wire.measure(served, fast, work, loads))
+        found = dataclasses.replace(found, wire=wire.measure(served, load, work, loads))
     if "process" in parts:
-        drains = tuple(process_checks.drain(face, work, fast) for face in ("rest", "grpc"))
+        drains = tuple(process_checks.drain(face, work, load) for face in ("rest", "grpc"))
         found = dataclasses.replace(found, starts=process_checks.starts(work, 2 if args.quick else 5), drains=drains)
     return found
 

@@ -41,7 +41,7 @@ class Effort:
     seconds: float
 
 
-FULL, QUICK = Effort(60, 30.0), Effort(10, 4.0)
+FULL, QUICK = Effort(40, 20.0), Effort(10, 4.0)
 
 
 @dataclasses.dataclass(frozen=True)

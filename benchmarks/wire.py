@@ -32,7 +32,7 @@ class Effort:
     warmup_s: float
 
 
-FULL, QUICK = Effort(5, 4.0, 1.0), Effort(2, 1.0, 0.5)
+BARS, FULL, QUICK = Effort(5, 4.0, 1.0), Effort(3, 3.0, 0.5), Effort(2, 1.0, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
