@@ -264,12 +264,11 @@ def batches_of(sizes: Iterable[int], limit: int) -> tuple[int, int]:
 
 
 class Company:
-    """Whether short runs stay on the event loop or go to a runner thread, by whether requests have company.
+    """Whether requests that could merge go to a runner thread, by whether they have company.
 
-    A thread hop costs a lone client more than it can win; under load it lets the event loop parse while a runner
-    computes, and lets requests merge. So `PROBES` requests in a row are queued and those that found another one in
-    flight are counted; without company the next `INLINE` stay on the loop. (8 of 1000 pay the hop: beyond the 99th
-    percentile.)
+    A thread hop costs a lone client more than it can win; under load it lets requests merge. So `PROBES` requests in a
+    row are queued and those that found another one in flight are counted; without company the next `INLINE` stay on the
+    caller's thread. (8 of 1000 pay the hop: beyond the 99th percentile.)
     """
 
     PROBES = 8

@@ -78,12 +78,12 @@ class Dataplane:
         """Runs one request.
 
         `feeds`: numpy arrays by input name, strings as object arrays of bytes; `outputs` None: all of them; `deadline`
-        on time.monotonic's clock. `face` "GRPC": the calling thread is the request's own; "REST": it is an event loop.
-        `api` is the method in TensorFlow Serving's runtime_latency. The handle must be held until the answer is there.
-        KeyError when there is no such signature (ask `signature` first).
+        on time.monotonic's clock; `face` "REST" or "GRPC", which makes no difference so far; `api` the method in
+        TensorFlow Serving's runtime_latency. The handle must be held until the answer is there. KeyError when there is
+        no such signature (ask `signature` first).
         """
         lane = handle.lanes[signature or DEFAULT_SIGNATURE]
-        return self._executor.start(lane, feeds, outputs, deadline=deadline, may_block=face == "GRPC", api=api)
+        return self._executor.start(lane, feeds, outputs, deadline=deadline, api=api)
 
     def steps(self, handle: Handle, signature: str) -> Steps:
         """Where the faces time their own steps, decode and encode, in seconds."""

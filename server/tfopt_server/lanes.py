@@ -115,6 +115,7 @@ class Lane:
         self.single = dataclasses.replace(self.rule, merge=False)
         self.alone = dataclasses.replace(batching.ALONE, expired=self.rule.expired)
         self.company = batching.Company()
+        self.gain_us = gain_of(runner) if self.rule.merge else 0.0
         self.steps = metrics.steps(model, runner.info.key)
         self.batch_requests = metrics.batch_requests.labels(model, runner.info.key)
         self.retries = metrics.merge_retries.labels(model, runner.info.key)
@@ -212,6 +213,12 @@ def cost_of(runner: Runner) -> Callable[[int], float]:
         return costs[at] if at < len(sizes) else costs[-1] * rows / sizes[-1]
 
     return cost_us
+
+
+def gain_of(runner: Runner) -> float:
+    """Microseconds that a lone row can save at best by joining others."""
+    costs = [runner.bucket_for(size).cost_us for size in runner.buckets]
+    return costs[0] - min(cost / size for cost, size in zip(costs, runner.buckets, strict=True))
 
 
 def _serving(metrics: Metrics, parameters: BatchingParameters) -> Serving:

@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 class Call(NamedTuple):
     """A request as it came, and where it goes. `arrived` and `deadline` are on time.monotonic's clock; `outputs` None:
-    all of them; `may_block`: it has a thread of its own; `api`: the method as TensorFlow Serving's metrics name it."""
+    all of them; `api`: the method as TensorFlow Serving's metrics name it."""
 
     lane: Lane
     route: Route
@@ -44,7 +44,6 @@ class Call(NamedTuple):
     outputs: Sequence[str] | None
     arrived: float
     deadline: float | None
-    may_block: bool
     api: str
 
     @property

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 from tfopt_server import executor as module
+from tfopt_server.batching import Company
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.executor import Executor
@@ -101,27 +102,37 @@ def test_only_the_outputs_that_were_asked_for(make: Make) -> None:
     assert {name: array.tolist() for name, array in answer.outputs.items()} == {"n": [0, 1]}
 
 
-def test_a_thread_of_its_own_runs_the_model_itself_while_a_runner_is_free_and_nothing_could_merge(make: Make) -> None:
+def test_a_run_stays_on_the_callers_thread_while_a_runner_is_free_and_nothing_could_merge(make: Make) -> None:
     plane = make(Runner(cost_us=200.0, merge=False))
-    assert isinstance(plane.executor.start(plane.lane, x(1), may_block=True), Result)
+    assert isinstance(plane.executor.start(plane.lane, x(1)), Result)
     plane.runner.engine.gate.clear()
-    busy = threading.Thread(target=plane.executor.start, args=(plane.lane, x(0)), kwargs={"may_block": True})
+    busy = threading.Thread(target=plane.executor.start, args=(plane.lane, x(0)))
     busy.start()
     assert [plane.runner.engine.entered.acquire(timeout=10) for _ in range(2)] == [True, True]
-    waiting = plane.executor.start(plane.lane, x(2), may_block=True)
-    assert isinstance(waiting, Future)
+    waiting = plane.queue(2)
     plane.runner.engine.gate.set()
     busy.join(10)
     assert values(waiting) == [4.0]
 
 
+def test_where_merging_saves_more_than_a_hop_requests_with_company_are_queued(make: Make) -> None:
+    plane = make(Runner(cost_us=200.0))
+    on_this_thread = 0
+    for i in range(100):
+        answer = plane.executor.start(plane.lane, x(i))
+        on_this_thread += isinstance(answer, Result)
+        assert values(answer) == [2.0 * i]  # a lone client: it waits for each answer
+    assert on_this_thread >= 80
+    plane.lane.company = Company()
+    plane.runner.engine.gate.clear()
+    together = [plane.queue(i) for i in range(30)]
+    plane.runner.engine.gate.set()
+    assert [values(a) for a in together] == [[2.0 * i] for i in range(30)]
+    assert len(plane.runner.engine.runs) < 100 + 10
+
+
 def test_a_run_that_takes_long_never_happens_on_the_callers_thread(make: Make) -> None:
-    plane = make(Runner(cost_us=50_000.0))
-    assert isinstance(plane.executor.start(plane.lane, x(1), may_block=True), Future)
-
-
-def test_a_long_run_leaves_the_event_loop_alone(make: Make) -> None:
-    plane = make(Runner(cost_us=1000.0))
+    plane = make(Runner(cost_us=50_000.0, merge=False))
     assert values(plane.queue(1)) == [2.0]
     assert plane.runner.engine.threads == ["tfopt-runner-0"]
 
@@ -319,10 +330,10 @@ class TestBatchingParameters:
 
     def test_limits_hold_on_every_path(self, make: Make) -> None:
         message = "Task size 5 is larger than maximum input batch size 4"
-        for cost_us, may_block in ((1.0, False), (1000.0, False), (1000.0, True)):
+        for cost_us in (1.0, 200.0, 1000.0):
             plane = make(Runner(cost_us=cost_us), parameters=BatchingParameters(max_batch_size=4))
             with pytest.raises(ServingError, match=message) as caught:
-                plane.executor.start(plane.lane, x(*range(5)), may_block=may_block)
+                plane.executor.start(plane.lane, x(*range(5)))
             assert caught.value.code is Code.INVALID_ARGUMENT
 
     def test_a_full_queue_is_unavailable(self, make: Make) -> None:
@@ -365,7 +376,7 @@ def test_many_threads_and_every_answer_is_the_callers_own(make: Make) -> None:
     def client(base: float) -> None:
         for i in range(100):
             sent = [base + i, base + i + 0.5][: 1 + i % 2]
-            got = values(plane.executor.start(plane.lane, x(*sent), may_block=bool(i % 3)))
+            got = values(plane.executor.start(plane.lane, x(*sent)))
             if got != [2 * v for v in sent]:
                 wrong.append((sent, got))
 
