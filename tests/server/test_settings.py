@@ -42,6 +42,15 @@ def test_every_flag_that_has_an_effect_is_a_field_of_the_same_name():
     assert effective - {f.name for f in dataclasses.fields(Settings)} == set()
 
 
+def test_no_field_is_for_show():
+    """Everything that flags.py calls effective is read by somebody."""
+    package = Path(__file__).parents[2] / "server" / "tfopt_server"
+    code = "".join(p.read_text() for p in package.rglob("*.py") if p.name not in ("settings.py", "flags.py"))
+    filled_in_here = {"rest_api_port", "tensorflow_session_parallelism", "strict_flags"}
+    unread = {f.name for f in dataclasses.fields(Settings) if not re.search(rf"settings\.{f.name}\b", code)}
+    assert unread == filled_in_here
+
+
 def test_nothing_asked_for_gives_tensorflow_servings_defaults():
     settings = read(MODEL)
     for flag in flags.ALL:

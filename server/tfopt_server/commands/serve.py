@@ -36,6 +36,8 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     settings = prepare(argv, environ)
     if settings is None:
         return CANNOT_START
+    if settings.version:
+        return version.main([], environ)
     from tfopt_server.process.application import serve
     from tfopt_server.process.assembly import build
 

@@ -18,6 +18,7 @@ from gunicorn.glogging import Logger as GunicornLogger
 from tfopt_server.process import listeners
 from tfopt_server.process.arbiter import CANNOT_START, Arbiter
 from tfopt_server.process.backend import Build
+from tfopt_server.process.readiness import Readiness
 from tfopt_server.process.worker import Worker
 from tfopt_server.settings import Settings
 
@@ -44,6 +45,7 @@ class Application(BaseApplication):  # type: ignore[misc]
         self.settings = settings
         self.build = build
         self.run_dir = run_dir
+        self.readiness = Readiness(settings.workers)
         self._sockets = sockets
         super().__init__()
 

@@ -79,10 +79,11 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(worker.pid, signal.SIGKILL)  # its children; the worker's own number may be someone else's by now
         worker.stderr.bury(worker.pid)
+        was_ready = self.app.readiness.give_back(worker.seat)
         if self._stopping:
             return
-        self._early_deaths = 0 if worker.was_ready else self._early_deaths + 1
-        log.error("worker %d died and is replaced", worker.pid, extra={"was_ready": worker.was_ready})
+        self._early_deaths = 0 if was_ready else self._early_deaths + 1
+        log.error("worker %d died and is replaced", worker.pid, extra={"was_ready": was_ready})
         if self._early_deaths >= BOOT_ATTEMPTS:
             raise HaltServer(f"{BOOT_ATTEMPTS} workers in a row died before they were ready", CANNOT_START)
 

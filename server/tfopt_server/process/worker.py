@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import mmap
 import os
 import signal
+import socket
 import threading
 from typing import Any, NoReturn
 
@@ -44,16 +44,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         self.settings: Settings = self.app.settings
         self.connections: set[Connection] = set()
         self.draining = False
+        self._servers: list[asyncio.Server] = []
         self.backend: Backend | None = None
         self._problem = ""
-        # Both are shared with the arbiter over the fork: it wants to know whether a worker that died had ever been
-        # ready, and what it said last.
+        # Both are shared with the arbiter over the fork.
         self.stderr = Stderr()
-        self._ready_flag = mmap.mmap(-1, 1)
-
-    @property
-    def was_ready(self) -> bool:
-        return bool(self._ready_flag[0])
+        self.seat = self.app.readiness.take()
 
     def init_process(self) -> None:
         lead_group()
@@ -81,16 +77,19 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         self._exit(GAVE_UP if self._problem else 0)
 
     async def _serve(self) -> None:
-        servers = [
-            await self.loop.create_server(lambda: Connection(self), sock=listener.sock) for listener in self.sockets
-        ]
         threading.Thread(target=self._build, name="build", daemon=True).start()
         began = self.loop.time()
         while not self._told_to_stop.is_set() and not self._problem:
             self._watch(began)
+            if not self._servers and self.app.readiness.may_accept(self.seat):
+                self._servers = [await self._accept(listener.sock) for listener in self.sockets]
             await self._sleep_unless_stopped(TICK_S)
         if not self._problem:
-            await self._drain(servers)
+            await self._drain()
+
+    async def _accept(self, sock: socket.socket) -> asyncio.Server:
+        server: asyncio.Server = await self.loop.create_server(lambda: Connection(self), sock=sock)
+        return server
 
     def _build(self) -> None:
         """On a thread of its own: imports alone take a second, and health must answer meanwhile."""
@@ -104,7 +103,11 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             self._give_up(f"{type(error).__name__}: {error}")
             return
         self.backend = backend
-        self.loop.call_soon_threadsafe(self.gate.open, backend.app, backend.ready)
+        self.loop.call_soon_threadsafe(self.gate.open, backend.app, self._ready)
+
+    def _ready(self) -> bool:
+        assert self.backend is not None
+        return self.app.readiness.open and self.backend.ready()
 
     def _watch(self, began: float) -> None:
         if self.ppid != os.getppid():
@@ -114,8 +117,8 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             return
         if problem := self.backend.failure():
             self._give_up(problem)
-        if not self.was_ready and self.backend.ready():
-            self._ready_flag[0] = 1
+        if not self.app.readiness.is_set(self.seat) and self.backend.ready():
+            self.app.readiness.set(self.seat)
             log.info("ready after %.1f s", self.loop.time() - began, extra={"worker": self.pid})
 
     def _give_up(self, problem: str) -> None:
@@ -128,7 +131,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         except TimeoutError:
             return
 
-    async def _drain(self, servers: list[asyncio.Server]) -> None:
+    async def _drain(self) -> None:
         began = self.loop.time()
         grace, deadline = self.settings.drain_grace_s, began + self.settings.drain_timeout_s - EXIT_RESERVE_S
         self.draining = True
@@ -139,7 +142,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         await asyncio.sleep(grace)
         rpc = asyncio.create_task(self._in_thread("drain_rpc", deadline))
         await asyncio.sleep(HANDSHAKE_S)
-        for server in servers:
+        for server in self._servers:
             server.close()
         await self._finish_connections(began + grace, deadline)
         await rpc
