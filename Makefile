@@ -70,6 +70,25 @@ POLICY := \
   warmup/tfopt_warmup/tfrecord.py \
   warmup/tfopt_warmup/cli.py \
   server/tfopt_server/argv.py \
+  server/tfopt_server/batching.py \
+  server/tfopt_server/batching_parameters.py \
+  server/tfopt_server/dataplane.py \
+  server/tfopt_server/executor.py \
+  server/tfopt_server/instruments.py \
+  server/tfopt_server/lanes.py \
+  server/tfopt_server/lifecycle.py \
+  server/tfopt_server/loading.py \
+  server/tfopt_server/metrics.py \
+  server/tfopt_server/metrics_share.py \
+  server/tfopt_server/plane.py \
+  server/tfopt_server/preparing.py \
+  server/tfopt_server/registry.py \
+  server/tfopt_server/repository.py \
+  server/tfopt_server/rows.py \
+  server/tfopt_server/running.py \
+  server/tfopt_server/samples.py \
+  server/tfopt_server/tasks.py \
+  server/tfopt_server/warming.py \
   server/tfopt_server/flags.py \
   server/tfopt_server/health.py \
   server/tfopt_server/logs.py \
