@@ -1,10 +1,10 @@
 """Ends a gRPC server without losing calls, although grpcio has no lame-duck phase.
 
 Once grpcio's server is told to stop, it cancels calls that the transport has read but Python has not seen, and those
-that arrive before the client has seen the GOAWAY: measured, one call lost per stop with 8 clients under load. So answers
-are held back for a moment first. A client that waits for an answer sends nothing new on that stream of work; when no
-call has arrived for QUIET_S, everything that clients sent is in a handler, the server is told to stop (GOAWAY goes out),
-and the answers follow. Clients that send without waiting never fall quiet: for them HOLD_S bounds the delay.
+that arrive before the client has seen the GOAWAY: measured, one call lost per stop with 8 clients under load. So
+answers are held back for a moment first. A client that waits for an answer sends nothing new meanwhile; when no call
+has arrived for QUIET_S, everything that was sent is in a handler, the server is told to stop (GOAWAY goes out), and
+the answers follow. Clients that send without waiting never fall quiet: for them HOLD_S bounds the delay.
 """
 
 from __future__ import annotations
