@@ -1,0 +1,116 @@
+"""The dataplane as the faces see it, and how settings become one; no model is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_server import plane
+from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
+from tfopt_server.dataplane import Dataplane, ModelSpec
+from tfopt_server.errors import Code, ServingError
+from tfopt_server.executor import Executor
+from tfopt_server.lanes import Lane
+from tfopt_server.lifecycle import Event, State
+from tfopt_server.loading import Schedule
+from tfopt_server.metrics import Metrics
+from tfopt_server.preparing import LoadOptions
+from tfopt_server.registry import Loaded, Registry, VersionStatus
+from tfopt_server.settings import Settings, parse
+from tfopt_server.tasks import Result
+
+from tests.server.fakes import Runner, x
+
+
+def settings(*flags: str) -> Settings:
+    return parse(["--model_base_path=/models/m", *flags], {"HOME": "/home/me"}, cpus=2)[0]
+
+
+class TestSettings:
+    def test_defaults(self) -> None:
+        assert plane.load_options(settings()) == LoadOptions(
+            OptimizerFlags(), Path("/home/me/.cache/tfopt/plans"), ("serve",), 3600.0, True, 1, None, False
+        )
+        assert plane.schedule(settings()) == Schedule(1.0, 5, 60.0)
+
+    def test_every_flag_arrives(self) -> None:
+        options = plane.load_options(
+            settings(
+                "--allow_precompilation", "--allow_compression", "--nouse_tfrt", "--disable_optimizer",
+                "--allowed_batch_sizes=1,8", "--candidate_timeout_s=7", "--lossless_max_rel_error=0.001",
+                "--tensorflow_intra_op_parallelism=3", "--tensorflow_inter_op_parallelism=4", "--plan_cache_dir=/plans",
+                "--saved_model_tags=serve,tpu", "--optimize_timeout_s=9", "--noenable_model_warmup",
+                "--num_request_iterations_for_warmup=5", "--enable_batching", "--enable_per_model_batching_parameters",
+            )
+        )  # fmt: skip
+        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 0.001, 3, 4)
+        batching = BatchingParameters()
+        assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 9.0, False, 5, batching, True)
+
+    def test_when_to_look_and_to_try_again(self) -> None:
+        flags = ("--max_num_load_retries=2", "--load_retry_interval_micros=1500000")
+        assert plane.schedule(settings("--file_system_poll_wait_seconds=7", *flags)) == Schedule(7.0, 2, 1.5)
+        for never in (0, -1):
+            assert plane.schedule(settings(f"--file_system_poll_wait_seconds={never}")).poll_s is None
+
+    def test_a_batching_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "batching.txt"
+        path.write_text("max_batch_size { value: 16 } num_batch_threads { value: 3 }")
+        given = settings("--enable_batching", f"--batching_parameters_file={path}")
+        assert plane.parameters(given) == BatchingParameters(max_batch_size=16, num_batch_threads=3)
+        path.write_text("max_batch_size { value: 0 }")
+        with pytest.raises(BatchingParametersError, match="max_batch_size must be positive; was 0"):
+            plane.build(given, Metrics())
+
+    def test_the_threads_of_the_batching_file_are_the_runners(self, tmp_path: Path) -> None:
+        path = tmp_path / "batching.txt"
+        path.write_text("num_batch_threads { value: 3 }")
+        metrics = Metrics()
+        dataplane, _ = plane.build(settings("--enable_batching", f"--batching_parameters_file={path}"), metrics)
+        assert dataplane._executor.runners == 3
+        assert not dataplane.ready()
+        assert dataplane.failure() == ""
+        assert dataplane.drain(10)
+
+
+@pytest.fixture
+def served() -> Dataplane:
+    """Model m, version 4, signatures serving_default and other, by a fake engine."""
+    metrics, registry = Metrics(), Registry(["m"])
+    version = registry.add("m", 4, Path("/models/m/4"))
+    registry.move(version, Event.LOAD)
+    lanes = {key: Lane("m", Runner(1.0, key=key), metrics, parameters=None) for key in ("serving_default", "other")}
+    version.loaded = Loaded(None, lanes, None, "a fake", {"serving_default": "its proto"})  # type: ignore[arg-type]
+    registry.move(version, Event.READY)
+    return Dataplane(registry, Executor(metrics, 1), metrics)
+
+
+def test_a_request_from_its_name_to_its_answer(served: Dataplane) -> None:
+    with served.resolve(ModelSpec("m")) as handle:
+        assert (handle.name, handle.version) == ("m", 4)
+        for key, expected in (("", "serving_default"), ("other", "other"), ("absent", None)):
+            info = served.signature(handle, key)
+            assert (info.key if info else None) == expected
+        answer = served.start(handle, "", x(1, 2), ["y"], None, "GRPC")
+        assert isinstance(answer, Result)
+        assert answer.outputs["y"].tolist() == [[2.0, 2.0], [4.0, 4.0]]
+        assert served.metadata(handle) == {"serving_default": "its proto"}
+        assert served.steps(handle, "") is served.steps(handle, "serving_default")
+
+
+def test_how_things_stand(served: Dataplane) -> None:
+    assert served.live
+    assert served.ready()
+    assert served.status("m") == served.status("m", 4) == (VersionStatus(4, State.AVAILABLE, Code.OK, ""),)
+    assert (served.plans(), served.why()) == ({("m", 4): None}, {("m", 4): "a fake"})
+    with pytest.raises(ServingError, match=r"Servable not found for request: Specific\(m, 5\)"):
+        served.resolve(ModelSpec("m", 5))
+
+
+def test_leaving_is_not_ready_and_still_answers(served: Dataplane) -> None:
+    served.leave()
+    assert not served.ready()
+    with served.resolve(ModelSpec("m")) as handle:
+        assert isinstance(served.start(handle, "", x(1)), Result)
+    assert served.drain(5)
