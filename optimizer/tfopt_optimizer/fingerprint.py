@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 
 from tfopt_optimizer import cpu
@@ -47,7 +48,11 @@ def digest(fingerprint: Fingerprint) -> str:
 
 
 def _model(model_dir: Path) -> str:
-    """Every file's name and content, except assets.extra: what lies there (warmup records) comes in as samples."""
+    """Every file's name and content, except assets.extra: what lies there (warmup records) comes in as samples.
+
+    Content by CRC-32C per block: it finds changes, which is all that is asked, at 20 GB/s where SHA-256 does 1 GB/s. A
+    start with a cached plan reads all weights for this.
+    """
     found = hashlib.sha256()
     for path in sorted(p for p in model_dir.rglob("*") if p.is_file()):
         name = path.relative_to(model_dir).as_posix()
@@ -56,7 +61,7 @@ def _model(model_dir: Path) -> str:
         found.update(f"{name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
-                found.update(block)
+                found.update(google_crc32c.value(block).to_bytes(4, "little"))
     return found.hexdigest()[:32]
 
 

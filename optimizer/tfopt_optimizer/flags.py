@@ -12,7 +12,8 @@ class OptimizerFlags:
     """`allowed_batch_sizes` empty: from the records, else DEFAULT_BUCKETS. Threads 0: the usable cores (cpu.py).
 
     `lossless_max_rel_error` is relative to each output's largest magnitude. `candidate_timeout_s` bounds everything
-    that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring.
+    that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring. Once
+    `optimize_budget_s` is used up no further bucket is opened: what was decided until then becomes the plan.
     """
 
     allow_precompilation: bool = False
@@ -21,6 +22,7 @@ class OptimizerFlags:
     disable_optimizer: bool = False
     allowed_batch_sizes: tuple[int, ...] = ()
     candidate_timeout_s: float = 300.0
+    optimize_budget_s: float = 3600.0
     lossless_max_rel_error: float = 1e-4
     intra_op_threads: int = 0
     inter_op_threads: int = 0

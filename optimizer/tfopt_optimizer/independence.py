@@ -52,7 +52,7 @@ def static_reason(signature: SignatureInfo, state: State) -> str:
 
 def prove(run: Run, rows: Rows, tolerance: verify.Tolerance) -> Proof:
     """Runs the proof on the reference. A run that fails is a reason too."""
-    altered = _accepted(run, alter(rows))
+    altered = accepted(run, alter(rows))
     if altered is None and rows.count < 2:
         return Proof(False, "there is only one row to try, and none like it can be made up: add warmup records")
     mixed_with = _join(rows, altered)
@@ -64,15 +64,24 @@ def prove(run: Run, rows: Rows, tolerance: verify.Tolerance) -> Proof:
     return Proof(True, f"{count} row{'s' * (count > 1)} gave the same answer alone, padded, and among others")
 
 
-def _accepted(run: Run, altered: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
-    """The altered rows, unless the model refuses them (made-up strings where it parses tf.Example)."""
+def accepted(run: Run, altered: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:
+    """Those of the altered rows that the model takes (it may refuse a made-up tf.Example, or assert a range)."""
     if altered is None:
         return None
+    kept = [row for row in range(_count(altered)) if _takes(run, {n: a[row : row + 1] for n, a in altered.items()})]
+    return {n: a[kept] for n, a in altered.items()} if kept else None
+
+
+def _takes(run: Run, feeds: dict[str, np.ndarray]) -> bool:
     try:
-        run(altered)
+        run(feeds)
     except Refused:
-        return None
-    return altered
+        return False
+    return True
+
+
+def _count(feeds: Mapping[str, np.ndarray]) -> int:
+    return int(next(iter(feeds.values())).shape[0])
 
 
 def _probe(run: Run, rows: Rows, others: dict[str, np.ndarray], probe: int, tolerance: verify.Tolerance) -> str:
@@ -81,7 +90,7 @@ def _probe(run: Run, rows: Rows, others: dict[str, np.ndarray], probe: int, tole
     for name, array in alone.items():
         if array.ndim == 0 or array.shape[0] != 1:
             return f"output {name!r} has shape {array.shape} for one row"
-    size = next(iter(others.values())).shape[0]
+    size = _count(others)
     copies = {n: np.repeat(a, size + 1, axis=0) for n, a in alone_feeds.items()}
     first = {n: np.concatenate([a, others[n]]) for n, a in alone_feeds.items()}
     last = {n: np.concatenate([others[n], a]) for n, a in alone_feeds.items()}
@@ -113,35 +122,30 @@ def same_row(
 def alter(rows: Rows) -> dict[str, np.ndarray] | None:
     """Rows unlike any record but of plausible values, so that batch statistics move; None when nothing can be altered.
 
-    Floats are scaled, shifted and turned round; integers and strings change places with those that occur (an index out
-    of range would fail for reasons of its own). A string that is the only one is turned round; a model may refuse that.
+    Floats are scaled, shifted and turned round, once above and once below zero (a mask that all records pass must meet
+    a row that does not). Integers and strings change places with those that occur: an index out of range would fail for
+    reasons of its own. A string that is the only one is turned round; a model may refuse that.
     """
     base = rows.take(0, min(rows.count, 2))
-    changed = False
-    found = {}
-    for name, array in base.items():
-        values = rows.feeds[name]
-        other = _altered(array, values)
-        changed = changed or not np.array_equal(other, array)
-        found[name] = other
-    return found if changed else None
+    above = {n: _altered(a, rows.feeds[n], 1.0) for n, a in base.items()}
+    if all(np.array_equal(above[n], a) for n, a in base.items()):
+        return None
+    below = {n: _altered(a, rows.feeds[n], -1.0) for n, a in base.items()}
+    return {n: np.concatenate([above[n], below[n]]) for n in base}
 
 
-def _altered(array: np.ndarray, values: np.ndarray) -> np.ndarray:
+def _altered(array: np.ndarray, values: np.ndarray, sign: float) -> np.ndarray:
     if verify.is_inexact(array):
-        spread = np.maximum(np.abs(array.astype(np.float64)), 1.0)
-        return (
-            (array[..., ::-1].astype(np.float64) * 3.0 + spread).astype(array.dtype)
-            if array.ndim > 1
-            else (array.astype(np.float64) * 3.0 + spread).astype(array.dtype)
-        )
+        wide = array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
+        turned = wide[..., ::-1] if array.ndim > 1 else wide
+        return (sign * (np.abs(turned) * 3.0 + np.maximum(np.abs(wide), 1.0))).astype(array.dtype)
     if array.dtype == np.bool_:
         return ~array
     pool = np.unique(values) if array.dtype != object else np.array(sorted(set(values.ravel())), dtype=object)
     if len(pool) == 1 and array.dtype == object:
         return np.array([value[::-1] for value in array.ravel()], dtype=object).reshape(array.shape)
     place = np.searchsorted(pool, array) if array.dtype != object else _places(pool, array)
-    return pool[(place + 1) % len(pool)].reshape(array.shape)
+    return pool[(place + (1 if sign > 0 else 2)) % len(pool)].reshape(array.shape)
 
 
 def _places(pool: np.ndarray, array: np.ndarray) -> np.ndarray:

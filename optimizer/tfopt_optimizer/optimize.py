@@ -168,6 +168,7 @@ class _Tournament:
         entrants: tuple[Entrant, ...],
     ) -> None:
         self._job, self._log, self._entrants = job, log, entrants
+        self._end = time.monotonic() + job.flags.optimize_budget_s
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._contest = Contest(self._reference, workers, job.flags, log)
@@ -212,6 +213,9 @@ class _Tournament:
         trials: dict[int, tuple[Trial, ...]] = {}
         for position, index in enumerate(order):
             spec = found.specs[index]
+            if time.monotonic() > self._end:
+                self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
+                break
             place = report.where(found.info.key, spec.batch, dict(spec.shapes))
             hopeless = _hopeless([trials[i] for i in order[:2]]) if position >= 2 else {}
             running = [e for e in self._entrants if (e.engine, e.variant) not in hopeless]
@@ -226,7 +230,7 @@ class _Tournament:
             skipped = [Trial(e, v, reason, skipped=True) for (e, v), reason in hopeless.items()]
             trials[index] = (*held, *skipped)
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
-        return tuple(trials[i] for i in range(len(found.specs)))
+        return tuple(trials.get(i, ()) for i in range(len(found.specs)))
 
 
 def _without_writers(entrants: tuple[Entrant, ...], states: Mapping[str, State], log: Log) -> tuple[Entrant, ...]:

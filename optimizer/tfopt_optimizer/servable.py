@@ -24,6 +24,7 @@ from tfopt_protos import dtypes
 from tfopt_optimizer import cpu, saved_model
 from tfopt_optimizer.choose import label
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
+from tfopt_optimizer.errors import EngineError
 from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow
 from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
 
@@ -141,12 +142,23 @@ class SignatureRunner:
             return bucket.run(feeds, outputs)
         assert bucket.batch is not None
         found = bucket.run(pad(feeds, rows, bucket.batch), outputs)
-        return {name: array[:rows] for name, array in found.items()}
+        return cut(found, rows, bucket.batch)
 
 
 def pad(feeds: Feeds, rows: int, batch: int) -> Arrays:
     """Fills up with copies of the first row: its values are known to be good, zeros may not be."""
     return {n: np.concatenate([a, np.broadcast_to(a[:1], (batch - rows, *a.shape[1:]))]) for n, a in feeds.items()}
+
+
+def cut(outputs: Arrays, rows: int, batch: int) -> Arrays:
+    """The first `rows` of every output. EngineError when an output does not have the batch's rows after all: nothing
+    may be handed to a request that is perhaps another's."""
+    for name, array in outputs.items():
+        if array.ndim == 0 or array.shape[0] != batch:
+            raise EngineError(
+                "FAILED_PRECONDITION", f"output {name!r} has shape {list(array.shape)} for a batch of {batch} rows"
+            )
+    return {name: array[:rows] for name, array in outputs.items()}
 
 
 class Servable:

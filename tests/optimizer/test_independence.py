@@ -84,9 +84,9 @@ def test_a_lone_string_is_turned_round_unless_the_model_refuses_it():
 def test_altered_rows_differ_and_stay_in_range():
     rows = buckets.stack([{"i": np.array([[3, 7, 3]]), "b": np.array([[True]]), "x": np.zeros([1, 2], np.float32)}], 10)
     altered = independence.alter(rows)
-    assert altered["i"].tolist() == [[7, 3, 7]]
-    assert altered["b"].tolist() == [[False]]
-    assert (altered["x"] != 0).all()
+    assert altered["i"].tolist() == [[7, 3, 7], [3, 7, 3]]
+    assert altered["b"].tolist() == [[False], [False]]
+    assert (altered["x"] * [[1], [-1]] > 0).all()
 
 
 def signature(inputs, outputs):
@@ -111,3 +111,10 @@ def signature(inputs, outputs):
 )
 def test_what_the_signature_itself_rules_out(inputs, outputs, state, reason):
     assert independence.static_reason(signature(inputs, outputs), state) == reason
+
+
+def test_a_mask_that_all_records_pass_is_caught():
+    """boolean_mask keeps all rows of records above zero; the number of rows then depends on the values."""
+    positive = np.abs(THREE) + 0.1
+    proof = prove(lambda f: {"y": f["x"][f["x"][:, 0] > 0]}, x=positive)
+    assert proof.reason.startswith("row 0 before others: output 'y' has shape (")

@@ -253,6 +253,15 @@ def test_a_second_start_uses_the_plan_of_the_first(savedmodel, tmp_path):
     assert first.signature("serving_default").buckets[0].shapes == {"x": ()}
 
 
+def test_when_time_is_up_the_plan_is_what_was_decided_until_then(savedmodel, tmp_path):
+    flags = OptimizerFlags(optimize_budget_s=0.0)
+    plan = optimize(job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None)
+    signature = plan.signature("serving_default")
+    assert "serving_default: no time left for 6 of 6 buckets" in plan.log
+    assert [(b.batch, b.engine, b.variant) for b in signature.buckets] == [(None, "tensorflow", "function")]
+    assert not signature.row_independent
+
+
 def test_what_cannot_be_read_is_an_error_for_the_operator(tmp_path):
     with pytest.raises(OptimizeError, match="does not appear to contain a SavedModel bundle"):
         optimize(job(tmp_path, tmp_path / "plan", {}), lambda _: None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jaxlib
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
+from jaxlib.mlir.dialects import stablehlo
 from tfopt_optimizer.engines import pjrt
 
 MODULE = b"""
@@ -40,6 +42,21 @@ def test_a_module_runs_with_its_dtypes_as_they_are(client, mlir, numpy):
     y, same = (pjrt.to_numpy(o) for o in outputs)
     assert (y.dtype, y.tolist()) == (np.dtype(numpy), (x + w).tolist())
     assert same.tolist() == x.tolist()
+
+
+DYNAMIC = """
+func.func public @main(%x: tensor<4xf32>, %n: tensor<i32>) -> (tensor<?xf32, #stablehlo.bounds<4>>, tensor<4xf32>) {
+  %y = stablehlo.set_dimension_size %x, %n, dim = 0
+       : (tensor<4xf32>, tensor<i32>) -> tensor<?xf32, #stablehlo.bounds<4>>
+  return %y, %x : tensor<?xf32, #stablehlo.bounds<4>>, tensor<4xf32>
+}
+"""
+
+
+def test_results_whose_shape_depends_on_values_are_seen():
+    with mlir.make_ir_context():
+        module = stablehlo.serialize_portable_artifact_str(DYNAMIC, stablehlo.get_current_version())
+    assert pjrt.results(module) == ["tensor<?xf32, #stablehlo.bounds<4>>", "tensor<4xf32>"]
 
 
 def test_an_executable_survives_serialization(client):

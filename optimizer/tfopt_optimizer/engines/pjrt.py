@@ -94,6 +94,19 @@ class Executable:
         return int(self._loaded.get_compiled_memory_stats().temp_size_in_bytes)
 
 
+def results(module: bytes) -> list[str]:
+    """The types of what a serialized module gives, as MLIR writes them: ["tensor<4x3xf32>"]. A "?" is a dimension that
+    only running decides: TensorFlow lowers such results (Where, Unique), XLA then gives them a wrong shape."""
+    from jax._src.interpreters import mlir
+    from jaxlib.mlir.dialects import stablehlo
+
+    with mlir.make_ir_context() as context:
+        for operation in stablehlo.deserialize_portable_artifact(context, module).body.operations:
+            if operation.attributes["sym_name"].value == "main":
+                return [str(t) for t in operation.attributes["function_type"].value.results]
+    raise ValueError("the module has no main function")
+
+
 def to_numpy(buffer: Any) -> np.ndarray:
     """The buffer's contents as a read-only array that shares its memory where the device is the host."""
     array: np.ndarray = buffer._single_device_array_to_np_array_did_copy()[0]

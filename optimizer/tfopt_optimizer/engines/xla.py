@@ -103,6 +103,10 @@ class Worker:
 
     def prepare(self, target: Target) -> Prepared:
         started = time.perf_counter()
+        module = (self._place.plan_dir / target.folder / MODULE).read_bytes()
+        dynamic = [r for r in pjrt.results(module) if "?" in r]
+        if dynamic:
+            raise NotLowerable(f"a result's shape depends on the values: {dynamic[0]}")
         try:
             executable, memory = compile_target(self._device, self._place.plan_dir / target.folder)
         except pjrt.runtime_error() as error:
