@@ -23,6 +23,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
+def tfopt(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command, run to its end."""
+    command = [sys.executable, "-m", "tfopt_server", *args]
+    clean = {"PATH": os.environ["PATH"]} | environ
+    return subprocess.run(command, capture_output=True, text=True, env=clean, timeout=60, check=False)
+
+
 class Server:
     """One process. `lines()` is its log so far, parsed; a line that is not JSON fails the test."""
 

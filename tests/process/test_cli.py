@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,19 +10,11 @@ import time
 import pytest
 from tfopt_optimizer import plan as plans
 
-from .servers import fake
+from .servers import fake, tfopt
 
 pytestmark = pytest.mark.process
 
 HEAVY = ("tensorflow", "jax", "jaxlib", "grpc", "numpy", "gunicorn", "google.protobuf")
-
-
-def tfopt(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    clean = {"PATH": os.environ["PATH"]}
-    return subprocess.run(
-        [sys.executable, "-m", "tfopt_server", *args], capture_output=True, text=True, env=clean | environ, timeout=60,
-        check=False,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [["serve", "--help"], ["--help"], ["optimize", "--help"], ["report", "--help"],

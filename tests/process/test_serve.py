@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from tfopt_protos import messages, tensors
 
-from .servers import Client, Server, alive, free_port, processes_of, running, until
+from .servers import Client, Server, alive, free_port, processes_of, running, tfopt, until
 
 pytestmark = pytest.mark.process
 
 BODY = json.dumps({"instances": [[1.0], [2.0]]}).encode()
+BUCKETS = "--allowed_batch_sizes=1,4"
 NOBODY = "UNAVAILABLE: failed to connect to all addresses"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
@@ -31,7 +32,7 @@ def serve(tmp_path: Path, *flags: str) -> Iterator[tuple[Server, int]]:
     """`tfopt` on free ports: the server and its gRPC port."""
     port, rpc = free_port(), free_port()
     command = [
-        sys.executable, "-m", "tfopt_server", f"--rest_api_port={port}", f"--port={rpc}", "--allowed_batch_sizes=1,4",
+        sys.executable, "-m", "tfopt_server", f"--rest_api_port={port}", f"--port={rpc}", BUCKETS,
         f"--plan_cache_dir={tmp_path / 'plans'}", *flags,
     ]  # fmt: skip
     with running(command, port, tmp_path / "log", {"HOME": str(tmp_path)}) as server:
@@ -68,7 +69,10 @@ class RpcClient(threading.Thread):
 
 @pytest.mark.tensorflow
 def test_a_life_from_the_first_start_to_sigterm_under_load(tmp_path, savedmodel):
-    """Optimize, serve over both faces, drain without loss; JSON lines without a warning; no process left behind."""
+    """Optimize, serve over both faces, drain without loss; JSON lines without a warning; no process left behind.
+
+    `tfopt optimize` makes the job that the server made: it finds the server's plan.
+    """
     with serve(tmp_path, f"--model_base_path={savedmodel('half_plus_two').parent}") as (server, rpc):
         until(lambda: server.health() == 503, 10, server.text)
         server.wait_for_health(200, 90)
@@ -90,6 +94,14 @@ def test_a_life_from_the_first_start_to_sigterm_under_load(tmp_path, savedmodel)
     assert {c.ended[: len(NOBODY)] for c in callers} == {NOBODY}
     assert [line for line in server.lines() if line["severity"] != "INFO"] == []
     until(lambda: not any(map(alive, family)), 5, lambda: f"the end of all of {family}")
+
+    again = tfopt(
+        "optimize", str(savedmodel("half_plus_two").parent), BUCKETS, f"--plan_cache_dir={tmp_path / 'plans'}"
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "found in the cache" in again.stdout
+    (plan,) = (p for p in (tmp_path / "plans").iterdir() if p.is_dir())
+    assert tfopt("report", str(plan)).stdout.startswith("plan of 20")
 
 
 @pytest.mark.tensorflow

@@ -77,10 +77,10 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         self._exit(GAVE_UP if self._problem else 0)
 
     async def _serve(self) -> None:
+        self._began = self.loop.time()
         threading.Thread(target=self._build, name="build", daemon=True).start()
-        began = self.loop.time()
         while not self._told_to_stop.is_set() and not self._problem:
-            self._watch(began)
+            self._watch()
             if not self._servers and self.app.readiness.may_accept(self.seat):
                 self._servers = [await self._accept(listener.sock) for listener in self.sockets]
             await self._sleep_unless_stopped(TICK_S)
@@ -106,10 +106,14 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         self.loop.call_soon_threadsafe(self.gate.open, backend.app, self._ready)
 
     def _ready(self) -> bool:
-        assert self.backend is not None
-        return self.app.readiness.open and self.backend.ready()
+        """What the gate asks for each health request: true from the moment on, not from the next tick."""
+        ready = self.backend is not None and self.backend.ready()
+        if ready and not self.app.readiness.is_set(self.seat):
+            self.app.readiness.set(self.seat)
+            log.info("ready after %.1f s", self.loop.time() - self._began, extra={"worker": self.pid})
+        return ready and self.app.readiness.open
 
-    def _watch(self, began: float) -> None:
+    def _watch(self) -> None:
         if self.ppid != os.getppid():
             log.error("the arbiter is gone: draining")
             self._told_to_stop.set()
@@ -117,9 +121,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             return
         if problem := self.backend.failure():
             self._give_up(problem)
-        if not self.app.readiness.is_set(self.seat) and self.backend.ready():
-            self.app.readiness.set(self.seat)
-            log.info("ready after %.1f s", self.loop.time() - began, extra={"worker": self.pid})
+        self._ready()
 
     def _give_up(self, problem: str) -> None:
         log.critical("Failed to start server. Error: %s", problem)
