@@ -47,6 +47,9 @@ def optimize_cached(
 
 
 def _make(job: OptimizeJob, cache_dir: Path, name: str, progress: Progress, make: Optimize) -> tuple[Plan, Path]:
+    """Under the plan's lock, so an unfinished folder that lies here belongs to a process that was killed."""
+    for left_over in cache_dir.glob(f"{name}.part.*"):
+        shutil.rmtree(left_over, ignore_errors=True)
     part = Path(tempfile.mkdtemp(prefix=f"{name}.part.", dir=cache_dir))
     try:
         plan = make(dataclasses.replace(job, plan_dir=part), progress)

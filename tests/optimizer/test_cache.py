@@ -118,3 +118,10 @@ def test_replicas_that_start_together_optimize_once(job, cache):
     assert make.made == 1
     assert len({folder for _, folder in found}) == 1
     assert sum("another process makes this plan" in line for line in lines) == 3
+
+
+def test_what_a_killed_optimizer_left_is_removed_by_the_next(job, cache):
+    _, folder = optimize_cached(job, cache, lambda _: None, Maker())
+    folder.rename(cache / f"{folder.name}.part.killed")
+    optimize_cached(job, cache, lambda _: None, Maker())
+    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == [folder.name]
