@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from tfopt_server import rows, running
 from tfopt_server.batching import Batcher, Piece, refuse
 from tfopt_server.errors import Code, ServingError
-from tfopt_server.lanes import Lane
+from tfopt_server.lanes import Lane, elements
 from tfopt_server.metrics import Metrics
 from tfopt_server.rows import Feeds
 from tfopt_server.tasks import Call, Result, Task
@@ -96,7 +96,7 @@ class Executor:
             return self._queued(call)
         if lane.rule.task_limit is not None:
             refuse(lane.rule, count, 0, ())
-        cost_us = bucket.cost_us or lane.cost_us(bucket)
+        cost_us = lane.cost_us(bucket, count, call.feeds)
         if cost_us <= HOP_US:
             return running.inline(call, bucket)
         if self._stays(lane, cost_us) and self._claim():
@@ -110,7 +110,7 @@ class Executor:
         """A request for plain TensorFlow. The first ones may load TensorFlow: never on an event loop."""
         lane = call.lane
         lane.fell_back(call.route.reason or "zero rows", call.feeds)
-        if self._stays(lane, lane.meter(running.REFERENCE, None).mean_us) and self._claim():
+        if self._stays(lane, lane.meter(running.REFERENCE, None).expected_us(elements(call.feeds))) and self._claim():
             try:
                 return running.reference(call)
             finally:

@@ -74,20 +74,27 @@ class Runner(Protocol):
 
 @dataclasses.dataclass(slots=True)
 class Meter:
-    """The counters of one bucket, looked up once. `mean_us`: what a run costs, learned where no plan measured it."""
+    """The counters of one bucket, looked up once, and what its runs cost where no plan measured it: microseconds and
+    elements of all inputs, on average."""
 
     requests: Counter
     rows: Counter
     padding: Counter
     runs: int = 0
     mean_us: float = math.inf
+    mean_size: float = 0.0
 
-    def ran(self, seconds: float) -> None:
-        """Keeps a slowly moving mean. The first runs load TensorFlow or trace: they say nothing about the next."""
+    def ran(self, seconds: float, size: int) -> None:
+        """Keeps slowly moving means. The first runs load TensorFlow or trace: they say nothing about the next."""
         self.runs += 1
         if self.runs > SKIPPED_RUNS:
-            us = seconds * 1e6
-            self.mean_us = us if self.mean_us == math.inf else 0.9 * self.mean_us + 0.1 * us
+            keep = 0.0 if self.mean_us == math.inf else 0.9
+            self.mean_us = seconds * 1e6 if keep == 0.0 else keep * self.mean_us + (1 - keep) * seconds * 1e6
+            self.mean_size = keep * self.mean_size + (1 - keep) * size
+
+    def expected_us(self, size: int) -> float:
+        """What a run on inputs of `size` elements costs: in proportion to the mean, infinite while nothing is known."""
+        return self.mean_us * max(1.0, size / max(1.0, self.mean_size))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,9 +190,13 @@ class Lane:
             self.key, self.model, reason, _described(feeds),
         )  # fmt: skip
 
-    def cost_us(self, bucket: Bucket) -> float:
-        """What the plan measured, else what was learned; infinite while nothing is known."""
-        return bucket.cost_us or self.meter(bucket.engine, bucket.batch).mean_us
+    def cost_us(self, bucket: Bucket, count: int, feeds: Feeds) -> float:
+        """What `count` rows on this bucket cost: as the plan measured, else as runs before it did."""
+        if bucket.cost_us == 0.0:
+            return self.meter(bucket.engine, bucket.batch).expected_us(elements(feeds))
+        if bucket.batch is None or count <= bucket.batch:
+            return bucket.cost_us
+        return bucket.cost_us * count / bucket.batch
 
 
 def rule_for(runner: Runner, parameters: BatchingParameters | None) -> batching.Rule:
@@ -213,6 +224,10 @@ def cost_of(runner: Runner) -> Callable[[int], float]:
         return costs[at] if at < len(sizes) else costs[-1] * rows / sizes[-1]
 
     return cost_us
+
+
+def elements(feeds: Feeds) -> int:
+    return sum(array.size for array in feeds.values())
 
 
 def gain_of(runner: Runner) -> float:

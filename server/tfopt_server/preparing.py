@@ -76,17 +76,16 @@ def prepare(source: Source, options: LoadOptions, metrics: Metrics, optimize: Op
     """Loads and warms one version. LoadError says why it cannot serve. `optimize` stands in for the child in tests."""
     from tfopt_optimizer.saved_model import SavedModelError
 
-    begin = time.monotonic()
-    attempts = metrics.load_attempts
+    begin, status = time.monotonic(), "fail"
     _loading.now = True
     try:
         loaded = _Preparation(source, options, metrics, optimize or _optimized).run()
+        status = "success"
     except (SavedModelError, BatchingParametersError, WarmingFailed, OSError) as error:
-        attempts.labels(source.folder, "fail").inc()
         raise LoadError(_code(error), str(error)) from error
     finally:
         _loading.now = False
-    attempts.labels(source.folder, "success").inc()
+        metrics.load_attempts.labels(source.folder, status).inc()
     metrics.load_latency.labels(source.folder).inc((time.monotonic() - begin) * 1e6)
     return loaded
 
@@ -145,13 +144,13 @@ class _Preparation:
         try:
             warming.every_bucket(servable, material, self._say)
             warming.replay(servable, records, options.warmup_iterations, folder, self._metrics)
+            lanes = {
+                key: Lane(self._source.model, runner, self._metrics, parameters=parameters)
+                for key, runner in servable.signatures.items()
+            }
         except BaseException:
             servable.close()
             raise
-        lanes = {
-            key: Lane(self._source.model, runner, self._metrics, parameters=parameters)
-            for key, runner in servable.signatures.items()
-        }
         self._tell_about_batching(lanes, parameters)
         self._measure(plan)
         return Loaded(servable, lanes, plan, why, saved_model.signature_defs(folder, options.tags), parameters)

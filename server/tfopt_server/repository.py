@@ -44,16 +44,15 @@ def version_number(name: str) -> int | None:
 
 def look(base: Path) -> Listing:
     """Reads the directory once. Never raises for what it finds there: `problem` tells."""
-    if any((base / name).is_file() for name in MODEL_FILES):
-        lacks = what_is_missing(base)
-        return Listing({} if lacks else {BARE_VERSION: base}, {BARE_VERSION: lacks} if lacks else {})
     try:
-        names = sorted(child.name for child in base.iterdir() if child.is_dir())
+        if any((base / name).is_file() for name in MODEL_FILES):
+            lacks = what_is_missing(base)
+            return Listing({} if lacks else {BARE_VERSION: base}, {BARE_VERSION: lacks} if lacks else {})
+        return _versions(base, sorted(child.name for child in base.iterdir() if child.is_dir()))
     except FileNotFoundError:
         return Listing({}, {}, problem=f"there is nothing at {base}")
     except OSError as error:
-        return Listing({}, {}, problem=f"cannot read {base}: {error.strerror}")
-    return _versions(base, names)
+        return Listing({}, {}, problem=f"cannot read {base}: {error}")
 
 
 def _versions(base: Path, names: list[str]) -> Listing:
@@ -100,7 +99,7 @@ def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     for path in sorted(folder.rglob("*")):
         try:
             status = path.stat()
-        except FileNotFoundError:  # went away between the two looks, so it is not there
+        except OSError:  # it went away between the two looks, or nobody may look: either way nothing to compare
             continue
         if not path.is_dir():
             found.append((str(path.relative_to(folder)), status.st_size, status.st_mtime_ns))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tfopt_server import rows
 from tfopt_server.batching import Piece, Rule
-from tfopt_server.lanes import Bucket, Lane
+from tfopt_server.lanes import Bucket, Lane, elements
 from tfopt_server.rows import Arrays, Feeds
 from tfopt_server.tasks import Call, Result, Task, Timings, translated
 
@@ -21,7 +21,8 @@ _now = time.monotonic
 
 
 class Run(NamedTuple):
-    """One call of an engine. `rows` were asked for, `size` were run; `bucket` is the label, None for any size."""
+    """One call of an engine. `rows` were asked for, `size` were run; `bucket` is the label, None for any size.
+    `elements` of all inputs where the cost has to be learned, else 0."""
 
     outputs: Arrays
     rows: int
@@ -31,6 +32,7 @@ class Run(NamedTuple):
     begin: float
     padded: float
     ran: float
+    elements: int = 0
 
 
 def inline(call: Call, bucket: Bucket) -> Result:
@@ -131,14 +133,15 @@ def _bucket_run(bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Seq
     ran = _now()
     if size != count:
         rows.check(found, size)
-    return Run(found, count, size, bucket.engine, bucket.batch, begin, padded, ran)
+    unknown = 0 if bucket.cost_us else max(1, elements(feeds))
+    return Run(found, count, size, bucket.engine, bucket.batch, begin, padded, ran, unknown)
 
 
 def _reference_run(lane: Lane, feeds: Feeds, count: int, outputs: Sequence[str] | None) -> Run:
     begin = _now()
     found = lane.runner.run_reference(feeds, outputs)
     ran = _now()
-    return Run(found, count, count, REFERENCE, None, begin, begin, ran)
+    return Run(found, count, count, REFERENCE, None, begin, begin, ran, max(1, elements(feeds)))
 
 
 def _levelled_run(lane: Lane, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
@@ -164,7 +167,8 @@ def _record(lane: Lane, done: Run, split: float, requests: int) -> None:
     meter = lane.meter(done.engine, done.bucket)
     meter.requests.inc(requests)
     meter.rows.inc(done.rows)
-    meter.ran(done.ran - done.padded)
+    if done.elements:
+        meter.ran(done.ran - done.padded, done.elements)
     if done.size != done.rows:
         meter.padding.inc(done.size - done.rows)
     if lane.serving is not None:

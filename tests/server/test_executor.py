@@ -263,6 +263,14 @@ def test_plain_tensorflow_stays_on_the_loop_once_it_is_known_to_be_cheap(make: M
     assert inline > 15
 
 
+def test_a_large_request_does_not_stay_on_the_loop_because_small_ones_were_cheap(make: Make) -> None:
+    plane = make(Runner(cost_us=0.0, row_independent=False))
+    for _ in range(20):
+        values(plane.executor.start(plane.lane, x(1)))
+    assert isinstance(plane.executor.start(plane.lane, x(1)), Result)
+    assert values(plane.queue(*range(1000, 11_000)))[-1] == 21_998.0
+
+
 def test_reasons_that_clients_invent_do_not_become_metric_labels_without_end(make: Make) -> None:
     plane = make()
     for i in range(50):

@@ -30,7 +30,7 @@ def settings(*flags: str) -> Settings:
 class TestSettings:
     def test_defaults(self) -> None:
         assert plane.load_options(settings()) == LoadOptions(
-            OptimizerFlags(), Path("/home/me/.cache/tfopt/plans"), ("serve",), 3600.0, True, 1, None, False
+            OptimizerFlags(), Path("/home/me/.cache/tfopt/plans"), ("serve",), 3960.0, True, 1, None, False
         )
         assert plane.schedule(settings()) == Schedule(1.0, 5, 60.0)
 
@@ -44,9 +44,9 @@ class TestSettings:
                 "--num_request_iterations_for_warmup=5", "--enable_batching", "--enable_per_model_batching_parameters",
             )
         )  # fmt: skip
-        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 0.001, 3, 4)
+        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 9.0, 0.001, 3, 4)
         batching = BatchingParameters()
-        assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 9.0, False, 5, batching, True)
+        assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 76.0, False, 5, batching, True)
 
     def test_when_to_look_and_to_try_again(self) -> None:
         flags = ("--max_num_load_retries=2", "--load_retry_interval_micros=1500000")

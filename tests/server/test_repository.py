@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from tfopt_server.repository import Listing, look, stamp, version_number, what_is_missing
 
+NOT_A_DIRECTORY = "[Errno 20] Not a directory: '%s'"
+
 
 def complete(folder: Path, shards: int = 1) -> Path:
     (folder / "variables").mkdir(parents=True)
@@ -49,7 +51,9 @@ def test_nothing_there_is_a_problem_and_not_an_empty_list(tmp_path: Path) -> Non
     assert look(tmp_path / "absent") == Listing({}, {}, problem=f"there is nothing at {tmp_path / 'absent'}")
     assert look(tmp_path) == Listing({}, {})
     (tmp_path / "file").write_text("")
-    assert look(tmp_path / "file") == Listing({}, {}, problem=f"cannot read {tmp_path / 'file'}: Not a directory")
+    assert look(tmp_path / "file") == Listing(
+        {}, {}, problem=f"cannot read {tmp_path / 'file'}: {NOT_A_DIRECTORY % (tmp_path / 'file')}"
+    )
 
 
 def test_a_folder_that_is_still_being_copied_is_not_taken(tmp_path: Path) -> None:
