@@ -59,7 +59,7 @@ POLICY := \
   benchmarks/load/pace.py \
   benchmarks/stats.py \
   benchmarks/table.py \
-  optimizer/tfopt_optimizer/plan.py \
+  $(wildcard optimizer/tfopt_optimizer/*.py optimizer/tfopt_optimizer/engines/*.py) \
   protos/tfopt_protos/dtypes.py \
   protos/tfopt_protos/messages.py \
   protos/tfopt_protos/tensors.py \
