@@ -15,7 +15,8 @@ from tfopt_server.preparing import LoadOptions, count_compilations
 from tfopt_server.registry import Loaded, Registry
 from tfopt_server.settings import Settings
 
-
+# The optimizer itself opens no bucket after its budget and still makes a plan of what it knows; its process is stopped
+# only when it does not come to that.
 OVERTIME_S = 60.0
 
 
@@ -42,8 +43,6 @@ def load_options(settings: Settings) -> LoadOptions:
         flags=optimizer_flags(settings),
         plan_cache_dir=settings.plan_cache_dir,
         tags=settings.saved_model_tags,
-        # The optimizer itself stops opening buckets after its budget and still makes a plan of what it knows; the process
-        # is stopped only when it does not come to that.
         optimize_timeout_s=settings.optimize_timeout_s + settings.candidate_timeout_s + OVERTIME_S,
         warmup=settings.enable_model_warmup,
         warmup_iterations=max(1, settings.num_request_iterations_for_warmup),
