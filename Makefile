@@ -94,6 +94,7 @@ POLICY := \
   server/tfopt_server/logs.py \
   server/tfopt_server/settings.py \
   server/tfopt_server/process \
+  server/tfopt_server/commands \
   server/tfopt_server/faces.py \
   server/tfopt_server/rest \
   server/tfopt_server/rpc \

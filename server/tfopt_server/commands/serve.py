@@ -9,9 +9,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from tfopt_server import argv as arguments
 from tfopt_server import flags, logs
 from tfopt_server.commands import COMMANDS, HELP, version
+from tfopt_server.process.exit_codes import CANNOT_START
 from tfopt_server.settings import Notice, Settings, SettingsErrors, parse
-
-CANNOT_START = 255  # process.arbiter's; not imported from there, because mistakes are told before gunicorn is loaded
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
-    """Never returns once the server runs: it ends the process with the exit codes of process/arbiter.py."""
+    """Never returns once the server runs: it ends the process with one of process/exit_codes.py."""
     if any(a in HELP for a in argv):
         sys.stdout.write(usage())
         return 0

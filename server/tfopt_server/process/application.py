@@ -16,8 +16,9 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
 from tfopt_server.process import listeners
-from tfopt_server.process.arbiter import CANNOT_START, Arbiter
+from tfopt_server.process.arbiter import Arbiter
 from tfopt_server.process.backend import Build
+from tfopt_server.process.exit_codes import CANNOT_START, DRAINED
 from tfopt_server.process.readiness import Readiness
 from tfopt_server.process.worker import Worker
 from tfopt_server.settings import Settings
@@ -83,7 +84,7 @@ def serve(settings: Settings, build: Build) -> NoReturn:
     # Until the arbiter has its own handlers there is nothing to drain; as a container's first process, the default
     # would be to ignore the signal.
     for sig in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sig, lambda *_: sys.exit(0))
+        signal.signal(sig, lambda *_: sys.exit(DRAINED))
     try:
         sockets = listeners.listen(settings.http_ports)
     except listeners.ListenError as error:

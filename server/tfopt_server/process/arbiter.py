@@ -26,11 +26,11 @@ from typing import Any
 from gunicorn.arbiter import Arbiter as GunicornArbiter
 from gunicorn.errors import HaltServer
 
+from tfopt_server.process.exit_codes import CANNOT_START, DRAINED, cut_short
 from tfopt_server.process.listeners import turn_deaf
 
 log = logging.getLogger(__name__)
 
-CANNOT_START = 255  # what a shell sees of TensorFlow Serving's `return -1`
 BOOT_ATTEMPTS = 3
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -95,7 +95,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             log.critical("Failed to start server. Error: %s", reason)
         self.stop(graceful=not exit_status and not self._cut_by)
         log.info("stopped")
-        sys.exit(CANNOT_START if exit_status else 128 + self._cut_by if self._cut_by else 0)
+        sys.exit(CANNOT_START if exit_status else cut_short(self._cut_by) if self._cut_by else DRAINED)
 
     def stop(self, graceful: bool = True) -> None:
         """Ends the workers, gracefully within drain_timeout_s or at once."""

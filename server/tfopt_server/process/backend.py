@@ -17,7 +17,9 @@ class CannotStart(Exception):
 class Backend(Protocol):
     """Everything behind the sockets, started. Methods are called one at a time, in the order given here."""
 
-    app: App
+    @property
+    def app(self) -> App:
+        """What answers HTTP, behind the gate."""
 
     def ready(self) -> bool:
         """Every configured model answers. Called on the event loop, often."""
