@@ -39,6 +39,16 @@ class Entrant:
     def label(self) -> str:
         return label(self.engine, self.variant)
 
+    def refuses(self, signature: SignatureInfo) -> str:
+        """Why this engine cannot take a signature, by what it declares; "" when it has to be tried."""
+        if self.engine != "xla":
+            return ""
+        for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+            for tensor in tensors:
+                if tensor.dtype in ("string", "resource", "variant"):
+                    return f"{kind} {tensor.name!r} is of type {tensor.dtype}, which XLA does not compute with"
+        return ""
+
 
 @dataclasses.dataclass(frozen=True)
 class BucketSpec:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, cpu, plan, report, saved_model, twins
+from tfopt_optimizer import choose, cpu, measure, plan, report, saved_model, twins
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
@@ -74,11 +74,12 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
         states = saved_model.states(job.model_dir, job.tags)
     except SavedModelError as error:
         raise OptimizeError(str(error)) from error
-    with _workers(job, allowed) as workers:
+    allowed = _without_writers(allowed, states, log)
+    needed = [e for e in allowed if any(not e.refuses(s) for s in signatures)]
+    with _workers(job, needed) as workers:
         loaders = _open_reference(workers[TENSORFLOW], job, log)
-        allowed = _open_others(workers, allowed, log)
-        allowed = _without_writers(allowed, states, log)
-        tournament = _Tournament(job, log, workers, loaders, allowed)
+        broken = _open_others(workers, needed, log)
+        tournament = _Tournament(job, log, workers, loaders, tuple(e for e in allowed if e not in broken))
         results = tournament.run(signatures, states)
     made = _settle(job, results, loaders, log, started)
     plan.write(made, job.plan_dir)
@@ -129,8 +130,8 @@ def _open_reference(worker: Worker, job: OptimizeJob, log: Log) -> tuple[str, ..
     return usable
 
 
-def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: Log) -> tuple[Entrant, ...]:
-    """Waits for the candidates' engines; one that cannot start takes its candidates along, with the reason."""
+def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: Log) -> list[Entrant]:
+    """Waits for the candidates' engines. Returns those that cannot take part, because their engine does not start."""
     broken: dict[str, str] = {}
     for path, worker in workers.items():
         if path == TENSORFLOW:
@@ -139,14 +140,13 @@ def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: L
             worker.opened()
         except WorkerFailed as error:
             broken[path] = error.reason
-    kept = []
+    out = []
     for entrant in entrants:
         reason = broken.get(entrant.worker) or (broken.get("stablehlo") if entrant.lowered else "")
         if reason:
             log.say(f"{entrant.label} cannot take part: {reason}")
-        else:
-            kept.append(entrant)
-    return tuple(kept)
+            out.append(entrant)
+    return out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,14 +211,16 @@ class _Tournament:
         """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
         order = sorted(range(len(found.specs)), key=lambda i: (i not in (0,), i != len(found.specs) - 1, i))
         trials: dict[int, tuple[Trial, ...]] = {}
+        refused = {e: reason for e in self._entrants if (reason := e.refuses(found.info))}
+        able = [e for e in self._entrants if e not in refused]
         for position, index in enumerate(order):
             spec = found.specs[index]
             if time.monotonic() > self._end:
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
                 break
             place = report.where(found.info.key, spec.batch, dict(spec.shapes))
-            hopeless = _hopeless([trials[i] for i in order[:2]]) if position >= 2 else {}
-            running = [e for e in self._entrants if (e.engine, e.variant) not in hopeless]
+            hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 else {}
+            running = [e for e in able if e not in hopeless]
             self._log.note(
                 f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"
             )
@@ -227,8 +229,9 @@ class _Tournament:
             except WorkerFailed as error:
                 self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
                 held = []
-            skipped = [Trial(e, v, reason, skipped=True) for (e, v), reason in hopeless.items()]
-            trials[index] = (*held, *skipped)
+            out = [Trial(e.engine, e.variant, reason) for e, reason in refused.items()] if held else []
+            out += [Trial(e.engine, e.variant, reason, skipped=True) for e, reason in hopeless.items()]
+            trials[index] = (*held, *out)
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
         return tuple(trials.get(i, ()) for i in range(len(found.specs)))
 
@@ -244,19 +247,17 @@ def _without_writers(entrants: tuple[Entrant, ...], states: Mapping[str, State],
     return tuple(e for e in entrants if e.engine == "tensorflow")
 
 
-def _hopeless(extremes: Sequence[Sequence[Trial]]) -> dict[tuple[str, str], str]:
-    """Candidates that lost badly, or failed, in both the smallest and the largest bucket, with the reason."""
-    found: dict[tuple[str, str], str] = {}
-    if not all(extremes):
-        return found
-    for trial in extremes[0]:
-        twin = next((t for t in extremes[1] if (t.engine, t.variant) == (trial.engine, trial.variant)), None)
-        if trial.engine == "tensorflow" or twin is None:
-            continue
-        if trial.reason and twin.reason:
-            found[trial.engine, trial.variant] = f"failed in the smallest and in the largest bucket: {trial.reason}"
-        elif all(t.median_us > 2 * e[0].median_us for t, e in ((trial, extremes[0]), (twin, extremes[1]))):
-            found[trial.engine, trial.variant] = "lost by more than 2x in the smallest and in the largest bucket"
+def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) -> dict[Entrant, str]:
+    """Those that lost badly, or failed, in both the smallest and the largest bucket, with the reason."""
+    found: dict[Entrant, str] = {}
+    for entrant in entrants:
+        own = [t for trials in extremes for t in trials if (t.engine, t.variant) == (entrant.engine, entrant.variant)]
+        if len(own) < len(extremes):
+            continue  # plain TensorFlow itself failed in one of them: nothing is known
+        if all(t.reason for t in own):
+            found[entrant] = f"failed in the smallest and in the largest bucket: {own[0].reason}"
+        elif all(t.median_us > measure.HOPELESS * e[0].median_us for t, e in zip(own, extremes, strict=True)):
+            found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
     return found
 
 

@@ -11,7 +11,6 @@ import pytest
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer import testing
 from tfopt_optimizer.cache import optimize_cached
-from tfopt_optimizer.child import optimize_in_child
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
@@ -42,14 +41,11 @@ def statuses(bucket):
     return {(c.engine, c.variant): c.status for c in bucket.candidates}
 
 
-def test_an_mlp_becomes_an_xla_plan_that_runs_without_tensorflow(savedmodel, tmp_path):
-    model, lines = savedmodel("mlp_keras"), []
-    x = floats(6, 32)
-    plan = optimize_in_child(job(model, tmp_path / "plan", {"features": x}), lines.append, timeout_s=300)
-    assert plans.read(tmp_path / "plan") == plan
-    assert "tensorflow" not in sys.modules
-    plans.verify(plan, tmp_path / "plan")
-    assert set(plan.log) <= set(lines)
+def test_an_mlp_becomes_an_xla_plan(mlp):
+    plan, folder = mlp.plan, mlp.folder
+    assert plans.read(folder) == plan
+    plans.verify(plan, folder)
+    assert set(plan.log) <= set(mlp.lines)
 
     signature = plan.signature("serving_default")
     assert (signature.row_independent, signature.merge) == (True, True)
@@ -62,14 +58,16 @@ def test_an_mlp_becomes_an_xla_plan_that_runs_without_tensorflow(savedmodel, tmp
         reference = next(c for c in bucket.candidates if c.variant == "function")
         assert chosen.measured.median_us * 4 < reference.measured.median_us
         assert chosen.agreement.max_rel_error < 1e-4
-        assert chosen.agreement.rows >= 6
+        assert chosen.agreement.rows >= 9
         assert "plain TF" in bucket.why
     # `serve` computes the same: it has the same buckets and no files of its own
     assert plan.signature("serve").buckets == signature.buckets
     assert plan.weights_bytes == sum(4 * n for n in (32 * 64, 64, 64 * 64, 64, 64 * 10, 10))
-    assert sorted(p.name for p in (tmp_path / "plan").iterdir()) == ["plan.json", "s0", "weights.bin", "weights.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["plan.json", "s0", "weights.bin", "weights.json"]
 
-    np.save(tmp_path / "x.npy", x)
+
+def test_an_xla_plan_is_served_without_tensorflow_and_soon(mlp, tmp_path):
+    np.save(tmp_path / "x.npy", mlp.x)
     code = """
 import sys, time, json
 started = time.perf_counter()
@@ -80,27 +78,23 @@ from tfopt_optimizer.servable import Servable
 model, folder, x = Path(sys.argv[1]), Path(sys.argv[2]), np.load(sys.argv[3])
 servable = Servable.open(model, folder, plans.read(folder))
 runner = servable.signatures["serving_default"]
-assert runner.buckets == (1, 4) and runner.merge and not servable.notes
-answer = runner.run({"features": x})                      # 6 rows: a bucket of 4, and 2 padded up to 4
+answer = runner.run({"features": x})                      # 9 rows: two buckets of 4, one of 1
 seconds = time.perf_counter() - started
-assert "tensorflow" not in sys.modules
-outside = runner.route({"features": x[:, :5]})
-assert outside.reference and "float32[6, 5]" in outside.reason
-name, = answer
-reference = runner.run_reference({"features": x})         # now TensorFlow is there
-assert servable.tensorflow_loaded
-error = float(np.abs(answer[name] - reference[name]).max())
-print(json.dumps({"seconds": seconds, "error": error, "rows": len(answer[name])}))
+print(json.dumps({
+    "seconds": seconds,
+    "rows": [len(array) for array in answer.values()],
+    "notes": servable.notes,
+    "tensorflow": "tensorflow" in sys.modules or servable.tensorflow_loaded,
+}))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(model), str(tmp_path / "plan"), str(tmp_path / "x.npy")],
+        [sys.executable, "-c", code, str(mlp.model), str(mlp.folder), str(tmp_path / "x.npy")],
         stdout=subprocess.PIPE,
         check=True,
     )
     told = json.loads(done.stdout)
-    assert told["rows"] == 6
-    assert told["error"] < 1e-5
-    assert told["seconds"] < 10  # 0.7 s on an idle machine
+    assert told.pop("seconds") < 10  # 0.7 s on an idle machine
+    assert told == {"rows": [9], "notes": [], "tensorflow": False}
 
 
 def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_path):

@@ -10,8 +10,6 @@ import pytest
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.engines import artifacts
 from tfopt_optimizer.errors import EngineError
-from tfopt_optimizer.flags import OptimizerFlags
-from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.servable import Servable, pad
 
 pytestmark = pytest.mark.tensorflow
@@ -19,19 +17,8 @@ X = np.random.default_rng(5).standard_normal((9, 32)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def planned(savedmodel, tmp_path_factory):
-    """(model, plan directory, plan) of the MLP with buckets 1 and 4."""
-    model, folder = savedmodel("mlp_keras"), tmp_path_factory.mktemp("plan")
-    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
-    samples = {"serving_default": ({"features": X},)}
-    plan = optimize(OptimizeJob(model, folder, ("serve",), flags, samples, "warmup"), lambda _: None)
-    assert plan.engines() == {"xla"}
-    return model, folder, plan
-
-
-@pytest.fixture(scope="module")
-def servable(planned):
-    opened = Servable.open(*planned)
+def servable(mlp):
+    opened = Servable.open(mlp.model, mlp.folder, mlp.plan)
     yield opened
     opened.close()
 
@@ -42,9 +29,8 @@ def runner(servable):
 
 
 @pytest.fixture
-def plan_copy(planned, tmp_path):
-    model, folder, plan = planned
-    return model, shutil.copytree(folder, tmp_path / "plan"), plan
+def plan_copy(mlp, tmp_path):
+    return mlp.model, shutil.copytree(mlp.folder, tmp_path / "plan"), mlp.plan
 
 
 def name_of(runner):
@@ -161,12 +147,12 @@ def test_a_bucket_that_cannot_be_compiled_either_runs_on_plain_tensorflow(plan_c
     opened.close()
 
 
-def test_weights_are_shared_and_not_copied(planned, runner):
+def test_weights_are_shared_and_not_copied(mlp, runner):
     """All executables get the same device buffers, and these are the mapped file itself."""
     compiled = [b.run for b in runner.all_buckets()]
     assert [id(w) for w in compiled[0]._weights] == [id(w) for w in compiled[1]._weights]
     with open("/proc/self/maps") as maps:
-        mapped = [line.split() for line in maps if str(planned[1] / "weights.bin") in line]
+        mapped = [line.split() for line in maps if str(mlp.folder / "weights.bin") in line]
     spans = [tuple(int(a, 16) for a in words[0].split("-")) for words in mapped]
     addresses = [w.unsafe_buffer_pointer() for w in compiled[0]._weights]
     assert all(any(start <= a < end for start, end in spans) for a in addresses)

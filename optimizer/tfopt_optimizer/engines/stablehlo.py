@@ -18,7 +18,6 @@ from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.weights import WeightsWriter
 from tfopt_optimizer.errors import NotLowerable, first_line
-from tfopt_optimizer.plan import SignatureInfo
 
 
 class Lowerer:
@@ -36,7 +35,6 @@ class Lowerer:
         assert isinstance(self._model, tensorflow_engine.FunctionModel)
         assert target.shapes is not None
         tf, names = self._model.tf, [t.name for t in target.signature.inputs]
-        refuse_types(target.signature)
         left_out = [name for name in names if name not in target.shapes]
         if left_out:
             raise NotLowerable(f"the records leave input {left_out[0]!r} to its default")
@@ -76,13 +74,6 @@ def compiled_function(tf: Any, signature: Any, names: Sequence[str], outputs: Se
         return [found[name] for name in outputs]
 
     return tf.function(call, jit_compile=True, autograph=False)
-
-
-def refuse_types(signature: SignatureInfo) -> None:
-    for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
-        for tensor in tensors:
-            if tensor.dtype in ("string", "resource", "variant"):
-                raise NotLowerable(f"{kind} {tensor.name!r} is of type {tensor.dtype}, which XLA does not compute with")
 
 
 def lowering_reason(error: BaseException) -> str:

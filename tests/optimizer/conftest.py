@@ -1,0 +1,35 @@
+"""One optimized model for all tests of this room that need one: making it costs two TensorFlow processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tfopt_optimizer.child import optimize_in_child
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.optimize import OptimizeJob
+from tfopt_optimizer.plan import Plan
+
+ROWS = np.random.default_rng(5).standard_normal((9, 32)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    model: Path
+    folder: Path
+    plan: Plan
+    lines: list[str]
+    x: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def mlp(savedmodel, tmp_path_factory):
+    """The Keras MLP with buckets 1 and 4, optimized in a child process with allow_precompilation."""
+    model, folder, lines = savedmodel("mlp_keras"), tmp_path_factory.mktemp("mlp") / "plan", []
+    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
+    samples = {"serving_default": ({"features": ROWS},)}
+    job = OptimizeJob(model, folder, ("serve",), flags, samples, "warmup")
+    plan = optimize_in_child(job, lines.append, timeout_s=600)
+    return Planned(model, folder, plan, lines, ROWS)
