@@ -20,7 +20,7 @@ from tfopt_server import repository
 from tfopt_server.errors import Code
 from tfopt_server.lifecycle import Event, Latest, Policy, State, missing, next_steps, wanted
 from tfopt_server.metrics import Metrics
-from tfopt_server.preparing import LoadError, LoadOptions, Source, prepare
+from tfopt_server.preparing import LoadError, LoadOptions, Source, count_compilations, prepare
 from tfopt_server.registry import Loaded, Registry, Version, unavailable_error
 
 log = logging.getLogger(__name__)
@@ -85,9 +85,11 @@ class Loader:
         self._ever_ready = False
         self._wake = threading.Event()
         self._stopping = False
+        self._end_counting: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="tfopt-loader", daemon=True)
 
     def start(self) -> None:
+        self._end_counting = count_compilations(self._metrics)
         self._thread.start()
 
     def stop(self, timeout_s: float | None = None) -> None:
@@ -95,6 +97,7 @@ class Loader:
         worth waiting for, its process ends with this one."""
         self._stopping = True
         self._wake.set()
+        self._end_counting()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 

@@ -11,7 +11,7 @@ from tfopt_server.dataplane import Dataplane
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
-from tfopt_server.preparing import LoadOptions, count_compilations
+from tfopt_server.preparing import LoadOptions
 from tfopt_server.registry import Loaded, Registry
 from tfopt_server.settings import Settings
 
@@ -33,7 +33,6 @@ def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
 
     models = (ModelConfig(settings.model_name, settings.model_base_path),)
     registry = Registry([model.name for model in models])
-    count_compilations(metrics)
     loader = Loader(models, registry, options, schedule(settings), metrics, loaded=loaded)
     return Dataplane(registry, executor, metrics, loader), loader
 

@@ -100,7 +100,12 @@ def count_compilations(metrics: Metrics) -> Callable[[], None]:
             log.error("%s compiles outside of a load: a request may be waiting for it", what)
 
     compilations.listeners.append(listen)
-    return lambda: compilations.listeners.remove(listen)
+
+    def end() -> None:
+        if listen in compilations.listeners:
+            compilations.listeners.remove(listen)
+
+    return end
 
 
 def _code(error: Exception) -> Code:
