@@ -216,7 +216,7 @@ class Loader:
         del self._attempts[version.name, version.number]
         self._loaded(loaded)
         version.loaded = loaded
-        self._registry.move(version, Event.READY)
+        self._registry.move(version, Event.READY, message=loaded.warning)
         self._ever_ready = self._ever_ready or self._registry.ready()
         self._metrics.available.labels(version.name, version.number).set(1)
         log.info("AVAILABLE after %.1f s (%s)", self._clock() - begin, loaded.why, extra=extra)

@@ -158,7 +158,10 @@ class _Preparation:
             raise
         self._tell_about_batching(lanes, parameters)
         self._measure(plan)
-        return Loaded(servable, lanes, plan, why, saved_model.signature_defs(folder, options.tags), parameters)
+        failed = [why] if plan is None and not options.flags.disable_optimizer else []
+        warning = "; ".join([*failed, *servable.notes])
+        definitions = saved_model.signature_defs(folder, options.tags)
+        return Loaded(servable, lanes, plan, why, definitions, parameters, warning)
 
     def _plan(
         self, material: samples.Material, parameters: BatchingParameters | None

@@ -40,7 +40,7 @@ class Loaded:
 
     `plan` is None when the model runs as it is (switched off, or no plan could be made), `why` says where the plan came
     from or why there is none. `signature_defs` are the protos that GetModelMetadata answers; `parameters` the batching
-    that was asked for.
+    that was asked for; `warning` what did not go as planned, shown by the version's status ("" when all did).
     """
 
     servable: Servable
@@ -49,6 +49,7 @@ class Loaded:
     why: str
     signature_defs: Mapping[str, Any]
     parameters: BatchingParameters | None = None
+    warning: str = ""
 
 
 class Version:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
@@ -87,6 +88,15 @@ def test_a_new_version_replaces_the_old_one_in_one_round(house: House) -> None:
     assert (house.opened, house.servables[1].closed, house.servables[2].closed) == ([1, 2], True, False)
     assert b'tfopt_version_available{model="m",version="2"} 1' in house.metrics.render()
     assert b'tfopt_version_available{model="m",version="1"}' not in house.metrics.render()
+
+
+def test_what_did_not_go_as_planned_stands_in_the_status(house: House) -> None:
+    prepare = house.loader._prepare
+    house.loader._prepare = lambda *args: dataclasses.replace(prepare(*args), warning="no plan could be made: it died")
+    house.put(1)
+    house.round()
+    status = house.registry.status("m")[0]
+    assert (status.state.name, status.code, status.message) == ("AVAILABLE", Code.OK, "no plan could be made: it died")
 
 
 def test_only_the_latest_is_loaded_unless_more_are_wanted(tmp_path: Path) -> None:

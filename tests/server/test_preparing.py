@@ -109,6 +109,7 @@ class TestPlans:
         loaded = load(savedmodel("half_plus_two"), LoadOptions(XLA, tmp_path), metrics, optimize=crash)
         assert half_plus_two(loaded, 2.0) == [3.0]
         assert (loaded.plan, loaded.why) == (None, "no plan could be made: the optimizer died with exit code -9")
+        assert loaded.warning == loaded.why
         assert "plain TensorFlow serves the model: the optimizer died with exit code -9" in caplog.text
         assert metrics.optimizer_failures.labels("m").value == 1
         loaded.servable.close()
@@ -118,7 +119,7 @@ class TestPlans:
     ) -> None:
         loaded = load(savedmodel("half_plus_two"), LoadOptions(PLAIN, tmp_path))
         assert half_plus_two(loaded, 2.0, 4.0) == [3.0, 4.0]
-        assert (loaded.plan, loaded.why) == (None, "the optimizer is switched off")
+        assert (loaded.plan, loaded.why, loaded.warning) == (None, "the optimizer is switched off", "")
         assert list(tmp_path.iterdir()) == []
         loaded.servable.close()
 
