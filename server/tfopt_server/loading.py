@@ -133,7 +133,9 @@ class Loader:
         for attempts in sorted(self._attempts.values(), key=lambda a: (a.made, -a.version.number)):
             if self._stopping:
                 return
-            if attempts.due <= self._clock() or self._was_repaired(attempts):
+            # A load before this one may have taken minutes: what it looked at then may have vanished since.
+            wanted_still = self._attempts.get((attempts.version.name, attempts.version.number)) is attempts
+            if wanted_still and (attempts.due <= self._clock() or self._was_repaired(attempts)):
                 self._attempt(attempts)
         self._give_back()
 

@@ -206,6 +206,20 @@ def test_a_version_that_vanishes_while_it_waits_for_another_attempt_is_given_up(
     assert house.loader._attempts == {}
 
 
+def test_a_version_that_vanishes_while_another_loads_is_not_tried(tmp_path: Path) -> None:
+    house = House(tmp_path / "m", All())
+    house.put(1, 2)
+    prepare = house.loader._prepare
+
+    def slow(*args: object) -> Loaded:
+        house.remove(1)
+        return prepare(*args)  # type: ignore[arg-type]
+
+    house.loader._prepare = slow
+    assert house.round() == {1: "END", 2: "AVAILABLE"}
+    assert house.opened == [2]
+
+
 def test_a_base_path_that_is_away_unloads_nothing(house: House, caplog: pytest.LogCaptureFixture) -> None:
     house.round()
     house.round()
