@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +63,16 @@ def signature(
 class Handle:
     name: str
     version: int
+    plane: Any = field(repr=False, compare=False)
+
+    def release(self) -> None:
+        self.plane.held -= 1
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,7 @@ class FakePlane:
         self.all_plans: dict[tuple[str, int], Plan | None] = dict.fromkeys(models)
         self.release = threading.Event()
 
-    @contextmanager
-    def resolve(self, spec: ModelSpec) -> Iterator[Handle]:
+    def resolve(self, spec: ModelSpec) -> Handle:
         version = spec.version
         if spec.label is not None:
             if spec.label not in self.labels:
@@ -105,10 +113,7 @@ class FakePlane:
             wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
             raise not_found(f"Servable not found for request: {wanted}")
         self.held += 1
-        try:
-            yield Handle(spec.name, max(found))
-        finally:
-            self.held -= 1
+        return Handle(spec.name, max(found), self)
 
     def _signatures(self, handle: Handle) -> dict[str, Signature]:
         return self.models[handle.name, handle.version]

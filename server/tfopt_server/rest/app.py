@@ -55,6 +55,7 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} connections here")
+        response: Response | Awaitable[Response]
         try:
             body = await bodies.read(receive, scope["headers"], self._limit)
         except bodies.ClientGone:
@@ -62,27 +63,45 @@ class App:
         except bodies.TooLarge as error:
             response = Response(status.error_body(str(error)), 413)
         else:
-            response = await self._respond(scope, Call(scope["headers"], body))
+            response = self._respond(scope, Call(scope["headers"], body))
+        if not isinstance(response, Response):
+            response = await response
         headers = [(b"content-length", b"%d" % len(response.body)), *response.headers, *self._cors]
         if response.content_type is not None:
             headers.append((b"content-type", response.content_type))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 
-    async def _respond(self, scope: Scope, call: Call) -> Response:
-        """The answer, whatever happens on the way; and the count of it."""
+    def _respond(self, scope: Scope, call: Call) -> Response | Awaitable[Response]:
+        """The answer, whatever happens on the way, or what to await for it."""
         key = (scope["method"], scope["raw_path"], scope["query_string"])
         try:
             handler = self._remembered.get(key) or self._find(*key)
-            response = await handler(call)
+            response = handler(call)
         except Exception as error:
-            refused = failure(error, f"{scope['method']} {scope['path']}")
-            if call.entrypoint is not None:
-                self._meter.failed(call.model, refused.code)
-            return status.refusal(refused)
+            return self._refused(scope, call, error)
+        if not isinstance(response, Response):
+            return self._awaited(scope, call, response)
+        self._count(call)
+        return response
+
+    async def _awaited(self, scope: Scope, call: Call, pending: Awaitable[Response]) -> Response:
+        try:
+            response = await pending
+        except Exception as error:
+            return self._refused(scope, call, error)
+        self._count(call)
+        return response
+
+    def _count(self, call: Call) -> None:
         if call.entrypoint is not None:
             self._meter.of(call.model, call.entrypoint).done(call.began)
-        return response
+
+    def _refused(self, scope: Scope, call: Call, error: Exception) -> Response:
+        refused = failure(error, f"{scope['method']} {scope['path']}")
+        if call.entrypoint is not None:
+            self._meter.failed(call.model, refused.code)
+        return status.refusal(refused)
 
     def _find(self, method: str, raw_path: bytes, query: bytes) -> Handler:
         path = raw_path.decode("latin-1")
@@ -110,11 +129,11 @@ class App:
         return partial(_plain, 404, f"Not Found: {method} {path}", ())
 
 
-async def _plain(code: int, text: str, headers: tuple[tuple[bytes, bytes], ...], _call: Call) -> Response:
+def _plain(code: int, text: str, headers: tuple[tuple[bytes, bytes], ...], _call: Call) -> Response:
     return Response(status.error_body(text), code, headers=headers)
 
 
-async def _options(call: Call) -> Response:
+def _options(call: Call) -> Response:
     """TensorFlow Serving's answer to a CORS preflight, with or without the CORS flag."""
     origin = call.header(b"origin")
     known = b"http://" in origin or b"https://" in origin

@@ -22,27 +22,24 @@ class ClientGone(Exception):
 
 async def read(receive: Receive, headers: Headers, limit: int) -> bytes:
     """The whole body, gunzipped where Content-Encoding says so. `limit` in bytes as they come; 0: any."""
-    body = await _whole(receive, limit)
-    for name, value in headers:
-        if name == b"content-encoding" and b"gzip" in value.lower():
-            return gunzip(body)
-    return body
-
-
-async def _whole(receive: Receive, limit: int) -> bytes:
     parts: list[bytes] = []
     size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        part = message.get("body", b"")
+        part: bytes = message.get("body", b"")
         size += len(part)
         if limit and size > limit:
             raise TooLarge(f"The request body is larger than {limit} bytes (--max_body_bytes).")
         if not message.get("more_body"):
-            return b"".join((*parts, part)) if parts else part
+            break
         parts.append(part)
+    body = b"".join((*parts, part)) if parts else part
+    for name, value in headers:
+        if name == b"content-encoding" and b"gzip" in value.lower():
+            return gunzip(body)
+    return body
 
 
 def gunzip(body: bytes) -> bytes:

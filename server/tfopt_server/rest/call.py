@@ -28,4 +28,5 @@ class Call:
         return next((value for each, value in self.headers if each == name), b"")
 
 
-Handler = Callable[[Call], Awaitable[Response]]
+# The answer, or what to await for it.
+Handler = Callable[[Call], Response | Awaitable[Response]]

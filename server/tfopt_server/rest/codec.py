@@ -17,8 +17,7 @@ import enum
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -28,16 +27,16 @@ from tfopt_server.errors import invalid
 from tfopt_server.rest import walk
 from tfopt_server.rest.parse import parse
 from tfopt_server.rest.text import quoted
-from tfopt_server.rest.values import Array, is_base64_object, quietly, to_array
+from tfopt_server.rest.values import Array, is_base64_object, to_array
 
 DEFAULT_SIGNATURE = "serving_default"
 
 _BYTES_SUFFIX = "_bytes"  # outputs with such names hold binary data
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _NULL = re.compile(b"null")
-_WRITABLE = {np.dtype(t) for t in (
+_WRITABLE = frozenset(np.dtype(t).char for t in (
     np.float32, np.float64, np.int32, np.int16, np.int8, np.uint8, np.int64, np.uint32, np.uint64, np.bool_,
-)}  # fmt: skip
+))  # fmt: skip
 _NAMES = {"float16": "half"}  # numpy's name of a dtype -> TensorFlow's, where they differ
 
 
@@ -48,8 +47,7 @@ class Layout(enum.Enum):
     COLUMNS = "outputs"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A predict document that is an object. `signature_name` is the client's word, "" when there is none."""
 
     document: dict[str, Any]
@@ -88,11 +86,9 @@ def feeds(request: Request, signature: SignatureInfo) -> tuple[dict[str, Array],
                 f"JSON Value: {quoted(document)} Not formatted correctly expecting only one of 'inputs' or 'instances'"
                 " keys to exist "
             )
-        with quietly():
-            return _rows(document, signature), Layout.ROWS
+        return _rows(document, signature), Layout.ROWS
     if "inputs" in document:
-        with quietly():
-            return _columns(document["inputs"], signature), Layout.COLUMNS
+        return _columns(document["inputs"], signature), Layout.COLUMNS
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
@@ -103,7 +99,7 @@ def _rows(document: dict[str, Any], signature: SignatureInfo) -> dict[str, Array
     if not instances:
         raise invalid(f"JSON Value: {quoted(document)} No values in 'instances' array")
     inputs = signature.inputs
-    if walk.is_row_object(instances[0]):
+    if type(instances[0]) is dict and walk.is_row_object(instances[0]):
         fed = _gathered(instances, signature)
     elif len(inputs) > 1:
         raise invalid(
@@ -167,10 +163,11 @@ def answer(outputs: Mapping[str, Array], layout: Layout) -> bytes:
 
 
 def _predictions(outputs: Mapping[str, Array]) -> bytes:
-    rows = _rows_of(outputs)
     if len(outputs) == 1:
         ((name, array),) = outputs.items()
-        return _tensor(name, array)
+        if array.ndim:
+            return _tensor(name, array)
+    rows = _rows_of(outputs)
     if not _needs_care(outputs.values()):
         columns = [_python(name, a) if a.dtype == object else a for name, a in outputs.items()]
         objects = [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -195,7 +192,7 @@ def _rows_of(outputs: Mapping[str, Array]) -> int:
 def _needs_care(arrays: Iterable[Array]) -> bool:
     """Whether an array holds what orjson does not write as TensorFlow Serving does: non-finite, odd dtype or layout."""
     return any(
-        a.dtype != object and (a.dtype not in _WRITABLE or not np.isfinite(a).all() or not a.flags.c_contiguous)
+        a.dtype != object and (a.dtype.char not in _WRITABLE or not np.isfinite(a).all() or not a.flags.c_contiguous)
         for a in arrays
     )
 
@@ -206,20 +203,18 @@ def _object(texts: Mapping[str, bytes]) -> bytes:
 
 def _tensor(name: str, array: Array) -> bytes:
     """A whole tensor as JSON; rank 0 is a bare value."""
+    if array.dtype.char in _WRITABLE:
+        return _numbers(array) if array.ndim else _numbers(array.reshape(1))[1:-1]
     if array.dtype == object:
         return _strings(_python(name, array))
-    if array.dtype not in _WRITABLE and array.size:
+    if array.size:
         tensor_type = _NAMES.get(array.dtype.name, array.dtype.name)
         raise invalid(f"Failed to write JSON value for tensor type: {tensor_type}")
-    if array.ndim == 0:
-        return _numbers(array.reshape(1))[1:-1]
-    return _numbers(array)
+    return orjson.dumps(array.tolist())
 
 
 def _numbers(array: Array) -> bytes:
-    if not array.flags.c_contiguous:
-        array = np.ascontiguousarray(array)
-    text = orjson.dumps(array if array.dtype in _WRITABLE else array.tolist(), option=_NUMPY)
+    text = orjson.dumps(array if array.flags.c_contiguous else np.ascontiguousarray(array), option=_NUMPY)
     if b"null" not in text:
         return text
     # orjson writes every non-finite number as null, and nothing else: put TensorFlow Serving's tokens there, in order.

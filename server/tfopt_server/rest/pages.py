@@ -42,7 +42,7 @@ class Pages:
         page = await asyncio.to_thread(self._metrics.render)
         return Response(page, content_type=CONTENT_TYPE.encode())
 
-    async def optimization(self, call: Call) -> Response:
+    def optimization(self, call: Call) -> Response:
         """The plans as JSON, or their logs as text where Accept asks for text/plain."""
         plans, why = self._plane.plans(), self._plane.why()
         if b"text/plain" in call.header(b"accept"):

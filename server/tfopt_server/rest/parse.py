@@ -75,8 +75,11 @@ def _may_repeat_keys(document: Any, body: bytes) -> bool:
     """
     if type(document) is not dict:
         return False
+    colons = body.count(b":")
+    if colons == len(document):
+        return False
     members = _members(document)
-    if body.count(b":") == len(document) + len(members):
+    if colons == len(document) + len(members):
         return False
     expected = dict.fromkeys(_TOP_KEYS, 0)
     for key in (*document, *members):

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable
 from concurrent.futures import Future
-from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import Code, ServingError, invalid
+from tfopt_server.metrics import Steps
 from tfopt_server.registry import Handle
 from tfopt_server.rest import codec
 from tfopt_server.rest.call import Call
 from tfopt_server.rest.codec import Layout
 from tfopt_server.rest.status import Response
-from tfopt_server.rows import Feeds
 from tfopt_server.tasks import Result
 
 # orjson reads 256 kB of numbers in about 1 ms, and making arrays of them takes 3 ms more.
@@ -30,12 +28,14 @@ LONG_BODY = 256 * 1024
 LONG_ANSWER = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Started(NamedTuple):
+    """A request that was decoded and handed to the dataplane. `handle` is held and must be released."""
+
     handle: Handle
-    signature: str
-    feeds: Feeds
+    steps: Steps
     layout: Layout
+    result: Result | Future[Result]
+    deadline: float
 
 
 class Predict:
@@ -43,34 +43,67 @@ class Predict:
         self._plane = plane
         self._timeout_s = timeout_s
 
-    async def answer(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response:
+    def answer(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response | Awaitable[Response]:
+        """The answer, or where it takes long, what to await for it: a coroutine costs as much as decoding a row."""
         call.model, call.entrypoint = spec.name, "predict"
-        deadline = time.monotonic() + self._timeout_s
-        with ExitStack() as held:
-            if len(call.body) < LONG_BODY:
-                decoded = self._decode(spec, in_parameters, call.body, held)
-            else:
-                decoded = await asyncio.to_thread(self._decode, spec, in_parameters, call.body, held)
-            steps = self._plane.steps(decoded.handle, decoded.signature)
-            steps.decode.observe(time.perf_counter() - call.began)
-            started = self._plane.start(
-                decoded.handle, decoded.signature, decoded.feeds, deadline=deadline, face="REST"
-            )
-            result = await _wait(started, deadline) if isinstance(started, Future) else started
-            began = time.perf_counter()
-            body = await _encode(result.outputs, decoded.layout)
-            steps.encode.observe(time.perf_counter() - began)
-        return Response(body)
+        if len(call.body) >= LONG_BODY:
+            return self._long(spec, in_parameters, call)
+        started = self._start(spec, in_parameters, call)
+        if isinstance(started.result, Future):
+            return self._awaited(started, started.result)
+        if _size(started.result) >= LONG_ANSWER:
+            return asyncio.to_thread(_finish, started, started.result)
+        return _finish(started, started.result)
 
-    def _decode(self, spec: ModelSpec, in_parameters: bool, body: bytes, held: ExitStack) -> Decoded:
-        """Raises ServingError for the first thing that is wrong. The version stays loaded as long as `held` is open."""
-        request = codec.Request.read(body, in_parameters)
-        handle = held.enter_context(self._plane.resolve(spec))
-        signature = self._plane.signature(handle, request.signature)
-        if signature is None:
-            raise invalid(f'Serving signature name: "{request.signature}" not found in signature def')
-        feeds, layout = codec.feeds(request, signature)
-        return Decoded(handle, request.signature, feeds, layout)
+    async def _long(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response:
+        started = await asyncio.to_thread(self._start, spec, in_parameters, call)
+        if isinstance(started.result, Future):
+            return await self._awaited(started, started.result)
+        return await asyncio.to_thread(_finish, started, started.result)
+
+    async def _awaited(self, started: Started, future: Future[Result]) -> Response:
+        try:
+            result = await _wait(future, started.deadline)
+        except BaseException:
+            started.handle.release()
+            raise
+        if _size(result) >= LONG_ANSWER:
+            return await asyncio.to_thread(_finish, started, result)
+        return _finish(started, result)
+
+    def _start(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Started:
+        """Raises ServingError for the first thing that is wrong."""
+        plane, deadline = self._plane, time.monotonic() + self._timeout_s
+        request = codec.Request.read(call.body, in_parameters)
+        handle = plane.resolve(spec)
+        try:
+            key = request.signature
+            signature = plane.signature(handle, key)
+            if signature is None:
+                raise invalid(f'Serving signature name: "{key}" not found in signature def')  # noqa: TRY301
+            feeds, layout = codec.feeds(request, signature)
+            steps = plane.steps(handle, key)
+            steps.decode.observe(time.perf_counter() - call.began)
+            result = plane.start(handle, key, feeds, deadline=deadline, face="REST")
+        except BaseException:
+            handle.release()
+            raise
+        return Started(handle, steps, layout, result, deadline)
+
+
+def _finish(started: Started, result: Result) -> Response:
+    """Writes the answer and lets the version go."""
+    try:
+        began = time.perf_counter()
+        body = codec.answer(result.outputs, started.layout)
+        started.steps.encode.observe(time.perf_counter() - began)
+    finally:
+        started.handle.release()
+    return Response(body)
+
+
+def _size(result: Result) -> int:
+    return sum([array.nbytes for array in result.outputs.values()])
 
 
 async def _wait(future: Future[Result], deadline: float) -> Result:
@@ -80,9 +113,3 @@ async def _wait(future: Future[Result], deadline: float) -> Result:
             return await asyncio.wrap_future(future)
     except TimeoutError as error:
         raise ServingError(Code.DEADLINE_EXCEEDED, "Run() timed out") from error
-
-
-async def _encode(outputs: Mapping[str, Any], layout: Layout) -> bytes:
-    if sum(array.nbytes for array in outputs.values()) < LONG_ANSWER:
-        return codec.answer(outputs, layout)
-    return await asyncio.to_thread(codec.answer, outputs, layout)

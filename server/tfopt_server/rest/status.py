@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import orjson
 
@@ -32,8 +32,7 @@ HTTP_STATUS: dict[Code, int] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """An HTTP answer; Content-Length is added when it is sent. `content_type` None sends no Content-Type."""
 
     body: bytes

@@ -63,7 +63,7 @@ class Routes:
             return partial(_unimplemented, word, spec.name)
         return partial(_malformed, f"Malformed request: {method} {path}")
 
-    async def _status(self, spec: ModelSpec, call: Call) -> Response:
+    def _status(self, spec: ModelSpec, call: Call) -> Response:
         call.model, call.entrypoint = spec.name, ""
         if not spec.name:
             raise invalid("Missing model name in request.")
@@ -77,7 +77,7 @@ class Routes:
         ]
         return Response(orjson.dumps({"model_version_status": versions}, option=orjson.OPT_INDENT_2))
 
-    async def _metadata(self, spec: ModelSpec, call: Call) -> Response:
+    def _metadata(self, spec: ModelSpec, call: Call) -> Response:
         call.model, call.entrypoint = spec.name, ""
         if not spec.name:
             raise invalid("Missing model name in request.")
@@ -103,16 +103,16 @@ def _as_json(proto: Any) -> Any:
     )
 
 
-async def _malformed(text: str, call: Call) -> Response:
+def _malformed(text: str, call: Call) -> Response:
     call.entrypoint = ""
     raise invalid(text)
 
 
-async def _unreadable_version(_call: Call) -> Response:
+def _unreadable_version(_call: Call) -> Response:
     """TensorFlow Serving forgets to write the error for a version beyond int64."""
     return Response(b"", 400)
 
 
-async def _unimplemented(word: str, model: str, call: Call) -> Response:
+def _unimplemented(word: str, model: str, call: Call) -> Response:
     call.model, call.entrypoint = model, word
     raise ServingError(Code.UNIMPLEMENTED, f"{word} is not served yet; predict runs the same signatures.")
