@@ -30,3 +30,11 @@ class NotLowerable(Exception):
 def first_line(error: BaseException) -> str:
     """What fits into a log line of an exception that may be pages long."""
     return (str(error).strip() or repr(error)).splitlines()[0][:500]
+
+
+class NeedsConversion(NotLowerable):
+    """The engine's own form of a signature is not in the plan yet: its converter must run first."""
+
+
+class Declined(EngineError):
+    """An engine cannot take these values, although types and shapes are right: plain TensorFlow must answer."""

@@ -43,10 +43,15 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """What preparing a target cost: seconds (compiling) and bytes (executable and its temporary buffers)."""
+    """What preparing a target cost: seconds (compiling) and bytes (executable and its temporary buffers).
+
+    `artifact` is the folder, relative to the plan directory, that the runner needs when the plan is opened: the
+    target's own, or one that several targets share.
+    """
 
     compile_s: float | None = None
     memory_bytes: int | None = None
+    artifact: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,3 +79,9 @@ class Engine(Protocol):
     def release(self, target: Target) -> None:
         """Frees what `prepare` made for this target."""
         ...
+
+
+def own_bytes() -> int:
+    """Memory of this process that is no file's: what a runner added is the difference, about."""
+    words = Path("/proc/self/status").read_text().split()
+    return int(words[words.index("RssAnon:") + 1]) << 10

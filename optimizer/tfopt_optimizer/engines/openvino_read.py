@@ -1,0 +1,75 @@
+"""Reads a signature into OpenVINO and writes it in OpenVINO's own format, without TensorFlow.
+
+OpenVINO's SavedModel reader knows the signature `serving_default` alone, and not every way to keep variables. What it
+cannot read is asked for once more as a frozen graph, in which variables are constants (openvino_freeze.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfopt_optimizer.engines import openvino
+from tfopt_optimizer.engines.base import Place
+from tfopt_optimizer.errors import NeedsConversion, NotLowerable
+from tfopt_optimizer.plan import SignatureInfo, TensorInfo
+
+GRAPH, NAMES = "frozen.pb", "frozen.json"
+# OpenVINO computes 64-bit types in 32 bits. With integers only values beyond 32 bits suffer, which the runner looks out
+# for; who asks for a double wants its digits.
+_TYPES = frozenset({"float", "half", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64"})
+
+
+def write_model(device: openvino.Device, place: Place, signature: SignatureInfo, folder: Path) -> None:
+    """Writes model.xml and model.bin into `folder`. NotLowerable says why not, NeedsConversion asks for a graph."""
+    refuse_types(signature)
+    frozen = (folder / GRAPH).exists()
+    if not frozen and (signature.key != "serving_default" or place.tags != ("serve",)):
+        raise NeedsConversion("OpenVINO reads serving_default alone")
+    try:
+        model = device.core.read_model(str(folder / GRAPH if frozen else place.model_dir))
+    except RuntimeError as error:
+        why = openvino.reason(error)
+        if frozen or "no conversion rule" in why:
+            raise NotLowerable(why) from error
+        raise NeedsConversion(why) from error
+    names = json.loads((folder / NAMES).read_text()) if frozen else {"inputs": {}, "outputs": {}}
+    try:
+        rename(model.inputs, signature.inputs, names["inputs"])
+        rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
+    except KeyError as error:
+        raise (NotLowerable if frozen else NeedsConversion)(f"OpenVINO finds no tensor for {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    device.openvino.save_model(model, str(folder / openvino.MODEL), compress_to_fp16=False)
+    for name in (GRAPH, NAMES):
+        (folder / name).unlink(missing_ok=True)
+
+
+def refuse_types(signature: SignatureInfo) -> None:
+    for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+        for tensor in tensors:
+            if tensor.dtype not in _TYPES:
+                raise NotLowerable(
+                    f"{kind} {tensor.name!r} is of type {tensor.dtype}, which OpenVINO has no exact form of"
+                )
+
+
+def rename(
+    ports: Sequence[Any], tensors: Sequence[TensorInfo], names: Mapping[str, str], all_needed: bool = False
+) -> None:
+    """Leaves every port with the signature's names alone. `names`: signature name -> name in the model, if another.
+
+    KeyError names the tensor that has no counterpart. Inputs that nothing depends on may be gone from the model;
+    outputs that the signature does not have are left without a name.
+    """
+    missing = {t.name for t in tensors}
+    for port in ports:
+        ours = {t.name for t in tensors if names.get(t.name, t.name) in port.get_names()}
+        if not ours and not all_needed:
+            raise KeyError(min(port.get_names(), default="an input without a name"))
+        port.get_tensor().set_names(ours)
+        missing -= ours
+    if missing and all_needed:
+        raise KeyError(min(missing))
