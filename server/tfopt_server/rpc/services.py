@@ -39,16 +39,12 @@ Work = Callable[[bytes, Context], bytes]
 # (pool.py): a long request must reach the executor's queue, or it could neither be merged nor make room for others.
 _FACE = "REST"
 
-_PREDICTION = "/tensorflow.serving.PredictionService/"
-_MODEL = "/tensorflow.serving.ModelService/"
-_HEALTH = "/grpc.health.v1.Health/"
-_UNSERVED = (
-    _PREDICTION + "Classify", _PREDICTION + "Regress", _PREDICTION + "MultiInference",
-    _MODEL + "HandleReloadConfigRequest", _HEALTH + "Watch",
-)  # fmt: skip
+_PREDICTION = "tensorflow.serving.PredictionService"
+_MODEL = "tensorflow.serving.ModelService"
+_HEALTH = "grpc.health.v1.Health"
 # "" is the server as a whole; the short names are what TensorFlow Serving registers.
 _HEALTH_NAMES = frozenset({
-    "", "ModelService", "PredictionService", "tensorflow.serving.ModelService", "tensorflow.serving.PredictionService",
+    "", "ModelService", "PredictionService", _MODEL, _PREDICTION,
 })  # fmt: skip
 _SERVING, _NOT_SERVING = 1, 2
 _LONGEST_S = 365 * 86400.0
@@ -66,18 +62,25 @@ class Services:
         self._content = content
         self._gate = gate
 
-    def methods(self) -> Mapping[str, Work]:
-        served: dict[str, Work] = {
-            _PREDICTION + "Predict": self.predict,
-            _PREDICTION + "GetModelMetadata": self.metadata,
-            _MODEL + "GetModelStatus": self.status,
-            _HEALTH + "Check": self.health,
+    def methods(self) -> Mapping[str, Mapping[str, Work]]:
+        """By service and method."""
+        served: dict[str, dict[str, Work | None]] = {
+            _PREDICTION: {
+                "Predict": self.predict, "GetModelMetadata": self.metadata,
+                "Classify": None, "Regress": None, "MultiInference": None,
+            },
+            _MODEL: {"GetModelStatus": self.status, "HandleReloadConfigRequest": None},
+            _HEALTH: {"Check": self.health, "Watch": None},
+        }  # fmt: skip
+        return {
+            service: {name: self._guarded(f"/{service}/{name}", work) for name, work in methods.items()}
+            for service, methods in served.items()
         }
-        served |= {name: _unimplemented(name) for name in _UNSERVED}
-        return {name: self._guarded(name, work) for name, work in served.items()}
 
-    def _guarded(self, name: str, work: Work) -> Work:
-        """`work`, with whatever it raises turned into a status: the one place where that happens."""
+    def _guarded(self, name: str, served: Work | None) -> Work:
+        """A method, with whatever it raises turned into a status: the one place where that happens."""
+
+        work = served or _unimplemented(name)
 
         def call(data: bytes, context: Context) -> bytes:
             self._gate.entered()
@@ -102,7 +105,7 @@ class Services:
         except Exception as error:
             refused = failure(error, "Predict")
             self._meter.failed(name, refused.code)
-            raise refused from error
+            raise refused from (None if refused is error else error)
         self._meter.of(name, "Predict").done(began)
         return answer
 
