@@ -1,7 +1,7 @@
 """Who wins: pure rules over what was measured. No engine, no clock.
 
 The chosen runner is never slower than plain TensorFlow, and where two are within TIE the simpler one runs: TensorFlow
-before a compiled engine, the plain call before a variant.
+before the engines in the order of their table, the plain call before a variant, one thread before several.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tfopt_optimizer.plan import Agreement, Candidate, Measured
 TIE = 0.05
 FREE = 1.2  # what a bucket may lose so that the server need not load TensorFlow at all
 MERGE_GAIN = 0.8  # merging pays when a row in the best larger bucket costs less than this share of a row alone
-_SIMPLEST_FIRST = (("tensorflow", "function"), ("tensorflow", "session"), ("tensorflow", "inline"), ("xla", "jit"))
+_SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "xla")
+_VARIANTS = {"tensorflow": ("function", "session", "inline"), "litert": ("t1",), "xla": ("jit",)}  # then the others
 # The loader of the model that a variant needs; a variant that is not here needs none.
 _LOADER = {
     ("tensorflow", "function"): "function",
@@ -38,6 +39,7 @@ class Trial:
     agreement: Agreement | None = None
     compile_s: float | None = None
     memory_bytes: int | None = None
+    artifact: str = ""
 
     @property
     def label(self) -> str:
@@ -53,8 +55,8 @@ class Trial:
 
 
 def label(engine: str, variant: str) -> str:
-    """ "tensorflow" with its variant, as there are several; "xla" alone, as one is made per run."""
-    return f"{engine}/{variant}" if engine == "tensorflow" else engine
+    """The engine, with its variant where several take part in a run: "tensorflow/session", "litert/t2", "xla"."""
+    return f"{engine}/{variant}" if engine in ("tensorflow", "litert") else engine
 
 
 def loader(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], loaders: Sequence[str]) -> str:
@@ -124,9 +126,12 @@ def winner(trials: Sequence[Trial], loader_name: str, without_tensorflow: bool =
     return min((t for t in possible if t.median_us <= bar), key=_complexity)
 
 
-def _complexity(trial: Trial) -> int:
-    key = (trial.engine, trial.variant)
-    return _SIMPLEST_FIRST.index(key) if key in _SIMPLEST_FIRST else len(_SIMPLEST_FIRST)
+def _complexity(trial: Trial) -> tuple[int, int]:
+    return _place(_SIMPLEST_FIRST, trial.engine), _place(_VARIANTS.get(trial.engine, ()), trial.variant)
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def candidates(trials: Sequence[Trial], chosen: Trial | None) -> tuple[Candidate, ...]:

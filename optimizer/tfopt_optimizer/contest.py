@@ -16,6 +16,7 @@ from tfopt_optimizer import independence, measure, verify
 from tfopt_optimizer.buckets import Shapes
 from tfopt_optimizer.choose import Trial, label
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
+from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import Agreement, SignatureInfo
 from tfopt_optimizer.report import Log
@@ -28,12 +29,14 @@ REFERENCE_TIMEOUT_S = 900.0
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
-    """A candidate engine. `worker` is "module:Class" of its worker process; `lowered`: it takes StableHLO."""
+    """A candidate engine. `worker` is "module:Class" of its worker process, `converter` of the one whose files it asks
+    for with NeedsConversion; one on `standby` is started when that happens, the others at once."""
 
     engine: str
     variant: str
     worker: str
-    lowered: bool = False
+    converter: str = ""
+    standby: bool = False
 
     @property
     def label(self) -> str:
@@ -127,6 +130,7 @@ class Candidate:
             self.agreement,
             self.prepared.compile_s,
             self.prepared.memory_bytes,
+            self.prepared.artifact,
         )
 
     def round(self, batch: Batch) -> measure.Round:
@@ -152,7 +156,6 @@ class Contest:
     def __init__(self, reference: Reference, workers: Mapping[str, Worker], flags: OptimizerFlags, log: Log) -> None:
         self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
         self._tolerance = verify.lossless(flags.lossless_max_rel_error)
-        self._lowerer = workers.get("stablehlo")
 
     def hold(
         self, place: str, signature: SignatureInfo, spec: BucketSpec, material: Material, entrants: Sequence[Entrant]
@@ -180,18 +183,28 @@ class Contest:
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))
 
     def _enter(self, place: str, candidate: Candidate, batches: Sequence[Batch], altered: Arrays | None) -> None:
-        """Lowers, compiles and checks."""
+        """Converts, compiles and checks."""
         worker = candidate.worker
         worker.on_wait = lambda seconds: self._log.note(
             f"{place}: {candidate.entrant.label} is at it for {seconds:.0f} s"
         )
         try:
-            if candidate.entrant.lowered and self._lowerer is not None:
-                self._lowerer.lower(candidate.budget, candidate.target)
-            candidate.prepared = worker.prepare(candidate.budget, candidate.name, candidate.target)
+            candidate.prepared = self._prepare(candidate)
             candidate.reason = self._check(candidate, batches) or self._leaks(candidate, batches[0], altered)
         except WorkerFailed as error:
             candidate.reason = error.reason
+
+    def _prepare(self, candidate: Candidate) -> Prepared:
+        """Converts where the engine asks for it: a model for several buckets is there after the first."""
+        worker, converter = candidate.worker, self._workers.get(candidate.entrant.converter)
+        try:
+            return worker.prepare(candidate.budget, candidate.name, candidate.target)
+        except WorkerFailed as error:
+            if error.kind != NeedsConversion.__name__ or converter is None:
+                raise
+        converter.on_wait = worker.on_wait
+        converter.lower(candidate.budget, candidate.target)
+        return worker.prepare(candidate.budget, candidate.name, candidate.target)
 
     def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
         verdicts = []

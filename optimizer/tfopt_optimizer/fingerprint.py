@@ -18,7 +18,7 @@ from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import FORMAT_VERSION, Fingerprint
 
 Samples = Mapping[str, tuple[dict[str, np.ndarray], ...]]
-_PACKAGES = ("tfopt", "tensorflow-cpu", "tensorflow", "jax", "jaxlib", "numpy")
+_PACKAGES = ("tfopt", "tensorflow-cpu", "tensorflow", "jax", "jaxlib", "ai-edge-litert", "openvino", "numpy")
 _BLOCK = 1 << 22
 
 

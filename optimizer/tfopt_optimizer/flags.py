@@ -14,6 +14,7 @@ class OptimizerFlags:
     `lossless_max_rel_error` is relative to each output's largest magnitude. `candidate_timeout_s` bounds everything
     that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring. Once
     `optimize_budget_s` is used up no further bucket is opened: what was decided until then becomes the plan.
+    `engines` names those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all.
     """
 
     allow_precompilation: bool = False
@@ -27,3 +28,4 @@ class OptimizerFlags:
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     device: str = "cpu"
+    engines: tuple[str, ...] = ()

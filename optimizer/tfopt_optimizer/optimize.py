@@ -21,6 +21,7 @@ from tfopt_optimizer import choose, cpu, measure, plan, report, saved_model, twi
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
+from tfopt_optimizer.engines import artifacts, table, weights
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
@@ -32,11 +33,8 @@ from tfopt_optimizer.study import Study, study
 from tfopt_optimizer.workers import Worker, WorkerFailed
 
 TENSORFLOW = "tfopt_optimizer.engines.tensorflow:Worker"
-LOWERER = "tfopt_optimizer.engines.stablehlo:Lowerer"
 SESSION = Entrant("tensorflow", "session", TENSORFLOW)
 INLINE = Entrant("tensorflow", "inline", TENSORFLOW)
-PJRT = Entrant("xla", "pjrt", "tfopt_optimizer.engines.xla:Worker", lowered=True)
-JIT = Entrant("xla", "jit", "tfopt_optimizer.engines.jit:Worker")
 LOADERS = ("function", "session")
 
 Progress = Callable[[str], None]
@@ -55,18 +53,19 @@ class OptimizeJob:
     records: str
 
 
-def entrants_for(flags: OptimizerFlags) -> tuple[Entrant, ...]:
+def entrants_for(flags: OptimizerFlags, log: Log) -> tuple[Entrant, ...]:
     """The candidates that the flags allow, beside plain TensorFlow's own variants."""
-    if not flags.allow_precompilation:
-        return ()
-    return (PJRT if flags.use_tfrt else JIT,)
+    found, missing = table.entrants(flags)
+    if missing:
+        log.say(f"not installed, so they do not take part: {', '.join(missing)}")
+    return found
 
 
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
     _clear(job.plan_dir)
-    allowed = entrants_for(job.flags) if entrants is None else tuple(entrants)
+    allowed = entrants_for(job.flags, log) if entrants is None else tuple(entrants)
     if job.flags.allow_compression:
         log.say("allow_compression: no lossy engine is part of this version; only lossless candidates take part")
     try:
@@ -102,13 +101,14 @@ def _workers(job: OptimizeJob, entrants: Sequence[Entrant]) -> Iterator[dict[str
     place = Place(
         job.model_dir, job.plan_dir, job.tags, flags.intra_op_threads or cores, flags.inter_op_threads or cores
     )
-    paths = {TENSORFLOW: "tensorflow", **{e.worker: e.label for e in entrants}}
+    paths = {TENSORFLOW: "tensorflow", **{e.worker: e.engine for e in entrants}}
+    paths |= {e.converter: f"{e.engine} conversion" for e in entrants if e.converter}
     workers = {path: Worker(path, place, name) for path, name in paths.items()}
-    if any(e.lowered for e in entrants):
-        workers["stablehlo"] = Worker(LOWERER, place, "lowering")
+    on_standby = {e.converter for e in entrants if e.standby}
     try:
-        for worker in workers.values():
-            worker.start()
+        for path, worker in workers.items():
+            if path not in on_standby:
+                worker.start()
         yield workers
     finally:
         for worker in workers.values():
@@ -134,7 +134,7 @@ def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: L
     """Waits for the candidates' engines. Returns those that cannot take part, because their engine does not start."""
     broken: dict[str, str] = {}
     for path, worker in workers.items():
-        if path == TENSORFLOW:
+        if path == TENSORFLOW or not worker.started:
             continue
         try:
             worker.opened()
@@ -142,7 +142,7 @@ def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: L
             broken[path] = error.reason
     out = []
     for entrant in entrants:
-        reason = broken.get(entrant.worker) or (broken.get("stablehlo") if entrant.lowered else "")
+        reason = broken.get(entrant.worker) or broken.get(entrant.converter)
         if reason:
             log.say(f"{entrant.label} cannot take part: {reason}")
             out.append(entrant)
@@ -275,7 +275,7 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
         log.say(free)
     signatures = tuple(_settle_signature(r, loader, bool(free), log) for r in results)
     kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
-    weights = _tidy(job.plan_dir, kept)
+    weights_bytes = _tidy(job.plan_dir, kept)
     return Plan(
         fingerprint=fingerprint(job.model_dir, job.flags, job.tags, job.samples),
         device=job.flags.device,
@@ -285,7 +285,7 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
         log=tuple(log.lines),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         optimize_s=round(time.monotonic() - started, 3),
-        weights_bytes=weights,
+        weights_bytes=weights_bytes,
         files=plan.checksums(job.plan_dir),
     )
 
@@ -317,7 +317,7 @@ def _settle_signature(result: Result, loader: str, free: bool, log: Log) -> Sign
 def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:
     engine, variant = (chosen.engine, chosen.variant) if chosen else ("tensorflow", loader)
     static = engine != "tensorflow"
-    artifact = spec.folder if (engine, variant) == ("xla", "pjrt") else ""
+    artifact = chosen.artifact if chosen else ""
     candidates = choose.candidates(trials, chosen)
     return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why)
 
@@ -328,15 +328,15 @@ def any_shape(loader: str, why: str) -> BucketPlan:
 
 
 def _tidy(plan_dir: Path, kept: set[str]) -> int:
-    """Removes artifacts that lost; returns the bytes of the weights that are needed."""
-    for folder in {p.parent for p in plan_dir.glob("s*/*/module.json")}:
+    """Removes artifacts that lost; returns the bytes of the weights that are needed, wherever an engine keeps them."""
+    for folder in plan_dir.glob("s*/*"):
         if folder.relative_to(plan_dir).as_posix() not in kept:
             shutil.rmtree(folder)
     for parent in plan_dir.glob("s*"):
         if not any(parent.iterdir()):
             parent.rmdir()
-    weights = plan_dir / "weights.bin"
-    if not kept:
-        weights.unlink(missing_ok=True)
-        (plan_dir / "weights.json").unlink(missing_ok=True)
-    return weights.stat().st_size if weights.exists() else 0
+    if not any(plan_dir.glob(f"s*/*/{artifacts.META}")):  # no module is left that takes its weights from there
+        for name in (weights.DATA, weights.INDEX):
+            (plan_dir / name).unlink(missing_ok=True)
+    holders = [plan_dir / weights.DATA, *plan_dir.glob("s*/*/model.bin"), *plan_dir.glob("s*/*/model.tflite")]
+    return sum(path.stat().st_size for path in holders if path.exists())

@@ -23,8 +23,9 @@ from tfopt_protos import dtypes
 
 from tfopt_optimizer import cpu, saved_model
 from tfopt_optimizer.choose import label
+from tfopt_optimizer.engines import table
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
-from tfopt_optimizer.errors import EngineError
+from tfopt_optimizer.errors import Declined, EngineError
 from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow
 from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
 
@@ -208,6 +209,22 @@ class Servable:
         self.signatures = {}
 
 
+class _WithReference:
+    """A runner behind which plain TensorFlow stands: it answers what the engine declines, in its own words."""
+
+    def __init__(self, runner: Runner, reference: Run, place: str) -> None:
+        self.runner, self._reference, self._place, self._told = runner, reference, place, False
+
+    def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        try:
+            return self.runner(feeds, outputs)
+        except Declined as error:
+            if not self._told:  # once: what a client sends must not fill the log
+                self._told = True
+                log.warning("%s declines a request, plain TF answers it: %s", self._place, error)
+            return self._reference(feeds, outputs)
+
+
 class _Opening:
     """The steps of Servable.open."""
 
@@ -215,8 +232,8 @@ class _Opening:
         self._place, self._plan, self._tensorflow = place, plan, tensorflow
         self._runners: list[Runner] = []
         self._notes: list[str] = []
-        self._by_artifact: dict[str, Runner] = {}  # twins (twins.py) share one executable
-        self._device: Any = None  # xla.Device, whose module is imported only for plans that need it
+        self._opened: dict[Hashable, Runner] = {}  # twins (twins.py) share their runners
+        self._openers: dict[Callable[..., Any], Any] = {}  # made for the engines that the plan names alone
 
     def servable(self) -> Servable:
         signatures = {s.signature.key: self._signature(s) for s in self._plan.signatures}
@@ -240,8 +257,9 @@ class _Opening:
             cost = _measured(bucket, "tensorflow", self._plan.loader)
             return Bucket(bucket.batch, label("tensorflow", self._plan.loader), False, cost, reference, bucket.shapes)
         self._runners.append(runner)
-        cost = _measured(bucket, bucket.engine, bucket.variant)
-        return Bucket(bucket.batch, label(bucket.engine, bucket.variant), True, cost, runner, bucket.shapes)
+        cost, name = _measured(bucket, bucket.engine, bucket.variant), label(bucket.engine, bucket.variant)
+        run = _WithReference(runner, reference, f"{plan.signature.key} x {bucket.batch}: {name}")
+        return Bucket(bucket.batch, name, True, cost, run, bucket.shapes)
 
     def _tensorflow_bucket(self, signature: SignatureInfo, bucket: BucketPlan) -> Bucket:
         self._tensorflow.load()
@@ -250,18 +268,15 @@ class _Opening:
         return Bucket(bucket.batch, label(bucket.engine, bucket.variant), False, cost, run, bucket.shapes)
 
     def _compiled(self, signature: SignatureInfo, bucket: BucketPlan) -> Runner:
-        target = Target(signature, bucket.variant, bucket.shapes, bucket.artifact)
-        if bucket.variant == "jit":
-            from tfopt_optimizer.engines import jit
-
-            return jit.open_runner(self._tensorflow.load(), target)
-        if bucket.artifact not in self._by_artifact:
-            from tfopt_optimizer.engines import xla
-
-            if self._device is None:
-                self._device = xla.Device(self._place.plan_dir, self._place.intra_op_threads)
-            self._by_artifact[bucket.artifact] = xla.open_runner(self._device, self._place.plan_dir, target, self._note)
-        return self._by_artifact[bucket.artifact]
+        place = bucket.artifact or signature.key
+        key = (bucket.engine, bucket.variant, place, tuple(sorted(bucket.shapes.items())))
+        if key not in self._opened:
+            kind = table.opener(bucket.engine, bucket.variant)
+            if kind not in self._openers:
+                self._openers[kind] = kind(self._place, self._tensorflow.load)
+            target = Target(signature, bucket.variant, bucket.shapes, bucket.artifact)
+            self._opened[key] = self._openers[kind].runner(target, self._note)
+        return self._opened[key]
 
     def _note(self, line: str) -> None:
         self._notes.append(line)

@@ -82,6 +82,10 @@ class Worker:
         self.variants = self._receive(Budget(OPEN_TIMEOUT_S))
         return self.variants
 
+    @property
+    def started(self) -> bool:
+        return self._process is not None
+
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -26,9 +26,9 @@ class Planned:
 
 @pytest.fixture(scope="session")
 def mlp(savedmodel, tmp_path_factory):
-    """The Keras MLP with buckets 1 and 4, optimized in a child process with allow_precompilation."""
+    """The Keras MLP with buckets 1 and 4, optimized for xla in a child process."""
     model, folder, lines = savedmodel("mlp_keras"), tmp_path_factory.mktemp("mlp") / "plan", []
-    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
+    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("xla",))
     samples = {"serving_default": ({"features": ROWS},)}
     job = OptimizeJob(model, folder, ("serve",), flags, samples, "warmup")
     plan = optimize_in_child(job, lines.append, timeout_s=600)

@@ -17,7 +17,7 @@ from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.servable import Servable
 
 pytestmark = pytest.mark.tensorflow
-XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
+XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("xla",))
 rng = np.random.default_rng(3)
 
 
@@ -197,7 +197,7 @@ def test_a_model_that_writes_state_runs_on_one_loader_only(savedmodel, tmp_path)
 
 def test_what_a_session_cannot_load_the_function_loader_serves(savedmodel, tmp_path):
     lines = []
-    flags = OptimizerFlags(allow_precompilation=True, use_tfrt=False, allowed_batch_sizes=(2,))
+    flags = OptimizerFlags(allow_precompilation=True, use_tfrt=False, allowed_batch_sizes=(2,), engines=("xla",))
     plan = optimize(
         job(savedmodel("mlp_keras_saved"), tmp_path / "plan", {"inputs": floats(2, 32)}, flags), lines.append
     )
@@ -218,19 +218,20 @@ def test_two_candidates_of_every_dtype_agree(savedmodel, tmp_path):
         "u8": np.arange(8, dtype=np.uint8).reshape(2, 4),
         "f16": np.array([1.5, -2], np.float16),
     }
-    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(2,))
+    flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(2,), engines=("xla",))
     plan = optimize(job(savedmodel("dtypes"), tmp_path / "plan", record, flags), lambda _: None)
     (bucket,) = plan.signature("serving_default").buckets
     assert [c.reason for c in bucket.candidates if c.status == "rejected"] == []
     assert {c.agreement.max_rel_error for c in bucket.candidates if c.agreement} == {0.0}
 
 
-def test_without_flags_only_tensorflow_runs_and_compression_is_announced(savedmodel, tmp_path):
+def test_without_flags_only_lossless_engines_run_and_compression_is_announced(savedmodel, tmp_path):
     flags = OptimizerFlags(allow_compression=True, allowed_batch_sizes=(1,))
     plan = optimize(
         job(savedmodel("half_plus_two_v1_ref"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None
     )
-    assert plan.engines() == {"tensorflow"}
+    tried = {c.engine for s in plan.signatures for b in s.buckets for c in b.candidates}
+    assert tried == {"tensorflow", "litert", "openvino"}
     assert plan.log[0].startswith("allow_compression: no lossy engine is part of this version")
     classify = plan.signature("classify_x_to_y")
     assert "there are no records for it: add warmup records" in classify.buckets[0].why

@@ -7,7 +7,7 @@ AVAILABLE; nothing is stored. It needs the `function` loader.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,16 @@ def open_runner(model: FunctionModel, target: Target) -> JitRunner:
     except (EngineError, ValueError, TypeError) as error:
         raise NotLowerable(stablehlo.lowering_reason(error)) from error
     return runner
+
+
+class Opener:
+    """Opens the runners of a finished plan, on the model that plain TensorFlow uses too."""
+
+    def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
+        self._load = load_tensorflow
+
+    def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
+        return open_runner(self._load(), target)
 
 
 class Worker:

@@ -27,10 +27,6 @@ FOLDER = "litert"  # beside the buckets' folders: s0/litert for all of them, s0/
 _FAILURES = (RuntimeError, ValueError)  # all that the interpreter raises
 
 
-def variants(cores: int) -> tuple[str, ...]:
-    return ("t1", f"t{cores}") if cores > 1 else ("t1",)
-
-
 def shared_folder(target: Target) -> str:
     """Where the model for all shapes of a signature lies, relative to the plan: "s0/litert" for "s0/b8"."""
     return (Path(target.folder).parent / FOLDER).as_posix()
@@ -73,18 +69,24 @@ class Session:
         return {name: get(index) for name, index in self.outputs if not outputs or name in outputs}
 
 
-class Model:
-    """A model file with a thread count; its sessions are shared by all buckets.
+class Models:
+    """The models of one plan. All buckets of a model file and thread count share their sessions.
 
-    As many calls run at a time as their threads fit on the cores: a third thread on two cores slows both calls down.
+    As many calls run at a time as their threads fit on the cores: with more, every call slows the others down.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self.sessions: Pool[Session] = Pool(lambda: Session(path, threads), max(1, cpu.usable_cores() // threads))
+    def __init__(self, plan_dir: Path) -> None:
+        self._plan_dir = plan_dir
+        self._sessions: dict[tuple[str, str], Pool[Session]] = {}
 
-    def runner(self, shapes: Mapping[str, tuple[int, ...]]) -> LitertRunner:
-        """NotLowerable when the runtime does not take the model or these shapes."""
-        runner = LitertRunner(self.sessions, shapes)
+    def runner(self, folder: str, variant: str, shapes: Mapping[str, tuple[int, ...]]) -> LitertRunner:
+        """OSError without the model file, NotLowerable when the runtime does not take it or these shapes."""
+        path, threads = self._plan_dir / folder / MODEL, int(variant.removeprefix("t"))
+        path.stat()  # if it is missing, the error names it
+        if (folder, variant) not in self._sessions:
+            limit = max(1, cpu.usable_cores() // threads)
+            self._sessions[folder, variant] = Pool(lambda: Session(path, threads), limit)
+        runner = LitertRunner(self._sessions[folder, variant], shapes)
         try:
             runner.give_back(runner.take())
         except _FAILURES as error:
@@ -133,19 +135,13 @@ class LitertRunner:
 class Opener:
     """Opens the runners of a finished plan."""
 
-    def __init__(self, place: Place) -> None:
-        self._plan_dir = place.plan_dir
-        self._models: dict[tuple[str, str], Model] = {}
+    def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
+        self._models = Models(place.plan_dir)
 
     def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
-        """`target.folder` is the plan's artifact. NotLowerable or OSError when it does not load."""
-        key = (target.folder, target.variant)
-        path = self._plan_dir / target.folder / MODEL
-        path.stat()  # a missing file is an OSError with its name, not LiteRT's text
-        if key not in self._models:
-            self._models[key] = Model(path, threads(target.variant))
+        """`target.folder` is the plan's artifact."""
         assert target.shapes is not None
-        return self._models[key].runner(target.shapes)
+        return self._models.runner(target.folder, target.variant, target.shapes)
 
 
 class Worker:
@@ -154,17 +150,18 @@ class Worker:
     def open(self, place: Place) -> Mapping[str, str]:
         import ai_edge_litert.interpreter  # noqa: F401 - fails here, not in the first contest
 
-        self._plan_dir, self._opener = place.plan_dir, Opener(place)
+        self._plan_dir, self._models = place.plan_dir, Models(place.plan_dir)
         self._runners: dict[tuple[str, str], Runner] = {}
-        return dict.fromkeys(variants(place.intra_op_threads), "")
+        return {"litert": ""}
 
     def prepare(self, target: Target) -> Prepared:
         started, before = time.perf_counter(), own_bytes()
         folders = [f for f in (own_folder(target), shared_folder(target)) if (self._plan_dir / f / MODEL).exists()]
         if not folders:
             raise NeedsConversion("there is no LiteRT model yet")
-        opened = Target(target.signature, target.variant, target.shapes, folders[0])
-        self._runners[target.folder, target.variant] = self._opener.runner(opened, lambda _: None)
+        assert target.shapes is not None
+        runner = self._models.runner(folders[0], target.variant, target.shapes)
+        self._runners[target.folder, target.variant] = runner
         return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), folders[0])
 
     def runner(self, target: Target) -> Runner:
@@ -173,7 +170,3 @@ class Worker:
     def release(self, target: Target) -> None:
         """Sessions are shared by the buckets; only the runner goes."""
         self._runners.pop((target.folder, target.variant), None)
-
-
-def threads(variant: str) -> int:
-    return int(variant.removeprefix("t"))

@@ -168,16 +168,13 @@ def reason(error: BaseException) -> str:
 class Opener:
     """Opens the runners of a finished plan; compiling takes 0.1 to 0.5 s a bucket."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._device: Device | None = None
+    def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
+        self._plan_dir, self._device = place.plan_dir, Device(place)
 
     def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
         """`target.folder` is the plan's artifact. NotLowerable or OSError when it does not load."""
-        (self._place.plan_dir / target.folder / WEIGHTS).stat()
+        (self._plan_dir / target.folder / WEIGHTS).stat()  # if it is missing, the error names it
         assert target.shapes is not None
-        if self._device is None:
-            self._device = Device(self._place)
         return self._device.model(target.folder).runner(target.signature, target.shapes)
 
 

@@ -18,7 +18,7 @@ from tfopt_protos import dtypes
 from tfopt_optimizer.engines import artifacts, pjrt, weights
 from tfopt_optimizer.engines.artifacts import EXECUTABLE, MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import EngineError, NotLowerable, first_line
+from tfopt_optimizer.errors import EngineError, NeedsConversion, NotLowerable, first_line
 
 PJRT = "pjrt"
 Putters = list[tuple[str, Callable[[np.ndarray], Any]]]
@@ -92,6 +92,16 @@ def open_runner(device: Device, plan_dir: Path, target: Target, note: Callable[[
     return device.runner(folder, executable, target)
 
 
+class Opener:
+    """Opens the runners of a finished plan."""
+
+    def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
+        self._plan_dir, self._device = place.plan_dir, Device(place.plan_dir, place.intra_op_threads)
+
+    def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
+        return open_runner(self._device, self._plan_dir, target, note)
+
+
 class Worker:
     """The xla engine in a worker process of the optimizer."""
 
@@ -103,7 +113,10 @@ class Worker:
 
     def prepare(self, target: Target) -> Prepared:
         started = time.perf_counter()
-        module = (self._place.plan_dir / target.folder / MODULE).read_bytes()
+        try:
+            module = (self._place.plan_dir / target.folder / MODULE).read_bytes()
+        except FileNotFoundError as error:
+            raise NeedsConversion("there is no StableHLO module yet") from error
         dynamic = [r for r in pjrt.results(module) if "?" in r]
         if dynamic:
             raise NotLowerable(f"a result's shape depends on the values: {dynamic[0]}")
@@ -112,7 +125,7 @@ class Worker:
         except pjrt.runtime_error() as error:
             raise NotLowerable(f"XLA does not compile it: {first_line(error)}") from error
         self._executables[target.folder] = executable
-        return Prepared(time.perf_counter() - started, memory)
+        return Prepared(time.perf_counter() - started, memory, target.folder)
 
     def runner(self, target: Target) -> Runner:
         return self._device.runner(self._place.plan_dir / target.folder, self._executables[target.folder], target)

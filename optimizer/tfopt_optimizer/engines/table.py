@@ -1,0 +1,79 @@
+"""Every engine beside plain TensorFlow. A new one is a file that runs it, where needed one that converts, and a row."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from tfopt_optimizer import cpu
+from tfopt_optimizer.contest import Entrant
+from tfopt_optimizer.flags import OptimizerFlags
+
+_HERE = "tfopt_optimizer.engines"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """`package` is what must be installed. `allowed`: whether the flags let it take part; lossless engines always may.
+
+    `variants` of the usable cores, the simplest first. The others are "module:Class" in this folder: `worker` and
+    `converter` (engines/base.py: Engine) for the optimizer, `opener` for the server: Opener(place, load_tensorflow)
+    with `runner(target, note)`. `standby`: the converter starts when it is first needed, not with all others.
+    """
+
+    engine: str
+    package: str
+    variants: Callable[[int], tuple[str, ...]]
+    worker: str
+    opener: str
+    converter: str = ""
+    standby: bool = False
+    allowed: Callable[[OptimizerFlags], bool] = lambda flags: True
+
+
+def _threads(cores: int) -> tuple[str, ...]:
+    return ("t1", f"t{cores}") if cores > 1 else ("t1",)
+
+
+# The order is that of simplicity: where two are equally fast, the upper one runs.
+ROWS = (
+    Row("litert", "ai_edge_litert", _threads, "litert:Worker", "litert:Opener", "litert_convert:Converter"),
+    Row("openvino", "openvino", lambda cores: ("f32",), "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True),
+    Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener",
+        allowed=lambda flags: flags.allow_precompilation and not flags.use_tfrt),
+    Row("xla", "jaxlib", lambda cores: ("pjrt",), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
+        allowed=lambda flags: flags.allow_precompilation and flags.use_tfrt),
+)  # fmt: skip
+
+
+def entrants(flags: OptimizerFlags) -> tuple[tuple[Entrant, ...], tuple[str, ...]]:
+    """The candidates that the flags allow, and the engines among them that are not installed."""
+    rows = [r for r in ROWS if r.allowed(flags) and (not flags.engines or r.engine in flags.engines)]
+    missing = tuple(r.engine for r in rows if importlib.util.find_spec(r.package) is None)
+    cores = flags.intra_op_threads or cpu.usable_cores()
+    found = tuple(
+        Entrant(r.engine, variant, _path(r.worker), _path(r.converter), r.standby)
+        for r in rows
+        if r.engine not in missing
+        for variant in r.variants(cores)
+    )
+    return found, missing
+
+
+def opener(engine: str, variant: str) -> Callable[..., Any]:
+    """The class that opens a plan's runners of this engine. KeyError for an engine that this version does not have."""
+    rows = [r for r in ROWS if r.engine == engine]
+    row = next((r for r in rows if variant in r.variants(1)), rows[0] if rows else None)
+    if row is None:
+        raise KeyError(f"there is no engine {engine!r} in this version")
+    module, _, name = _path(row.opener).partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _path(name: str) -> str:
+    return f"{_HERE}.{name}" if name else ""
