@@ -254,9 +254,10 @@ def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) 
         own = [t for trials in extremes for t in trials if (t.engine, t.variant) == (entrant.engine, entrant.variant)]
         if len(own) < len(extremes):
             continue  # plain TensorFlow itself failed in one of them: nothing is known
+        best = [min(t.median_us for t in trials if t.eligible) for trials in extremes]
         if all(t.reason for t in own):
             found[entrant] = f"failed in the smallest and in the largest bucket: {own[0].reason}"
-        elif all(t.median_us > measure.HOPELESS * e[0].median_us for t, e in zip(own, extremes, strict=True)):
+        elif all(t.median_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
             found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
     return found
 
