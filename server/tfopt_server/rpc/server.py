@@ -1,7 +1,7 @@
 """The gRPC face: a grpcio server on raw bytes, messages from the private pool.
 
 grpcio's synchronous server with two computing threads costs 138 us of CPU per echo; grpc.aio on uvloop 161-175
-(docs/decisions/0007-the-grpc-face.md). Nothing here imports TensorFlow or the generated stubs.
+(docs/decisions/0031-the-grpc-face.md). Nothing here imports TensorFlow or the generated stubs.
 """
 
 from __future__ import annotations
