@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml requirements/no-deps.txt
 	@touch $@
 
 demo/models/.built: $(STAMP) $(wildcard demo/*.py)
-	$(BIN)/python -m demo.build --out demo/models
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -m demo.build --out demo/models
 	@touch $@
 
 serve: setup     ## serve a small real model on PORT and print a curl line that works (MODEL=demo/models/digits, FLAGS=...)
