@@ -24,19 +24,29 @@ from tfopt_optimizer.workers import Budget, Times, Worker, WorkerFailed
 
 CHECK_S = 3.0  # reference time spent on the rows of one bucket's check
 CHECK_BYTES = 256 << 20  # reference outputs held for it
+BRIEF_S = 0.05
 REFERENCE_TIMEOUT_S = 900.0
+LIGHT_US = 10_000.0  # calls of plain TensorFlow above this are all computing
+LARGE = 64 << 20  # bytes of variables from which on a heavy conversion must promise something
+BEATEN = 1.3  # ... which it does not where another engine is this many times faster than plain TensorFlow
 
 
 @dataclasses.dataclass(frozen=True)
 class Entrant:
     """A candidate engine. `worker` is "module:Class" of its worker process, `converter` of the one whose files it asks
-    for with NeedsConversion; one on `standby` is started when that happens, the others at once."""
+    for with NeedsConversion; one on `standby` is started when that happens, the others at once.
+
+    `heavy`: converting takes the longer the larger the weights are. `light`: it saves what a call costs beside the
+    computing, so it cannot win where the computing takes long.
+    """
 
     engine: str
     variant: str
     worker: str
     converter: str = ""
     standby: bool = False
+    heavy: bool = False
+    light: bool = False
 
     @property
     def label(self) -> str:
@@ -153,18 +163,26 @@ class Candidate:
 class Contest:
     """Holds the contests of one model."""
 
-    def __init__(self, reference: Reference, workers: Mapping[str, Worker], flags: OptimizerFlags, log: Log) -> None:
+    def __init__(
+        self, reference: Reference, workers: Mapping[str, Worker], flags: OptimizerFlags, log: Log, weights_bytes: int
+    ) -> None:
         self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
         self._tolerance = verify.lossless(flags.lossless_max_rel_error)
+        self._weights_bytes = weights_bytes
 
     def hold(
         self, place: str, signature: SignatureInfo, spec: BucketSpec, material: Material, entrants: Sequence[Entrant]
     ) -> list[Trial]:
         """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails."""
-        batches = self._batches(signature, spec, material.feeds)
+        batches, reference_us = self._batches(signature, spec, material.feeds)
         candidates = [self._candidate(signature, spec, e) for e in entrants]
         for candidate in candidates:
-            self._enter(place, candidate, batches, material.altered)
+            if candidate.entrant.light and reference_us > LIGHT_US:
+                candidate.skipped, candidate.reason = True, f"for calls of less than {LIGHT_US / 1e3:g} ms"
+        entered: list[Candidate] = []
+        for candidate in sorted((c for c in candidates if not c.skipped), key=lambda c: c.entrant.heavy):
+            self._enter(place, candidate, batches, material.altered, entered)
+            entered.append(candidate)
         first = batches[0]
         base = self._reference.round(signature, first.key, first.feeds)
         rounds = {c.name: c.round(first) for c in candidates if not c.reason}
@@ -182,19 +200,26 @@ class Contest:
         worker = self._workers[entrant.worker]
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))
 
-    def _enter(self, place: str, candidate: Candidate, batches: Sequence[Batch], altered: Arrays | None) -> None:
-        """Converts, compiles and checks."""
+    def _enter(
+        self,
+        place: str,
+        candidate: Candidate,
+        batches: Sequence[Batch],
+        altered: Arrays | None,
+        rivals: Sequence[Candidate],
+    ) -> None:
+        """Converts, compiles and checks. `rivals` are ready."""
         worker = candidate.worker
         worker.on_wait = lambda seconds: self._log.note(
             f"{place}: {candidate.entrant.label} is at it for {seconds:.0f} s"
         )
         try:
-            candidate.prepared = self._prepare(candidate)
+            candidate.prepared = self._prepare(candidate, batches[0], rivals)
             candidate.reason = self._check(candidate, batches) or self._leaks(candidate, batches[0], altered)
         except WorkerFailed as error:
             candidate.reason = error.reason
 
-    def _prepare(self, candidate: Candidate) -> Prepared:
+    def _prepare(self, candidate: Candidate, batch: Batch, rivals: Sequence[Candidate]) -> Prepared:
         """Converts where the engine asks for it: a model for several buckets is there after the first."""
         worker, converter = candidate.worker, self._workers.get(candidate.entrant.converter)
         try:
@@ -202,9 +227,23 @@ class Contest:
         except WorkerFailed as error:
             if error.kind != NeedsConversion.__name__ or converter is None:
                 raise
+        if candidate.entrant.heavy and self._weights_bytes > LARGE and (why := self._beaten(batch, rivals)):
+            candidate.skipped = True
+            raise WorkerFailed(f"not converted: {self._weights_bytes >> 20} MB would take long, and {why}")
         converter.on_wait = worker.on_wait
         converter.lower(candidate.budget, candidate.target)
         return worker.prepare(candidate.budget, candidate.name, candidate.target)
+
+    def _beaten(self, batch: Batch, rivals: Sequence[Candidate]) -> str:
+        """Which rival has left plain TensorFlow clearly behind; "" when none has."""
+        able = [r for r in rivals if not r.reason and r.entrant.engine != "tensorflow"]
+        if not able:
+            return ""
+        base_us = float(self._reference.round(able[0].target.signature, batch.key, batch.feeds)(BRIEF_S, 3).min())
+        times = {r.entrant.label: float(r.round(batch)(BRIEF_S, 3).min()) for r in able}
+        best = min(times, key=lambda name: times[name])
+        gain = base_us / times[best]
+        return f"{best} is {gain:.1f}x faster than plain TF already" if gain > BEATEN else ""
 
     def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
         verdicts = []
@@ -230,17 +269,23 @@ class Contest:
         reason = independence.same_row(alone, found, 0, size, self._tolerance)
         return f"other rows change the first one: {reason}" if reason else ""
 
-    def _batches(self, signature: SignatureInfo, spec: BucketSpec, material: Iterable[Arrays]) -> list[Batch]:
-        """As many different batches of this shape as fit into CHECK_S of reference time, one at least."""
-        end, held, batches = time.monotonic() + CHECK_S, 0, list[Batch]()
+    def _batches(
+        self, signature: SignatureInfo, spec: BucketSpec, material: Iterable[Arrays]
+    ) -> tuple[list[Batch], float]:
+        """As many different batches of this shape as fit into CHECK_S of reference time, one at least.
+
+        And about how long a call takes, in microseconds.
+        """
+        end, held, batches, shortest_s = time.monotonic() + CHECK_S, 0, list[Batch](), float("inf")
         for number, feeds in enumerate(material):
-            key = f"{spec.folder}/{number}"
+            key, started = f"{spec.folder}/{number}", time.monotonic()
             expected = self._reference.run(signature, key, feeds)
+            shortest_s = min(shortest_s, time.monotonic() - started)
             batches.append(Batch(key, feeds, expected))
             held += sum(a.nbytes for a in expected.values())
             if time.monotonic() > end or held > CHECK_BYTES:
                 break
-        return batches
+        return batches, shortest_s * 1e6
 
     def _tidy(self, candidates: Sequence[Candidate]) -> None:
         """Feeds are not needed any more; executables that lost are dropped by their worker."""

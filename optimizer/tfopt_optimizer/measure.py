@@ -22,35 +22,35 @@ SLOW_ROUNDS = 3  # when one call takes longer than SLOW_US
 SLOW_US = 300_000.0
 NEAR = 0.10  # medians this close are measured again
 HOPELESS = 2.0  # a candidate this many times slower than the fastest in two buckets is not tried in others
-RACING = 1.5  # ... this many times slower in the first round, it is not measured further
+RACING = 1.5  # ... this many times slower in its first rounds, it is not measured further
 
 
 def first(run: Round) -> Array:
     """One round after two calls that do not count (lazy set-up, cold caches)."""
     run(0.0, 1)
     run(0.0, 1)
-    found = run(ROUND_S, MAX_CALLS)
-    if len(found) < ROUND_CALLS and np.isfinite(found).all():
-        found = np.concatenate([found, run(_round_s(found), ROUND_CALLS)])
-    return found
+    return run(ROUND_S, MAX_CALLS)
 
 
 def compare(reference: Round, candidates: Mapping[str, Round]) -> tuple[Array, dict[str, Array]]:
-    """Times of the reference and of each candidate. All run one round, then the fastest take turns.
+    """Times of the reference and of each candidate. All run two rounds, then the fastest take turns.
 
-    Who loses the first round by RACING keeps the times of that round, the reference too: its own time matters to the
-    digit only where it may win. The round is judged by its fastest calls, which a busy neighbour spoils last. When the
-    best two end within NEAR of each other, the rounds are doubled once.
+    Who loses these rounds by RACING is not measured further, the reference neither: its own time matters to the digit
+    only where it may win. They are judged by their fastest calls, which a busy neighbour spoils last. When the best
+    two end within NEAR of each other, the rounds are doubled once.
     """
-    times = {"": [first(reference)], **{name: [first(run)] for name, run in candidates.items()}}
     runs = {"": reference, **candidates}
-    best = min(times, key=lambda name: float(times[name][0].min()))
-    bar = RACING * float(times[best][0].min())
-    racing = [name for name in runs if float(times[name][0].min()) <= bar]
-    rounds = SLOW_ROUNDS if float(np.median(times[best][0])) > SLOW_US else ROUNDS
-    round_s = _round_s(times[best][0])
+    times = {name: [first(run)] for name, run in runs.items()}
+    for name, run in runs.items():
+        if np.isfinite(times[name][0]).all():
+            times[name].append(run(_round_s(times[name][0]), ROUND_CALLS))
+    fastest = {name: min(float(t.min()) for t in found) for name, found in times.items()}
+    best = min(fastest, key=lambda name: fastest[name])
+    racing = [name for name in runs if fastest[name] <= RACING * fastest[best]]
+    rounds = SLOW_ROUNDS if fastest[best] > SLOW_US else ROUNDS
+    round_s = _round_s(np.array([fastest[best]]))
     for again in range(2):
-        for _ in range(rounds if len(racing) > 1 else 1):
+        for _ in range(rounds if len(racing) > 1 else 0):
             for name in racing:
                 times[name].append(runs[name](round_s, MAX_CALLS))
         medians = sorted(_median(times[name]) for name in racing)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, cpu, measure, plan, report, saved_model, twins
+from tfopt_optimizer import choose, contest, cpu, measure, plan, report, saved_model, twins
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
@@ -34,7 +34,7 @@ from tfopt_optimizer.workers import Worker, WorkerFailed
 
 TENSORFLOW = "tfopt_optimizer.engines.tensorflow:Worker"
 SESSION = Entrant("tensorflow", "session", TENSORFLOW)
-INLINE = Entrant("tensorflow", "inline", TENSORFLOW)
+INLINE = Entrant("tensorflow", "inline", TENSORFLOW, light=True)
 LOADERS = ("function", "session")
 
 Progress = Callable[[str], None]
@@ -104,7 +104,8 @@ def _workers(job: OptimizeJob, entrants: Sequence[Entrant]) -> Iterator[dict[str
     paths = {TENSORFLOW: "tensorflow", **{e.worker: e.engine for e in entrants}}
     paths |= {e.converter: f"{e.engine} conversion" for e in entrants if e.converter}
     workers = {path: Worker(path, place, name) for path, name in paths.items()}
-    on_standby = {e.converter for e in entrants if e.standby}
+    large = saved_model.variables_bytes(job.model_dir) > contest.LARGE
+    on_standby = {e.converter for e in entrants if e.standby or (e.heavy and large)}
     try:
         for path, worker in workers.items():
             if path not in on_standby:
@@ -171,7 +172,8 @@ class _Tournament:
         self._end = time.monotonic() + job.flags.optimize_budget_s
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
-        self._contest = Contest(self._reference, workers, job.flags, log)
+        weights_bytes = saved_model.variables_bytes(job.model_dir)
+        self._contest = Contest(self._reference, workers, job.flags, log, weights_bytes)
 
     def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
         """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""

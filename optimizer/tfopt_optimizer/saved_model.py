@@ -83,6 +83,11 @@ def _parse(path: Path, _mtime: int, _size: int) -> Any:
         raise SavedModelError(f"{path} cannot be read: {error}") from error
 
 
+def variables_bytes(model_dir: Path) -> int:
+    """Size of the variables on disk."""
+    return sum(p.stat().st_size for p in model_dir.glob("variables/variables.data-*"))
+
+
 def is_callable(key: str) -> bool:
     return not key.startswith(_INTERNAL)
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from tfopt_optimizer import saved_model
 from tfopt_optimizer.engines import litert
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
@@ -53,7 +54,7 @@ class Converter:
 
     def _convert_once(self, target: Target) -> bool:
         key = target.signature.key
-        size = sum(p.stat().st_size for p in self._place.model_dir.glob("variables/variables.data-*"))
+        size = saved_model.variables_bytes(self._place.model_dir)
         if size >= LARGEST:
             raise NotLowerable(f"{size / 1e9:.1f} GB of variables do not fit into a LiteRT model")
         try:

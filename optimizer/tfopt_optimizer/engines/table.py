@@ -21,7 +21,8 @@ class Row:
 
     `variants` of the usable cores, the simplest first. The others are "module:Class" in this folder: `worker` and
     `converter` (engines/base.py: Engine) for the optimizer, `opener` for the server: Opener(place, load_tensorflow)
-    with `runner(target, note)`. `standby`: the converter starts when it is first needed, not with all others.
+    with `runner(target, note)`. `standby` and `heavy` as in contest.Entrant; a variant of one thread beside one of
+    several is `light`.
     """
 
     engine: str
@@ -31,6 +32,7 @@ class Row:
     opener: str
     converter: str = ""
     standby: bool = False
+    heavy: bool = False
     allowed: Callable[[OptimizerFlags], bool] = lambda flags: True
 
 
@@ -40,7 +42,8 @@ def _threads(cores: int) -> tuple[str, ...]:
 
 # The order is that of simplicity: where two are equally fast, the upper one runs.
 ROWS = (
-    Row("litert", "ai_edge_litert", _threads, "litert:Worker", "litert:Opener", "litert_convert:Converter"),
+    Row("litert", "ai_edge_litert", _threads, "litert:Worker", "litert:Opener", "litert_convert:Converter",
+        heavy=True),
     Row("openvino", "openvino", lambda cores: ("f32",), "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener",
@@ -55,13 +58,15 @@ def entrants(flags: OptimizerFlags) -> tuple[tuple[Entrant, ...], tuple[str, ...
     rows = [r for r in ROWS if r.allowed(flags) and (not flags.engines or r.engine in flags.engines)]
     missing = tuple(r.engine for r in rows if importlib.util.find_spec(r.package) is None)
     cores = flags.intra_op_threads or cpu.usable_cores()
-    found = tuple(
-        Entrant(r.engine, variant, _path(r.worker), _path(r.converter), r.standby)
-        for r in rows
-        if r.engine not in missing
-        for variant in r.variants(cores)
-    )
+    found = tuple(_entrant(r, v, cores) for r in rows if r.engine not in missing for v in r.variants(cores))
     return found, missing
+
+
+def _entrant(row: Row, variant: str, cores: int) -> Entrant:
+    light = variant != row.variants(cores)[-1]
+    return Entrant(
+        row.engine, variant, _path(row.worker), _path(row.converter), row.standby, heavy=row.heavy, light=light
+    )
 
 
 def opener(engine: str, variant: str) -> Callable[..., Any]:
