@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import dataclass
 
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.instruments import Counter, Histogram
@@ -28,38 +27,28 @@ def failure(error: BaseException, what: str) -> ServingError:
     return ServingError(Code.INTERNAL, f"Internal error (incident {incident}); the server's log has the details.")
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """The two instruments of one (model, face, entrypoint)."""
-
-    count: Counter
-    latency: Histogram
-
-    def done(self, began: float) -> None:
-        """A request that began at time.perf_counter() `began` was answered with OK."""
-        self.count.inc()
-        self.latency.observe((time.perf_counter() - began) * 1e6)
-
-
 class Meter:
     """TensorFlow Serving's request_count and request_latency for one face ("REST" or "GRPC")."""
 
     def __init__(self, metrics: Metrics, face: str, *models: str) -> None:
         self._metrics = metrics
         self._face = face
-        self._counted: dict[tuple[str, str], Counted] = {}
+        self._succeeded: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
         self._models = set(models)
         self._room = UNKNOWN_NAMES
 
-    def of(self, model: str, entrypoint: str) -> Counted:
-        """The instruments of requests that succeed; `model` is a name that exists."""
-        found = self._counted.get((model, entrypoint))
+    def done(self, model: str, entrypoint: str, began: float) -> None:
+        """A request that began at time.perf_counter() `began` was answered with OK; `model` is a name that exists."""
+        found = self._succeeded.get((model, entrypoint))
         if found is None:
-            self._models.add(model)
-            count = self._metrics.request_count.labels(model, Code.OK.name)
-            latency = self._metrics.request_latency.labels(model, self._face, entrypoint)
-            found = self._counted.setdefault((model, entrypoint), Counted(count, latency))
-        return found
+            found = self._succeeded[model, entrypoint] = self._instruments(model, entrypoint)
+        found[0].inc()
+        found[1].observe((time.perf_counter() - began) * 1e6)
+
+    def _instruments(self, model: str, entrypoint: str) -> tuple[Counter, Histogram]:
+        self._models.add(model)
+        latency = self._metrics.request_latency.labels(model, self._face, entrypoint)
+        return self._metrics.request_count.labels(model, Code.OK.name), latency
 
     def failed(self, model: str, code: Code) -> None:
         """A request for `model`, a name as the client wrote it, was refused."""

@@ -55,51 +55,32 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"no {scope['type']} connections here")
-        response: Response | Awaitable[Response]
+        call: Call | None = None
         try:
             body = await bodies.read(receive, scope["headers"], self._limit)
+            call = Call(scope["headers"], body)
+            key = (scope["method"], scope["raw_path"], scope["query_string"])
+            handler = self._remembered.get(key) or self._find(*key)
+            pending = handler(call)
+            response = pending if isinstance(pending, Response) else await pending
+            if call.entrypoint is not None:
+                self._meter.done(call.model, call.entrypoint, call.began)
         except bodies.ClientGone:
             return
-        except bodies.TooLarge as error:
-            response = Response(status.error_body(str(error)), 413)
-        else:
-            response = self._respond(scope, Call(scope["headers"], body))
-        if not isinstance(response, Response):
-            response = await response
+        except Exception as error:
+            response = self._refused(scope, call, error)
         headers = [(b"content-length", b"%d" % len(response.body)), *response.headers, *self._cors]
         if response.content_type is not None:
             headers.append((b"content-type", response.content_type))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
 
-    def _respond(self, scope: Scope, call: Call) -> Response | Awaitable[Response]:
-        """The answer, whatever happens on the way, or what to await for it."""
-        key = (scope["method"], scope["raw_path"], scope["query_string"])
-        try:
-            handler = self._remembered.get(key) or self._find(*key)
-            response = handler(call)
-        except Exception as error:
-            return self._refused(scope, call, error)
-        if not isinstance(response, Response):
-            return self._awaited(scope, call, response)
-        self._count(call)
-        return response
-
-    async def _awaited(self, scope: Scope, call: Call, pending: Awaitable[Response]) -> Response:
-        try:
-            response = await pending
-        except Exception as error:
-            return self._refused(scope, call, error)
-        self._count(call)
-        return response
-
-    def _count(self, call: Call) -> None:
-        if call.entrypoint is not None:
-            self._meter.of(call.model, call.entrypoint).done(call.began)
-
-    def _refused(self, scope: Scope, call: Call, error: Exception) -> Response:
+    def _refused(self, scope: Scope, call: Call | None, error: Exception) -> Response:
+        """The answer to a request that failed, and its count: the one place where errors become HTTP."""
+        if isinstance(error, bodies.TooLarge):
+            return Response(status.error_body(str(error)), 413)
         refused = failure(error, f"{scope['method']} {scope['path']}")
-        if call.entrypoint is not None:
+        if call is not None and call.entrypoint is not None:
             self._meter.failed(call.model, refused.code)
         return status.refusal(refused)
 

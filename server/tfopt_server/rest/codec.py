@@ -48,10 +48,12 @@ class Layout(enum.Enum):
 
 
 class Request(NamedTuple):
-    """A predict document that is an object. `signature_name` is the client's word, "" when there is none."""
+    """A predict document that is an object. `signature_name` is the client's word, "" without one; `signature` is never
+    empty."""
 
     document: dict[str, Any]
     signature_name: str
+    signature: str
 
     @classmethod
     def read(cls, body: bytes, in_parameters: bool = False) -> Request:
@@ -68,11 +70,7 @@ class Request(NamedTuple):
             raise invalid(
                 f"JSON Value: {quoted(document)} not formatted correctly. 'signature_name' key must be a string value."
             )
-        return cls(document, name)
-
-    @property
-    def signature(self) -> str:
-        return self.signature_name or DEFAULT_SIGNATURE
+        return cls(document, name, name or DEFAULT_SIGNATURE)
 
 
 def feeds(request: Request, signature: SignatureInfo) -> tuple[dict[str, Array], Layout]:
@@ -158,8 +156,10 @@ def answer(outputs: Mapping[str, Array], layout: Layout) -> bytes:
         raise invalid("Cannot convert empty tensor map to JSON")
     if layout is Layout.ROWS:
         return b'{"predictions":' + _predictions(outputs) + b"}"
-    texts = {name: _tensor(name, array) for name, array in outputs.items()}
-    return b'{"outputs":' + (_object(texts) if len(texts) > 1 else next(iter(texts.values()))) + b"}"
+    if len(outputs) == 1:
+        ((name, array),) = outputs.items()
+        return b'{"outputs":' + _tensor(name, array) + b"}"
+    return b'{"outputs":' + _object({name: _tensor(name, array) for name, array in outputs.items()}) + b"}"
 
 
 def _predictions(outputs: Mapping[str, Array]) -> bytes:
@@ -204,7 +204,10 @@ def _object(texts: Mapping[str, bytes]) -> bytes:
 def _tensor(name: str, array: Array) -> bytes:
     """A whole tensor as JSON; rank 0 is a bare value."""
     if array.dtype.char in _WRITABLE:
-        return _numbers(array) if array.ndim else _numbers(array.reshape(1))[1:-1]
+        if not array.ndim:
+            return _tensor(name, array.reshape(1))[1:-1]
+        text = orjson.dumps(array if array.flags.c_contiguous else np.ascontiguousarray(array), option=_NUMPY)
+        return _with_tokens(text, array) if b"null" in text else text
     if array.dtype == object:
         return _strings(_python(name, array))
     if array.size:
@@ -213,11 +216,8 @@ def _tensor(name: str, array: Array) -> bytes:
     return orjson.dumps(array.tolist())
 
 
-def _numbers(array: Array) -> bytes:
-    text = orjson.dumps(array if array.flags.c_contiguous else np.ascontiguousarray(array), option=_NUMPY)
-    if b"null" not in text:
-        return text
-    # orjson writes every non-finite number as null, and nothing else: put TensorFlow Serving's tokens there, in order.
+def _with_tokens(text: bytes, array: Array) -> bytes:
+    """orjson writes every non-finite number as null, and nothing else: TensorFlow Serving's tokens there, in order."""
     flat = array.ravel()
     tokens = iter([_token(x) for x in flat[~np.isfinite(flat)]])
     return _NULL.sub(lambda _: next(tokens), text)

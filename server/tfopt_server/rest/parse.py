@@ -35,7 +35,10 @@ def parse(body: bytes) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
         return _tolerant(body)
-    return _tolerant(body) if _may_repeat_keys(document, body) else document
+    # Every member has a colon: a document with as many colons as top-level members repeats none and nests none.
+    if type(document) is dict and body.count(b":") != len(document) and _may_repeat_keys(document, body):
+        return _tolerant(body)
+    return document
 
 
 def _tolerant(body: bytes) -> Any:
@@ -66,20 +69,15 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _STANDARD = json.JSONDecoder(object_pairs_hook=_first_wins)
 
 
-def _may_repeat_keys(document: Any, body: bytes) -> bool:
+def _may_repeat_keys(document: dict[str, Any], body: bytes) -> bool:
     """Whether a key may occur twice where that matters: orjson keeps the last value, TensorFlow Serving the first.
 
     Every member has a colon, so a document with as many colons as distinct members repeats none. Where there are more
     (text with colons, nested objects) the keys that are looked up are counted one by one; a string value that equals a
     key only costs time.
     """
-    if type(document) is not dict:
-        return False
-    colons = body.count(b":")
-    if colons == len(document):
-        return False
     members = _members(document)
-    if colons == len(document) + len(members):
+    if body.count(b":") == len(document) + len(members):
         return False
     expected = dict.fromkeys(_TOP_KEYS, 0)
     for key in (*document, *members):

@@ -28,8 +28,8 @@ LONG_BODY = 256 * 1024
 LONG_ANSWER = 1024 * 1024
 
 
-class Started(NamedTuple):
-    """A request that was decoded and handed to the dataplane. `handle` is held and must be released."""
+class Pending(NamedTuple):
+    """A request whose answer takes a thread or a wait. `handle` is held and must be released."""
 
     handle: Handle
     steps: Steps
@@ -48,62 +48,63 @@ class Predict:
         call.model, call.entrypoint = spec.name, "predict"
         if len(call.body) >= LONG_BODY:
             return self._long(spec, in_parameters, call)
-        started = self._start(spec, in_parameters, call)
-        if isinstance(started.result, Future):
-            return self._awaited(started, started.result)
-        if _size(started.result) >= LONG_ANSWER:
-            return asyncio.to_thread(_finish, started, started.result)
-        return _finish(started, started.result)
+        begun = self._begin(spec, in_parameters, call)
+        return begun if isinstance(begun, Response) else _end(begun)
 
     async def _long(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response:
-        started = await asyncio.to_thread(self._start, spec, in_parameters, call)
-        if isinstance(started.result, Future):
-            return await self._awaited(started, started.result)
-        return await asyncio.to_thread(_finish, started, started.result)
+        begun = await asyncio.to_thread(self._begin, spec, in_parameters, call)
+        return begun if isinstance(begun, Response) else await _end(begun)
 
-    async def _awaited(self, started: Started, future: Future[Result]) -> Response:
-        try:
-            result = await _wait(future, started.deadline)
-        except BaseException:
-            started.handle.release()
-            raise
-        if _size(result) >= LONG_ANSWER:
-            return await asyncio.to_thread(_finish, started, result)
-        return _finish(started, result)
+    def _begin(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response | Pending:
+        """Decodes and runs; writes the answer too where there is one at once and it is short.
 
-    def _start(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Started:
-        """Raises ServingError for the first thing that is wrong."""
+        Raises ServingError for the first thing that is wrong.
+        """
         plane, deadline = self._plane, time.monotonic() + self._timeout_s
         request = codec.Request.read(call.body, in_parameters)
         handle = plane.resolve(spec)
+        keep = False
         try:
             key = request.signature
             signature = plane.signature(handle, key)
             if signature is None:
-                raise invalid(f'Serving signature name: "{key}" not found in signature def')  # noqa: TRY301
+                raise invalid(f'Serving signature name: "{key}" not found in signature def')
             feeds, layout = codec.feeds(request, signature)
             steps = plane.steps(handle, key)
             steps.decode.observe(time.perf_counter() - call.began)
             result = plane.start(handle, key, feeds, deadline=deadline, face="REST")
-        except BaseException:
-            handle.release()
-            raise
-        return Started(handle, steps, layout, result, deadline)
+            if keep := isinstance(result, Future) or _is_long(result):
+                return Pending(handle, steps, layout, result, deadline)
+            return _written(result, steps, layout)
+        finally:
+            if not keep:
+                handle.release()
 
 
-def _finish(started: Started, result: Result) -> Response:
-    """Writes the answer and lets the version go."""
-    try:
-        began = time.perf_counter()
-        body = codec.answer(result.outputs, started.layout)
-        started.steps.encode.observe(time.perf_counter() - began)
-    finally:
-        started.handle.release()
+def _is_long(result: Result) -> bool:
+    for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
+        if array.nbytes >= LONG_ANSWER:
+            return True
+    return False
+
+
+def _written(result: Result, steps: Steps, layout: Layout) -> Response:
+    began = time.perf_counter()
+    body = codec.answer(result.outputs, layout)
+    steps.encode.observe(time.perf_counter() - began)
     return Response(body)
 
 
-def _size(result: Result) -> int:
-    return sum([array.nbytes for array in result.outputs.values()])
+async def _end(pending: Pending) -> Response:
+    try:
+        result = pending.result
+        if isinstance(result, Future):
+            result = await _wait(result, pending.deadline)
+        if _is_long(result):
+            return await asyncio.to_thread(_written, result, pending.steps, pending.layout)
+        return _written(result, pending.steps, pending.layout)
+    finally:
+        pending.handle.release()
 
 
 async def _wait(future: Future[Result], deadline: float) -> Result:

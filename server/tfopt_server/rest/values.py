@@ -36,41 +36,36 @@ def to_array(value: Any, dtype: str) -> Array | None:
 
     None when the lists are ragged or a value does not fit. Strings become an object array of bytes.
     """
-    flattened = _flatten(value)
-    if flattened is None:
-        return None
-    shape, leaves = flattened
+    shape: list[int] = []
+    level = value
+    if type(value) is not list:
+        level = [value]
+    else:
+        shape.append(len(value))
+        while level and type(level[0]) is list:
+            size = len(level[0])
+            # The first elements say what the shape should be; None says that others differ.
+            if len(level) > 1 and (set(map(type, level)) != {list} or set(map(len, level)) != {size}):
+                return None
+            shape.append(size)
+            level = level[0] if len(level) == 1 else list(chain.from_iterable(level))
     read = _READERS.get(dtype)
     if read is None or len(shape) > MAX_RANK:
         return None
-    flat = read(leaves, set(map(type, leaves)))
+    flat = read(level, set(map(type, level)))
     return flat if flat is None or len(shape) == 1 else flat.reshape(shape)
-
-
-def _flatten(value: Any) -> tuple[list[int], list[Any]] | None:
-    """(shape, leaves in C order); the shape follows the first elements, and None says that others differ."""
-    if type(value) is not list:
-        return [], [value]
-    shape, level = [len(value)], value
-    while level and type(level[0]) is list:
-        if len(level) > 1 and set(map(type, level)) != {list}:
-            return None
-        size = len(level[0])
-        if len(level) > 1 and set(map(len, level)) != {size}:
-            return None
-        shape.append(size)
-        level = level[0] if len(level) == 1 else list(chain.from_iterable(level))
-    return shape, level
 
 
 def _floats(code: str, dtype: type[np.floating[Any]]) -> Callable[[list[Any], set[type]], Array | None]:
     """1e39 becomes inf in float32, as in TensorFlow Serving. The standard library's array does that without the warning
     for which numpy would need an errstate, dearer than reading a short row."""
 
+    of = np.dtype(dtype)
+
     def read(leaves: list[Any], types: set[type]) -> Array | None:
         if not types <= _NUMBERS:
             return None
-        return np.frombuffer(array.array(code, leaves), dtype) if leaves else np.empty(0, dtype)
+        return np.frombuffer(array.array(code, leaves), of) if leaves else np.empty(0, of)
 
     return read
 

@@ -106,7 +106,7 @@ class Services:
             refused = failure(error, "Predict")
             self._meter.failed(name, refused.code)
             raise refused from (None if refused is error else error)
-        self._meter.of(name, "Predict").done(began)
+        self._meter.done(name, "Predict", began)
         return answer
 
     def _predict(self, request: Any, name: str, context: Context, began: float) -> bytes:
