@@ -4,7 +4,7 @@ A signature is converted once with its unknown dimensions kept. What LiteRT cann
 that adds an axis, for one) is tried again with a bucket's static shapes.
 
 TensorFlow's SavedModel importer is the quick way (BERT-base 14 s of CPU instead of 20, MobileNetV2 2.5 instead of 6).
-It sees the variables as a TF1 session does: where those stay uninitialized (Keras 3 models of tf.saved_model.save) it
+It fills variables as a TF1 session does: where some stay uninitialized (Keras 3 models of tf.saved_model.save) it
 writes a model without weights and says nothing. Such models go through tf.saved_model.load.
 """
 
@@ -32,11 +32,6 @@ class Converter:
         self._function: tensorflow_engine.FunctionModel | None = None
         self._static: dict[str, str] = {}  # signatures that need static shapes, with the reason
         self._refused: dict[str, str] = {}
-        try:
-            tensorflow_engine.open_model(place, tensorflow_engine.SESSION).close()
-            self._importable = True
-        except SavedModelError:
-            self._importable = False  # said by the tensorflow engine, which tries both loaders
         return {"litert": ""}
 
     def prepare(self, target: Target) -> Prepared:
@@ -67,9 +62,9 @@ class Converter:
         return True
 
     def _any_shape(self, key: str) -> bytes:
-        if self._importable:
-            return import_signature(self._tf, self._place, key)
-        return self._from_function(self._loaded().signature(key))
+        if lost_variables(saved_model.meta_graph(self._place.model_dir, self._place.tags), key):
+            return self._from_function(self._loaded().signature(key))
+        return import_signature(self._tf, self._place, key)
 
     def _static_shapes(self, target: Target) -> bytes:
         assert target.shapes is not None
@@ -123,6 +118,29 @@ def import_signature(tf: Any, place: Place, key: str) -> bytes:
     converter = lite.TFLiteSavedModelConverterV2(str(place.model_dir), set(place.tags), [key], None)
     model: bytes = converter._convert_from_saved_model(tf.compat.v1.GraphDef())
     return model
+
+
+def lost_variables(graph: Any, key: str) -> set[str]:
+    """The variables below a signature (of a MetaGraphDef) that the model's own restore operation does not fill.
+
+    Only TF2 models have such: their restore operation is one function call on the handles that it fills.
+    """
+    nodes = {node.name: node for node in graph.graph_def.node}
+
+    def variables(todo: list[str]) -> set[str]:
+        seen: set[str] = set()
+        while todo:
+            name = todo.pop().lstrip("^").split(":")[0]
+            if name in nodes and name not in seen:
+                seen.add(name)
+                todo += nodes[name].input
+        handles = [nodes[name] for name in seen if nodes[name].op == "VarHandleOp"]
+        return {node.attr["shared_name"].s.decode() or node.name for node in handles}
+
+    restore = graph.saver_def.restore_op_name
+    if restore not in nodes or nodes[restore].op not in ("PartitionedCall", "StatefulPartitionedCall"):
+        return set()
+    return variables([info.name for info in graph.signature_def[key].outputs.values()]) - variables([restore])
 
 
 def reason(error: BaseException) -> str:
