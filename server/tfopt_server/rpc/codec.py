@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf.message import DecodeError
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_protos import dtypes, messages, tensors
 
@@ -25,8 +26,6 @@ DEFAULT_SIGNATURE = "serving_default"
 
 def parse(full_name: str, data: bytes) -> Any:
     """A message from its bytes; INVALID_ARGUMENT for what is none (gRPC itself would say INTERNAL)."""
-    from google.protobuf.message import DecodeError
-
     try:
         return messages.message(full_name).FromString(data)
     except DecodeError as error:
@@ -98,11 +97,9 @@ def _joined(names: Iterable[str]) -> str:
     return ",".join(sorted(names))
 
 
-def wanted(output_filter: Iterable[str], signature: SignatureInfo) -> tuple[str, ...] | None:
-    """The outputs to run, None for all of them."""
+def wanted(output_filter: Iterable[str], signature: SignatureInfo) -> tuple[str, ...]:
+    """The outputs to run, as an output_filter that is not empty names them."""
     names = tuple(output_filter)
-    if not names:
-        return None
     known = {o.name for o in signature.outputs}
     for i, name in enumerate(names):
         if name not in known:

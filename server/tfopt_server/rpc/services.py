@@ -18,6 +18,7 @@ from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import Code, ServingError, invalid, not_found
 from tfopt_server.faces import Meter, failure
 from tfopt_server.metrics import Metrics
+from tfopt_server.registry import Handle
 from tfopt_server.rpc import codec
 from tfopt_server.rpc.gate import Gate
 from tfopt_server.rpc.pool import Pool
@@ -101,7 +102,9 @@ class Services:
         request = codec.parse("tensorflow.serving.PredictRequest", data)
         name = request.model_spec.name
         try:
-            answer = self._predict(request, name, context, began)
+            with self._plane.resolve(_spec(request)) as handle:
+                key = request.model_spec.signature_name or codec.DEFAULT_SIGNATURE
+                answer = self._answer(request, handle, key, context, began)
         except Exception as error:
             refused = failure(error, "Predict")
             self._meter.failed(name, refused.code)
@@ -109,26 +112,23 @@ class Services:
         self._meter.done(name, "Predict", began)
         return answer
 
-    def _predict(self, request: Any, name: str, context: Context, began: float) -> bytes:
-        with self._plane.resolve(_spec(request)) as handle:
-            key = request.model_spec.signature_name or codec.DEFAULT_SIGNATURE
-            signature = self._plane.signature(handle, key)
-            if signature is None:
-                raise codec.unknown_signature(key)
-            feeds = codec.feeds(
-                request.inputs, signature, lambda alias: self._plane.metadata(handle)[key].defaults[alias]
-            )
-            outputs = codec.wanted(request.output_filter, signature)
-            steps = self._plane.steps(handle, key)
-            steps.decode.observe(time.perf_counter() - began)
-            left = _remaining(context)
-            deadline = None if left is None else time.monotonic() + left
-            started = self._plane.start(handle, key, feeds, outputs, deadline, _FACE)
-            result = self._wait(started, context, left) if isinstance(started, Future) else started
-            encoding = time.perf_counter()
-            answer = codec.answer(name, handle.version, key, result.outputs, self._content)
-            steps.encode.observe(time.perf_counter() - encoding)
-            return answer
+    def _answer(self, request: Any, handle: Handle, key: str, context: Context, began: float) -> bytes:
+        plane = self._plane
+        signature = plane.signature(handle, key)
+        if signature is None:
+            raise codec.unknown_signature(key)
+        feeds = codec.feeds(request.inputs, signature, lambda alias: plane.metadata(handle)[key].defaults[alias])
+        outputs = codec.wanted(request.output_filter, signature) if request.output_filter else None
+        left = _remaining(context)
+        steps = plane.steps(handle, key)
+        steps.decode.observe(time.perf_counter() - began)
+        result = plane.start(handle, key, feeds, outputs, None if left is None else time.monotonic() + left, _FACE)
+        if isinstance(result, Future):
+            result = self._wait(result, context, left)
+        encoding = time.perf_counter()
+        answer = codec.answer(handle.name, handle.version, key, result.outputs, self._content)
+        steps.encode.observe(time.perf_counter() - encoding)
+        return answer
 
     def _wait(self, future: Future[Result], context: Context, left: float | None) -> Result:
         """The result; a call that its client gives up on leaves the queue if it still stands there."""
