@@ -206,6 +206,31 @@ def strings(to: Path) -> None:
     _save(tf.Module(), to, serving_default=serve)
 
 
+@builder
+def lookup(to: Path) -> None:
+    """word string [n], id int64 [n] -> vector float [n, 4], index int64 [n], name string [n]; tables and gathers only.
+
+    Words red, green, b"blu\\0e" and "" are 1 to 4, others 99; index 1 to 3 are named; id must be below 100.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    words = tf.lookup.KeyValueTensorInitializer(["red", "green", b"blu\0e", ""], tf.constant([1, 2, 3, 4], tf.int64))
+    names = tf.lookup.KeyValueTensorInitializer(tf.constant([1, 2, 3], tf.int64), ["uno", "dos", "tres"])
+    module.words, module.names = tf.lookup.StaticHashTable(words, 99), tf.lookup.StaticHashTable(names, "?")
+    module.vectors = tf.Variable(_normal(_rng(), 100, 4))
+
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="word"), tf.TensorSpec([None], tf.int64, name="id")]
+    )
+    def serve(word: Any, id: Any) -> Any:
+        index = module.words.lookup(word)
+        vector = tf.gather(module.vectors, index) + tf.gather(module.vectors, id)
+        return {"vector": vector, "index": index, "name": module.names.lookup(index)}
+
+    _save(module, to, serving_default=serve)
+
+
 # --- shapes, types, signatures ----------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import NotLowerable
+from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 
 
 def planted(name: str) -> Entrant:
@@ -53,6 +53,13 @@ class _Runner:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class Unconverted(Right):
+    """Asks for its converter, and takes nothing else."""
+
+    def prepare(self, target: Target) -> Prepared:
+        raise NeedsConversion("there is no file yet")
 
 
 class Nan(Right):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -97,19 +99,26 @@ print(json.dumps({
     assert told == {"rows": [9], "notes": [], "tensorflow": False}
 
 
-def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_path):
+def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfopt_optimizer.contest.LARGE", 0)
+    monkeypatch.setattr("tfopt_optimizer.contest.LIGHT_US", 0.0)
+    unconverted = dataclasses.replace(testing.planted("Unconverted"), converter="nobody:Starts", heavy=True)
+    light = dataclasses.replace(testing.planted("Right"), engine="light", light=True)
     names = ("Right", "Nan", "OffByTwoPercent", "Leaks", "Slow", "Crashes", "Hangs", "Refuses", "NeverStarts")
     flags = OptimizerFlags(allowed_batch_sizes=(4,), candidate_timeout_s=3)
     lines = []
     plan = optimize(
         job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": np.full([2, 1], 0.5, np.float32)}, flags),
         lines.append,
-        entrants=[testing.planted(n) for n in names],
+        entrants=[unconverted, light, *(testing.planted(n) for n in names)],
     )
     (bucket,) = plan.signature("serving_default").buckets
     reasons = {c.engine: (c.status, c.reason) for c in bucket.candidates if c.variant == "planted"}
     assert reasons.pop("crashes")[1].startswith("the crashes worker died (signal SIGSEGV)")
     assert reasons.pop("right")[0] in ("chosen", "slower")  # numpy and a TensorFlow session tie on an addition
+    status, why = reasons.pop("unconverted")
+    assert status == "skipped"
+    assert re.fullmatch(r"not converted: 0 MB would take long, and right is [\d.]+x faster than plain TF already", why)
     slow = reasons.pop("slow")
     assert slow[0] == "slower"
     assert reasons == {
@@ -118,6 +127,7 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
         "leaks": ("rejected", reasons["leaks"][1]),
         "hangs": ("rejected", "no answer within 3 s, killed"),
         "refuses": ("rejected", "operation Foo has no kernel"),
+        "light": ("skipped", "for calls of less than 0 ms"),
     }
     assert reasons["leaks"][1].startswith("other rows change the first one: max error ")
     assert "neverstarts cannot take part: ModuleNotFoundError: No module named 'foo'" in plan.log

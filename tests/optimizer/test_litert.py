@@ -1,0 +1,140 @@
+"""The litert engine: what it takes and refuses, and how its runners behave under many threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from enginecases import Prepared, agree, feeds, hammer, place, plain, steps_of_another_thread, target
+from tfopt_optimizer.engines import litert, litert_convert, tensorflow
+from tfopt_optimizer.engines.base import Target
+from tfopt_optimizer.errors import Declined, NotLowerable
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return lambda name: Prepared(name, tmp_path / name, litert.Worker(), litert_convert.Converter)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("cnn", "serving_default"),
+        ("multi", "serving_default"),
+        ("scalar", "serving_default"),
+        ("no_batch_outputs", "serving_default"),
+        ("shared", "v2/top:1"),
+        ("lookup", "serving_default"),
+        ("mlp_keras", "serving_default"),
+        ("mlp_keras_saved", "serving_default"),  # two handles per variable
+        ("half_plus_two_v1_ref", "serving_default"),  # TF1's reference variables
+    ],
+)
+def test_one_model_file_serves_every_bucket_as_plain_tensorflow_does(engine, name, key):
+    prepared = engine(name)
+    for batch in (1, 3, 8, 1):
+        prepared.check(target(name, key, "t1", batch), seed=batch)
+    prepared.check(target(name, key, "t2", 3))
+    assert prepared.converted == 1
+    assert prepared.prepared.artifact == "s0/litert"
+
+
+def test_what_needs_static_shapes_has_a_model_per_bucket(engine):
+    prepared = engine("sequence")
+    for batch in (1, 4):
+        prepared.check(target("sequence", "serving_default", "t1", batch))
+        assert prepared.prepared.artifact == f"s0/litert-b{batch}"
+    assert prepared.converted == 2
+
+
+def test_strings_are_bytes_of_any_kind_in_and_out(engine):
+    wanted = target("lookup", "serving_default", "t1", 5)
+    words = np.array([b"red", b"blu\0e", b"", b"\xff\xfe", "grün".encode()], dtype=object)
+    found = engine("lookup").runner(wanted)({"word": words, "id": np.arange(5)})
+    assert found["index"].tolist() == [1, 3, 4, 99, 99]
+    assert found["name"].tolist() == [b"uno", b"tres", b"?", b"?", b"?"]
+    assert found["name"].dtype == object
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("strings", "LiteRT has no builtin operation for StringLength, StringLower of these types and shapes"),
+        ("tabular", "LiteRT has no builtin operation for StringLower of these types and shapes"),
+        ("dtypes", "LiteRT has no builtin operation for Mul, RealDiv of these types and shapes"),
+    ],
+)
+def test_a_refusal_names_the_operations_and_is_remembered(tmp_path, monkeypatch, name, reason):
+    converter = litert_convert.Converter()
+    converter.open(place(name, tmp_path))
+    for batch in (1, 2):
+        with pytest.raises(NotLowerable) as refused:
+            converter.prepare(target(name, "serving_default", "t1", batch))
+        assert str(refused.value) == reason
+        # Asked again it must not try again: without this method it would fail with another reason.
+        monkeypatch.delattr(litert_convert.Converter, "_any_shape", raising=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_beyond_a_flatbuffer_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(litert_convert, "LARGEST", 100)
+    converter = litert_convert.Converter()
+    converter.open(place("cnn", tmp_path))
+    with pytest.raises(NotLowerable, match=r"0\.0 GB of variables do not fit into a LiteRT model"):
+        converter.prepare(target("cnn", "serving_default", "t1", 1))
+
+
+@pytest.mark.parametrize("variant", ["t1", "t2"])
+def test_threads_with_requests_of_different_sizes_share_the_interpreters(engine, variant):
+    prepared, calls = engine("mlp_keras"), []
+    for batch in (1, 4, 1, 7):
+        wanted = target("mlp_keras", "serving_default", variant, batch)
+        given = feeds(wanted, seed=batch)
+        expected, runner = plain("mlp_keras", wanted, given), prepared.runner(wanted)
+        calls.append(lambda r=runner, g=given, e=expected: agree(e, r(g)))
+    hammer(calls)
+
+
+def test_a_call_lets_other_threads_run(engine):
+    wanted = target("cnn", "serving_default", "t1", 1024)
+    runner, given = engine("cnn").runner(wanted), feeds(wanted)
+    assert steps_of_another_thread(lambda: runner(given)) > 0
+
+
+def test_values_that_litert_cannot_take_are_declined_and_do_no_harm(engine):
+    wanted = target("lookup", "serving_default", "t1", 1)
+    runner, good = engine("lookup").runner(wanted), feeds(wanted)
+    with pytest.raises(Declined, match="gather index out of bounds"):
+        runner({**good, "id": np.array([1000])})
+    agree(plain("lookup", wanted, good), runner(good))
+    assert list(runner(good, ["index"])) == ["index"]
+
+
+def test_a_file_that_is_missing_or_broken_says_so(tmp_path):
+    opener, wanted = litert.Opener(place("cnn", tmp_path), None), target("cnn", "serving_default", "t1", 1)
+    opened = Target(wanted.signature, "t1", wanted.shapes, "s0/litert")
+    with pytest.raises(FileNotFoundError, match=r"s0/litert/model\.tflite"):
+        opener.runner(opened, print)
+    (tmp_path / "s0" / "litert").mkdir(parents=True)
+    (tmp_path / "s0" / "litert" / litert.MODEL).write_bytes(b"not a model")
+    with pytest.raises(NotLowerable, match="the LiteRT runtime does not take it: "):
+        opener.runner(opened, print)
+
+
+def test_the_importer_of_this_tensorflow_is_the_one_we_call(tmp_path):
+    """import_signature uses a private class: its model equals the public converter's."""
+    here = place("cnn", tmp_path)
+    tf = tensorflow.tensorflow(here)
+    public = tf.lite.TFLiteConverter.from_saved_model(str(here.model_dir), signature_keys=["serving_default"]).convert()
+    ours = litert_convert.import_signature(tf, here, "serving_default")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    given = np.random.default_rng(1).standard_normal((2, 16, 16, 3)).astype(np.float32)
+    answers = []
+    for folder, model in (("a", public), ("b", ours)):
+        (tmp_path / folder / litert.MODEL).write_bytes(model)
+        runner = litert.Models(tmp_path).runner(folder, "t1", {"image": given.shape})
+        answers.append(runner({"image": given}))
+    agree(*answers)
+    assert abs(len(public) - len(ours)) < 1024

@@ -1,0 +1,156 @@
+"""The openvino engine: what it reads by itself, what it has frozen for it, what it refuses, and that it keeps quiet."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from enginecases import Prepared, agree, feeds, hammer, place, plain, steps_of_another_thread, target
+from tfopt_optimizer.engines import openvino, openvino_freeze
+from tfopt_optimizer.engines.base import Target
+from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return lambda name: Prepared(name, tmp_path / name, openvino.Worker(), openvino_freeze.Converter)
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "frozen"),
+    [
+        ("cnn", "serving_default", 0),
+        ("multi", "serving_default", 0),
+        ("scalar", "serving_default", 0),
+        ("sequence", "serving_default", 0),
+        ("no_batch_outputs", "serving_default", 0),
+        ("mlp_keras_saved", "serving_default", 0),
+        ("half_plus_two_v1", "serving_default", 1),  # its other signatures confuse OpenVINO's reader
+        ("shared", "v2/top:1", 1),  # not serving_default
+    ],
+)
+def test_a_signature_is_read_once_and_answers_as_plain_tensorflow_does(engine, name, key, frozen):
+    prepared = engine(name)
+    for batch in (1, 3, 8):
+        prepared.check(target(name, key, "f32", batch), seed=batch)
+    assert prepared.converted == frozen
+    assert prepared.prepared.artifact == "s0/openvino"
+    assert sorted(p.name for p in (prepared.place.plan_dir / "s0" / "openvino").iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_large_models_share_one_compiled_model(engine, monkeypatch):
+    monkeypatch.setattr(openvino, "SHARED_ABOVE", 0)
+    prepared = engine("cnn")
+    first, second = (prepared.check(target("cnn", "serving_default", "f32", batch)) for batch in (2, 5))
+    model = prepared.worker._device.model("s0/openvino")
+    assert list(model._compiled) == [(("image", (-1, 16, 16, 3)),)]
+    prepared.worker.release(target("cnn", "serving_default", "f32", 2))
+    given = feeds(target("cnn", "serving_default", "f32", 5))
+    agree(plain("cnn", target("cnn", "serving_default", "f32", 5), given), second(given))
+    first.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("strings", "input 'text' is of type string, which OpenVINO has no exact form of"),
+        ("dtypes", "input 'f64' is of type double, which OpenVINO has no exact form of"),
+    ],
+)
+def test_types_without_an_exact_form_are_refused(engine, name, reason):
+    with pytest.raises(NotLowerable) as refused:
+        engine(name).runner(target(name, "serving_default", "f32", 1))
+    assert str(refused.value) == reason
+
+
+def test_what_freezing_does_not_cure_is_refused_with_openvinos_reason(engine):
+    with pytest.raises(NotLowerable, match="VariableV2: Variable or resource `a` is not initialized"):
+        engine("half_plus_two_v1_ref").runner(target("half_plus_two_v1_ref", "serving_default", "f32", 1))
+
+
+def test_a_graph_is_asked_for_with_the_reason(tmp_path):
+    worker = openvino.Worker()
+    worker.open(place("shared", tmp_path))
+    with pytest.raises(NeedsConversion, match="OpenVINO reads serving_default alone"):
+        worker.prepare(target("shared", "embed", "f32", 1))
+
+
+@pytest.fixture
+def int64_model(tmp_path, monkeypatch):
+    """A model of one int64 input x and an output y, by what it computes."""
+
+    def save(name, compute):
+        import tensorflow as tf
+
+        serve = tf.function(
+            lambda x: {"y": compute(tf, x)}, input_signature=[tf.TensorSpec([None], tf.int64, name="x")]
+        )
+        tf.saved_model.save(tf.Module(), str(tmp_path / name), signatures={"serving_default": serve})
+        monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
+        return target(name, "serving_default", "f32", 3)
+
+    return save
+
+
+def test_integers_beyond_32_bits_are_declined(engine, int64_model):
+    wanted = int64_model("clipped", lambda tf, x: tf.minimum(x, 7))
+    runner = engine("clipped").runner(wanted)
+    assert runner({"x": np.array([1, -5, 1 << 29])})["y"].tolist() == [1, -5, 7]
+    with pytest.raises(Declined, match="input 'x' has values beyond 32 bits"):
+        runner({"x": np.array([1, 2, 1 << 40])})
+
+
+def test_arithmetic_on_wide_integers_is_refused(engine, int64_model):
+    wanted = int64_model("hashed", lambda tf, x: tf.math.floormod(tf.abs(x) * 40503, 97))
+    with pytest.raises(NotLowerable, match=r"it computes with int64 inputs \(Multiply\), OpenVINO does so in 32 bits"):
+        engine("hashed").runner(wanted)
+
+
+def test_many_threads_share_a_runner(engine):
+    prepared, calls = engine("mlp_keras_saved"), []
+    for batch in (1, 4, 4):
+        wanted = target("mlp_keras_saved", "serving_default", "f32", batch)
+        given = feeds(wanted, seed=batch)
+        expected, runner = plain("mlp_keras_saved", wanted, given), prepared.runner(wanted)
+        calls += [lambda r=runner, g=given, e=expected: agree(e, r(g))] * 2
+    hammer(calls)
+
+
+def test_a_call_lets_other_threads_run(engine):
+    wanted = target("cnn", "serving_default", "f32", 1024)
+    runner, given = engine("cnn").runner(wanted), feeds(wanted)
+    assert steps_of_another_thread(lambda: runner(given)) > 0
+
+
+def test_outputs_are_the_callers_own(engine):
+    wanted = target("multi", "serving_default", "f32", 2)
+    runner = engine("multi").runner(wanted)
+    first = runner(feeds(wanted, 1), ["product"])
+    kept = first["product"].copy()
+    runner(feeds(wanted, 2))
+    assert list(first) == ["product"]
+    np.testing.assert_array_equal(first["product"], kept)
+
+
+def test_a_file_that_is_missing_says_so(tmp_path):
+    opener, wanted = openvino.Opener(place("cnn", tmp_path), None), target("cnn", "serving_default", "f32", 1)
+    with pytest.raises(FileNotFoundError, match=r"s0/openvino/model\.bin"):
+        opener.runner(Target(wanted.signature, "f32", wanted.shapes, "s0/openvino"), print)
+
+
+def test_nobody_is_told_that_openvino_is_used():
+    """Importing the package as it is starts a thread that reports to a web service."""
+    code = """
+import json, sys, threading
+from tfopt_optimizer.engines import openvino
+openvino.library().Core()
+loaded = [m for m in sys.modules if "telemetry" in m or m.split(".")[0] == "tensorflow"]
+print(json.dumps({"loaded": loaded, "threads": threading.active_count()}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert json.loads(done.stdout) == {"loaded": [], "threads": 1}
