@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tfopt_server.errors import Code
 from tfopt_server.lifecycle import State
 from tfopt_server.rest.app import REMEMBERED, App
+from tfopt_server.rest.bodies import LONG_PACKED
 
 PREDICT = "/v1/models/m:predict"
 TWO_ROWS = {"instances": [1, 2]}
@@ -216,6 +217,9 @@ def test_bodies_in_chunks_and_packed(face: Face) -> None:
     assert face.post(gzip.compress(body), content_encoding="gzip").json() == HALVED
     assert face.post(gzip.compress(body), content_encoding="GZip").json() == HALVED
     assert face.post(body, content_type="application/x-www-form-urlencoded").json() == HALVED
+    rows = json.dumps({"instances": np.random.default_rng(1).random(2000).tolist()}).encode()
+    assert len(gzip.compress(rows)) > LONG_PACKED
+    assert face.post(gzip.compress(rows), content_encoding="gzip").json() == face.post(rows).json()
     for broken in (body, gzip.compress(body)[:-9], b""):
         answer = face.post(broken, content_encoding="gzip")
         assert (answer.status, answer.error) == (400, "JSON Parse error: The document is empty")
