@@ -17,7 +17,7 @@ FLAGS = (
     *("amx_tile", "amx_bf16", "amx_int8"),
 )
 PACKAGES = (
-    *("tfopt", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy"),
+    *("tfopt", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "ai-edge-litert", "openvino", "numpy"),
     *("grpcio", "gunicorn", "uvloop", "orjson", "protobuf"),
 )
 
