@@ -129,13 +129,12 @@ def test_half_a_million_levels_neither_crash_nor_hold_up_other_threads() -> None
     documents: list[Any] = []
     thread = threading.Thread(target=lambda: documents.append(parse(deep)))
     thread.start()
-    longest = 0.0
+    turns = 0  # of this thread, while that one parses; a parser in C that keeps the GIL would leave it one or two
     while thread.is_alive():
-        before = time.perf_counter()
         time.sleep(0.001)
-        longest = max(longest, time.perf_counter() - before)
+        turns += 1
     assert list(documents[0]) == ["instances"]
-    assert longest < 0.5
+    assert turns > 10
     assert len(quoted(documents[0])) == LIMIT
 
 
