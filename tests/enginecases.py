@@ -72,6 +72,20 @@ def agree(expected, found):
     assert verdict.reason == ""
 
 
+def save(folder, compute, **inputs):
+    """Saves a model of one signature, outputs = compute(tf, module, *inputs). Inputs by name: (shape, dtype)."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in inputs.items()]
+    module = tf.Module()
+
+    @tf.function(input_signature=specs, autograph=False)
+    def serve(*tensors):
+        return compute(tf, module, *tensors)
+
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+
+
 class Prepared:
     """An engine's worker and its converter, here instead of in processes of their own."""
 

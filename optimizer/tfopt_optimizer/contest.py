@@ -195,7 +195,9 @@ class Contest:
 
     def _candidate(self, signature: SignatureInfo, spec: BucketSpec, entrant: Entrant) -> Candidate:
         static = entrant.engine != "tensorflow"
-        target = Target(signature, entrant.variant, spec.shapes if static else None, spec.folder if static else "")
+        target = Target(signature, entrant.variant)
+        if static:
+            target = dataclasses.replace(target, shapes=spec.shapes, folder=spec.folder, rows=spec.batch)
         name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
         worker = self._workers[entrant.worker]
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))

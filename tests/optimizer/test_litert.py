@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
-from enginecases import Prepared, agree, feeds, hammer, place, plain, steps_of_another_thread, target
+from enginecases import Prepared, agree, feeds, hammer, place, plain, save, steps_of_another_thread, target
 from tfopt_optimizer.engines import litert, litert_convert, tensorflow
 from tfopt_optimizer.engines.base import Target
 from tfopt_optimizer.errors import Declined, NotLowerable
@@ -85,6 +87,25 @@ def test_weights_beyond_a_flatbuffer_are_refused(tmp_path, monkeypatch):
         converter.prepare(target("cnn", "serving_default", "t1", 1))
 
 
+def test_a_lone_row_whose_dimension_litert_loses_runs_as_two(engine, tmp_path, monkeypatch):
+    def embedded(tf, module, word):
+        rows = tf.lookup.KeyValueTensorInitializer(["a", "b"], tf.constant([-1, 2], tf.int64))
+        module.words = tf.lookup.StaticHashTable(rows, 0)
+        index = module.words.lookup(word)
+        index = tf.where(index < 0, index + 5, index)
+        return {"vector": tf.gather(tf.reshape(tf.range(10.0), [5, 2]), index)}
+
+    save(tmp_path / "embedded", embedded, word=([None], "string"))
+    monkeypatch.setattr("savedmodels.path", lambda name: tmp_path / name)
+    wanted, word = target("embedded", "serving_default", "t1", 1), {"word": np.array([b"a"], dtype=object)}
+    prepared = engine("embedded")
+    assert prepared.runner(wanted)(word)["vector"].shape == (2,)  # rows are not known to be independent
+    runner = prepared.runner(dataclasses.replace(wanted, rows=1))
+    assert runner(word)["vector"].tolist() == [[8.0, 9.0]]
+    assert isinstance(runner, litert.TwoRows)
+    assert not isinstance(prepared.runner(target("embedded", "serving_default", "t1", 2)), litert.TwoRows)
+
+
 @pytest.mark.parametrize("variant", ["t1", "t2"])
 def test_threads_with_requests_of_different_sizes_share_the_interpreters(engine, variant):
     prepared, calls = engine("mlp_keras"), []
@@ -134,7 +155,7 @@ def test_the_importer_of_this_tensorflow_is_the_one_we_call(tmp_path):
     answers = []
     for folder, model in (("a", public), ("b", ours)):
         (tmp_path / folder / litert.MODEL).write_bytes(model)
-        runner = litert.Models(tmp_path).runner(folder, "t1", {"image": given.shape})
-        answers.append(runner({"image": given}))
+        wanted = dataclasses.replace(target("cnn", "serving_default", "t1", 2), folder=folder)
+        answers.append(litert.Models(tmp_path).runner(wanted)({"image": given}))
     agree(*answers)
     assert abs(len(public) - len(ours)) < 1024

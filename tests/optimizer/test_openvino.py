@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from enginecases import Prepared, agree, feeds, hammer, place, plain, steps_of_another_thread, target
+from enginecases import Prepared, agree, feeds, hammer, place, plain, save, steps_of_another_thread, target
 from tfopt_optimizer.engines import openvino, openvino_freeze
 from tfopt_optimizer.engines.base import Target
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
@@ -84,17 +84,12 @@ def test_a_graph_is_asked_for_with_the_reason(tmp_path):
 def int64_model(tmp_path, monkeypatch):
     """A model of one int64 input x and an output y, by what it computes."""
 
-    def save(name, compute):
-        import tensorflow as tf
-
-        serve = tf.function(
-            lambda x: {"y": compute(tf, x)}, input_signature=[tf.TensorSpec([None], tf.int64, name="x")]
-        )
-        tf.saved_model.save(tf.Module(), str(tmp_path / name), signatures={"serving_default": serve})
+    def made(name, compute):
+        save(tmp_path / name, lambda tf, module, x: {"y": compute(tf, x)}, x=([None], "int64"))
         monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
         return target(name, "serving_default", "f32", 3)
 
-    return save
+    return made
 
 
 def test_integers_beyond_32_bits_are_declined(engine, int64_model):

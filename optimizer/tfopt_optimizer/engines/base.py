@@ -32,13 +32,15 @@ class Target:
     """One thing to run: a signature on one variant of an engine.
 
     `shapes` are the full static input shapes, None for runners that take any shapes. `folder` is where artifacts of
-    this target lie, relative to the plan directory ("" when it has none).
+    this target lie, relative to the plan directory ("" when it has none). `rows` is the number of rows where rows are
+    independent, else None.
     """
 
     signature: SignatureInfo
     variant: str
     shapes: Mapping[str, tuple[int, ...]] | None = None
     folder: str = ""
+    rows: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,15 +12,20 @@ MobileNetV2 6.5 and 3.5 ms (19.8 ms). `invoke` releases the GIL: another thread 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from tfopt_protos import dtypes
+
 from tfopt_optimizer import cpu
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.pool import Pool
-from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable, first_line
+from tfopt_optimizer.errors import Declined, EngineError, NeedsConversion, NotLowerable, first_line
+from tfopt_optimizer.plan import SignatureInfo
 
 MODEL = "model.tflite"
 FOLDER = "litert"  # beside the buckets' folders: s0/litert for all of them, s0/litert-b8 for one alone
@@ -79,8 +84,18 @@ class Models:
         self._plan_dir = plan_dir
         self._sessions: dict[tuple[str, str], Pool[Session]] = {}
 
-    def runner(self, folder: str, variant: str, shapes: Mapping[str, tuple[int, ...]]) -> LitertRunner:
-        """OSError without the model file, NotLowerable when the runtime does not take it or these shapes."""
+    def runner(self, target: Target) -> Runner:
+        """For the model in `target.folder`. OSError without it, NotLowerable when the runtime does not take it."""
+        assert target.shapes is not None
+        runner = self._runner(target.folder, target.variant, target.shapes)
+        if target.rows == 1 and not answers(runner, target.shapes, target.signature):
+            shapes = {name: (2, *shape[1:]) for name, shape in target.shapes.items()}
+            twice = TwoRows(self._runner(target.folder, target.variant, shapes))
+            if answers(twice, target.shapes, target.signature):
+                return twice
+        return runner
+
+    def _runner(self, folder: str, variant: str, shapes: Mapping[str, tuple[int, ...]]) -> LitertRunner:
         path, threads = self._plan_dir / folder / MODEL, int(variant.removeprefix("t"))
         path.stat()  # if it is missing, the error names it
         if (folder, variant) not in self._sessions:
@@ -132,6 +147,35 @@ class LitertRunner:
         self._sessions.clear()
 
 
+class TwoRows:
+    """Runs one row as two equal ones.
+
+    LiteRT's SELECT_V2 makes a scalar of operands with one element each whose shapes come about while it runs (those of
+    a table look-up, say: every Keras StringLookup before an Embedding), and what needs the lost dimension fails.
+    """
+
+    def __init__(self, runner: LitertRunner) -> None:
+        self._runner = runner
+
+    def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        found = self._runner({name: np.repeat(array, 2, axis=0) for name, array in feeds.items()}, outputs)
+        return {name: array[:1] for name, array in found.items()}
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+def answers(runner: Runner, shapes: Mapping[str, tuple[int, ...]], signature: SignatureInfo) -> bool:
+    """Whether a call on zeros and empty strings gives outputs with all their dimensions."""
+    types = {t.name: dtypes.to_numpy(t.dtype) for t in signature.inputs}
+    feeds = {n: np.full(s, b"", object) if types[n] == np.object_ else np.zeros(s, types[n]) for n, s in shapes.items()}
+    try:
+        found = runner(feeds)
+    except EngineError:
+        return False
+    return all(t.shape is None or found[t.name].ndim == len(t.shape) for t in signature.outputs)
+
+
 class Opener:
     """Opens the runners of a finished plan."""
 
@@ -140,8 +184,7 @@ class Opener:
 
     def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
         """`target.folder` is the plan's artifact."""
-        assert target.shapes is not None
-        return self._models.runner(target.folder, target.variant, target.shapes)
+        return self._models.runner(target)
 
 
 class Worker:
@@ -159,8 +202,7 @@ class Worker:
         folders = [f for f in (own_folder(target), shared_folder(target)) if (self._plan_dir / f / MODEL).exists()]
         if not folders:
             raise NeedsConversion("there is no LiteRT model yet")
-        assert target.shapes is not None
-        runner = self._models.runner(folders[0], target.variant, target.shapes)
+        runner = self._models.runner(dataclasses.replace(target, folder=folders[0]))
         self._runners[target.folder, target.variant] = runner
         return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), folders[0])
 
