@@ -18,17 +18,13 @@ from concurrent.futures import Future
 from tfopt_server import rows, running
 from tfopt_server.batching import Batcher, Piece, refuse
 from tfopt_server.errors import Code, ServingError
-from tfopt_server.lanes import Lane, elements
+from tfopt_server.lanes import HOP_US, Lane, elements
 from tfopt_server.metrics import Metrics
 from tfopt_server.rows import Feeds
 from tfopt_server.tasks import Call, Result, Task
 
 log = logging.getLogger(__name__)
 
-# What a thread hop costs a request, most of it under the interpreter lock. Measured on 2 busy cores with an event loop,
-# 16 clients and an engine whose time does not depend on the batch: at 30 us a run staying on the loop answers 24 % more
-# requests than hopping and merging, at 60 us about as many, at 120 us 40 % fewer; a lone client loses 60 to 100 us.
-HOP_US = 60.0
 # The longest run on a caller's thread: on an event loop the other requests wait meanwhile, and the gRPC face has few
 # threads that compute. Where requests do not merge, a hop loses 13 to 40 % below 200 us and wins 11 % at 250 us.
 INLINE_LIMIT_US = 300.0
@@ -83,6 +79,9 @@ class Executor:
         if deadline is not None and deadline <= arrived:
             raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request could run")
         route = lane.runner.route(feeds)
+        short = lane.short.get(route.rows)
+        if short is not None:
+            return running.at_once(lane, short, feeds, outputs, arrived, api)
         count = rows.common(feeds) if lane.levels else route.rows or 0
         call = Call(lane, route, feeds, count, outputs, arrived, deadline, api)
         return self._outside(call) if call.outside else self._planned(call)

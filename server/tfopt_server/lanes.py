@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# What a thread hop costs a request, most of it under the interpreter lock. Measured on 2 busy cores with an event loop,
+# 16 clients and an engine whose time does not depend on the batch: at 30 us a run staying on the loop answers 24 % more
+# requests than hopping and merging, at 60 us about as many, at 120 us 40 % fewer; a lone client loses 60 to 100 us.
+HOP_US = 60.0
 # Shapes and reasons of requests outside the plan that are remembered per signature; clients may invent any number.
 MOST_SHAPES = 100
 MOST_REASONS = 20
@@ -123,6 +127,7 @@ class Lane:
         self.alone = dataclasses.replace(batching.ALONE, expired=self.rule.expired)
         self.company = batching.Company()
         self.gain_us = gain_of(runner) if self.rule.merge else 0.0
+        self.short = {} if self.levels else short_buckets(runner, self.rule)
         self.steps = metrics.steps(model, runner.info.key)
         self.batch_requests = metrics.batch_requests.labels(model, runner.info.key)
         self.retries = metrics.merge_retries.labels(model, runner.info.key)
@@ -224,6 +229,14 @@ def cost_of(runner: Runner) -> Callable[[int], float]:
         return costs[at] if at < len(sizes) else costs[-1] * rows / sizes[-1]
 
     return cost_us
+
+
+def short_buckets(runner: Runner, rule: batching.Rule) -> dict[int | None, Bucket]:
+    """The buckets, by rows, that run a request of exactly their size at once, whatever else is going on."""
+    if rule.wait_s > 0.0 or rule.task_limit is not None:
+        return {}
+    buckets = {size: runner.bucket_for(size) for size in runner.buckets}
+    return {size: bucket for size, bucket in buckets.items() if 0.0 < bucket.cost_us <= HOP_US}
 
 
 def elements(feeds: Feeds) -> int:
