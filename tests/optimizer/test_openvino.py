@@ -81,27 +81,51 @@ def test_a_graph_is_asked_for_with_the_reason(tmp_path):
 
 
 @pytest.fixture
-def int64_model(tmp_path, monkeypatch):
-    """A model of one int64 input x and an output y, by what it computes."""
+def made(tmp_path, monkeypatch):
+    """made(name, compute, dtype): a model of one integer input x and the output y = compute(tf, x)."""
 
-    def made(name, compute):
-        save(tmp_path / name, lambda tf, module, x: {"y": compute(tf, x)}, x=([None], "int64"))
+    def save_and_aim(name, compute, dtype="int64"):
+        save(tmp_path / name, lambda tf, module, x: {"y": compute(tf, x)}, x=([None], dtype))
         monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
         return target(name, "serving_default", "f32", 3)
 
-    return made
+    return save_and_aim
 
 
-def test_integers_beyond_32_bits_are_declined(engine, int64_model):
-    wanted = int64_model("clipped", lambda tf, x: tf.minimum(x, 7))
-    runner = engine("clipped").runner(wanted)
-    assert runner({"x": np.array([1, -5, 1 << 29])})["y"].tolist() == [1, -5, 7]
-    with pytest.raises(Declined, match="input 'x' has values beyond 32 bits"):
-        runner({"x": np.array([1, 2, 1 << 40])})
+def looked_up(tf, x):
+    return tf.gather(tf.constant([10.0, 20.0]), x)
 
 
-def test_arithmetic_on_wide_integers_is_refused(engine, int64_model):
-    wanted = int64_model("hashed", lambda tf, x: tf.math.floormod(tf.abs(x) * 40503, 97))
+LIMITED = {
+    "clipped": (lambda tf, x: tf.minimum(x, 7), "int64"),
+    "looked_up": (looked_up, "int32"),
+    "cast": (lambda tf, x: looked_up(tf, tf.cast(x, tf.int32)), "int64"),
+    "keras": (lambda tf, x: looked_up(tf, tf.where(x < 0, x + 2, x)), "int32"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "outside", "bounds"),
+    [
+        ("clipped", {-5: -5, 1 << 29: 7}, [1 << 40], "-2147483648 to 2147483647"),
+        ("looked_up", {0: 10, 1: 20}, [2, -1], "0 to 1"),
+        ("cast", {1: 20}, [2], "0 to 1"),
+        ("keras", {-2: 10, 1: 20}, [2, -3], "-2 to 1"),
+    ],
+)
+def test_values_that_openvino_treats_otherwise_are_declined(engine, made, name, right, outside, bounds):  # noqa: PLR0917
+    """It computes int64 in 32 bits, and gives zeros for what is not in a table."""
+    wanted, dtype = made(name, *LIMITED[name]), LIMITED[name][1]
+    runner = engine(name).runner(wanted)
+    for value, expected in right.items():
+        assert runner({"x": np.array([0, 1, value], dtype)})["y"][2] == expected
+    for value in outside:
+        with pytest.raises(Declined, match=f"input 'x' has values outside {bounds}$"):
+            runner({"x": np.array([0, 1, value], dtype)})
+
+
+def test_arithmetic_on_wide_integers_is_refused(engine, made):
+    wanted = made("hashed", lambda tf, x: tf.math.floormod(tf.abs(x) * 40503, 97))
     with pytest.raises(NotLowerable, match=r"it computes with int64 inputs \(Multiply\), OpenVINO does so in 32 bits"):
         engine("hashed").runner(wanted)
 

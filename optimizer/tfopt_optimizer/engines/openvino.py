@@ -14,6 +14,7 @@ MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases 
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import threading
@@ -35,7 +36,10 @@ FOLDER, MODEL, WEIGHTS = "openvino", "model.xml", "model.bin"
 SHARED_ABOVE = 64 << 20
 _INT32 = np.iinfo(np.int32)
 
+_PASSING = ("Convert", "Reshape", "Squeeze", "Unsqueeze")  # what leaves values as they are
+
 Shapes = Mapping[str, tuple[int, ...]]
+Limits = tuple[int, int] | None
 _import_lock = threading.Lock()
 
 
@@ -81,6 +85,7 @@ class Model:
         self._device = device
         self._model = device.core.read_model(str(folder / MODEL))
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
+        self._limits = {port.any_name: limits(port) for port in self._model.inputs}
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def runner(self, signature: SignatureInfo, shapes: Shapes) -> OpenvinoRunner:
@@ -92,7 +97,8 @@ class Model:
                 self._model.reshape({p.any_name: list(wanted[p.any_name]) for p in self._model.inputs})
                 self._compiled[key] = self._device.core.compile_model(self._model, "CPU", self._device.properties)
             compiled = self._compiled[key]
-            return OpenvinoRunner(Pool(lambda: Request(self._device.openvino, compiled, shapes), cpu.usable_cores()))
+            make = functools.partial(Request, self._device.openvino, compiled, shapes, self._limits)
+            return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
 
@@ -108,20 +114,20 @@ class Model:
 class Request:
     """An infer request with input buffers of its own: for one call at a time."""
 
-    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes) -> None:
+    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, limited: Mapping[str, Limits]) -> None:
         self._request = compiled.create_infer_request()
-        self._inputs: list[tuple[str, np.ndarray, bool]] = []
+        self._inputs: list[tuple[str, np.ndarray, Limits]] = []
         for index, port in enumerate(compiled.inputs):
             tensor = openvino.Tensor(port.element_type, openvino.Shape(shapes[port.any_name]))
             self._request.set_input_tensor(index, tensor)
-            self._inputs.append((port.any_name, tensor.data, tensor.data.dtype == np.int64))
+            self._inputs.append((port.any_name, tensor.data, limited[port.any_name]))
         self._outputs = [(i, name) for i, port in enumerate(compiled.outputs) for name in sorted(port.get_names())]
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
-        for name, buffer, wide in self._inputs:
+        for name, buffer, bounds in self._inputs:
             array = feeds[name]
-            if wide and array.size and (array.max() > _INT32.max or array.min() < _INT32.min):
-                raise Declined("OUT_OF_RANGE", f"input {name!r} has values beyond 32 bits, in which OpenVINO computes")
+            if bounds is not None and array.size and (array.min() < bounds[0] or array.max() > bounds[1]):
+                raise Declined("INVALID_ARGUMENT", f"input {name!r} has values outside {bounds[0]} to {bounds[1]}")
             buffer[...] = array
         self._request.infer(share_outputs=True)
         tensor = self._request.get_output_tensor
@@ -149,6 +155,37 @@ class OpenvinoRunner:
 
     def close(self) -> None:
         self._requests.clear()
+
+
+def limits(port: Any) -> Limits:
+    """The least and the largest value of an input that OpenVINO treats as TensorFlow does; None for any.
+
+    It computes int64 in 32 bits, and a Gather outside its table gives zeros where TensorFlow refuses. (Keras counts a
+    negative index from the table's end, by a Select before the Gather.)
+    """
+    bounds = [(int(_INT32.min), int(_INT32.max))] if port.get_element_type().get_type_name() == "i64" else []
+    todo, seen = [(port.get_node(), 0)], set[str]()
+    while todo:
+        node, sign = todo.pop()
+        seen.add(node.get_name())
+        for end in (end for output in node.outputs() for end in output.get_target_inputs()):
+            consumer, kind = end.get_node(), end.get_node().get_type_name()
+            if kind == "Gather" and end.get_index() == 1 and (size := _table(consumer)):
+                bounds.append((sign * size, size - 1))
+            elif kind in _PASSING and consumer.get_name() not in seen:
+                todo.append((consumer, sign))
+            elif kind == "Select" and end.get_index() == 2 and consumer.get_name() not in seen:
+                todo.append((consumer, -1))
+    return (max(low for low, _ in bounds), min(high for _, high in bounds)) if bounds else None
+
+
+def _table(gather: Any) -> int:
+    """How many entries a Gather chooses from; 0 when it is not known."""
+    axis, data = gather.input_value(2).get_node(), gather.input_value(0).get_partial_shape()
+    if axis.get_type_name() != "Constant" or data.rank.is_dynamic:
+        return 0
+    dimension = data[int(axis.get_data())]
+    return 0 if dimension.is_dynamic else int(dimension.get_length())
 
 
 def reason(error: BaseException) -> str:

@@ -18,8 +18,8 @@ from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 
 GRAPH, NAMES = "frozen.pb", "frozen.json"
 # OpenVINO computes 64-bit types in 32 bits. Integers that are only looked up, compared or cast suffer beyond 32 bits
-# alone, which the runner looks out for; sums and products of them may overflow, and who asks for a double wants its
-# digits: both are refused.
+# alone, which the runner looks out for (openvino.limits). Sums and products of them may overflow, and who asks for a
+# double wants its digits: both are refused.
 _TYPES = frozenset({"float", "half", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64"})
 _GROWING = frozenset({"Add", "Subtract", "Multiply", "Power", "MatMul", "CumSum", "ReduceSum", "ReduceProd"})
 
