@@ -222,7 +222,7 @@ def _encode_strings(array: Array, content: bool) -> bytes:
     if set(map(type, values)) != {bytes}:
         values = [_as_bytes(value) for value in values]
     if content:
-        return _length_delimited(_CONTENT, b"".join(map(_to_varint, map(len, values))) + b"".join(values))
+        return _length_delimited(_CONTENT, b"".join(map(to_varint, map(len, values))) + b"".join(values))
     return bytes(messages.TensorProto(string_val=values).SerializeToString())
 
 
@@ -241,14 +241,15 @@ def _header(number: int, shape: tuple[int, ...]) -> bytes:
 
 
 def _length_delimited(number: int, payload: bytes) -> bytes:
-    return _tag(number) + _to_varint(len(payload)) + payload
+    return _tag(number) + to_varint(len(payload)) + payload
 
 
 def _tag(number: int) -> bytes:
-    return _to_varint(number << 3 | 2)
+    return to_varint(number << 3 | 2)
 
 
-def _to_varint(value: int) -> bytes:
+def to_varint(value: int) -> bytes:
+    """A length or a tag as protobuf writes it: seven bits a byte, the lowest first. `value` >= 0."""
     if value < 128:
         return bytes((value,))
     out = bytearray()

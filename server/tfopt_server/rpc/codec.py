@@ -16,6 +16,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_protos import dtypes, messages, tensors
+from tfopt_protos.tensors import to_varint
 
 from tfopt_server.errors import Code, ServingError, invalid
 
@@ -123,14 +124,14 @@ def answer(name: str, version: int, signature: str, outputs: Mapping[str, Array]
 # message with the key as field 1 and the value as field 2.
 def _entry(alias: str, tensor: bytes) -> bytes:
     key = _key(alias)
-    size = _varint(len(tensor))
-    return b"\x0a" + _varint(len(key) + 1 + len(size) + len(tensor)) + key + b"\x12" + size + tensor
+    size = to_varint(len(tensor))
+    return b"\x0a" + to_varint(len(key) + 1 + len(size) + len(tensor)) + key + b"\x12" + size + tensor
 
 
 @functools.lru_cache(maxsize=1024)
 def _key(alias: str) -> bytes:
     encoded = alias.encode()
-    return b"\x0a" + _varint(len(encoded)) + encoded
+    return b"\x0a" + to_varint(len(encoded)) + encoded
 
 
 @functools.lru_cache(maxsize=1024)
@@ -138,15 +139,4 @@ def _model_spec(name: str, version: int, signature: str) -> bytes:
     spec = messages.ModelSpec(name=name, signature_name=signature)
     spec.version.value = version
     encoded = spec.SerializeToString()
-    return b"\x12" + _varint(len(encoded)) + bytes(encoded)
-
-
-def _varint(value: int) -> bytes:
-    if value < 128:
-        return bytes((value,))
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return b"\x12" + to_varint(len(encoded)) + bytes(encoded)
