@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
 
-.PHONY: setup serve test test/slow check bench protos lock clean help
+.PHONY: setup serve test test/slow check bench protos lock clean help image/cpu image/gpu image/tpu
 
 help:            ## this list
 	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -27,16 +27,17 @@ serve: setup     ## serve a small real model on PORT and print a curl line that 
 	$(BIN)/python -m demo.serve --model $(MODEL) --port $(PORT) $(FLAGS)
 
 test: setup      ## the whole suite
-	$(BIN)/pytest -q -m 'not slow'
+	$(BIN)/pytest -q -m 'not slow and not image'
 
 test/slow: setup ## the suites that take minutes
 	$(BIN)/pytest -q -m slow
 
-check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts
+check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict $(POLICY)
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile.*
 
 bench: setup     ## ratios between variants, in process and over the wire; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
@@ -44,10 +45,14 @@ bench: setup     ## ratios between variants, in process and over the wire; write
 protos: $(STAMP) ## regenerate the descriptor set from the installed packages
 	$(BIN)/python protos/extract.py
 
-lock: $(STAMP)   ## renew images/*/requirements.txt: every dependency of the image, by hash, without host names
-	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --python-version 3.11 \
-	  --python-platform x86_64-manylinux_2_31 --extra cpu --override images/cpu/overrides.txt \
-	  pyproject.toml --output-file images/cpu/requirements.txt
+lock: $(STAMP)   ## renew every images/DEVICE/*.txt: all dependencies by hash, for Python 3.13 on x86-64, without host names
+	$(BIN)/python images/lock.py
+
+image/%:         ## build the image of a device: image/cpu, image/gpu, image/tpu (LOCK=tf-2.20, BASE=...)
+	$(PYTHON) images/build.py $* $(if $(LOCK),--lock=$(LOCK))
+
+test/image/%: setup ## run the tests of a device's image against the image that image/DEVICE built
+	$(BIN)/pytest -q -m image tests/images --device=$*
 
 clean:           ## everything that make made
 	rm -rf $(VENV) demo/models benchmarks/models tests/.models build *.egg-info

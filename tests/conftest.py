@@ -24,3 +24,8 @@ def savedmodel_copy(tmp_path: Path) -> Callable[..., Path]:
         return Path(shutil.copytree(savedmodels.path(name), tmp_path / name / str(version)))
 
     return copy
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="the device whose image `-m image` runs")
+    parser.addoption("--lock", default="tf-2.21", help="the lock that image was built from")

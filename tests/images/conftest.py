@@ -1,0 +1,140 @@
+"""Containers for tests: `make test/image/cpu` builds nothing, it runs the image that `make image/cpu` built."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("tfopt_images_build", ROOT / "images" / "build.py")
+build = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(build)
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as s:
+        return s.getsockname()[1]
+
+
+class Container:
+    """One running container of the image, on the host's network. Removed at the end of the test."""
+
+    def __init__(self, program: str, image: str, args: list[str], options: list[str], port: int) -> None:
+        self.port = port
+        self._program = program
+        self.name = f"tfopt-test-{os.getpid()}-{port}"
+        quiet = ["--no-healthcheck"]  # timers need a service manager; tests ask by themselves
+        self._run("run", "--detach", "--name", self.name, "--network=host", *quiet, *options, image, *args)
+
+    def _run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run([self._program, *words], capture_output=True, text=True, timeout=120, check=False)
+        if check and done.returncode:
+            raise AssertionError(f"{words}: {done.stderr}")
+        return done
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request(method, path, body)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def predict(self, path: str, instances: list) -> list:
+        status, body = self.request("POST", path, json.dumps({"instances": instances}).encode())
+        assert status == 200, body
+        return json.loads(body)["predictions"]
+
+    def wait_until_ready(self, seconds: float = 120.0, route: str = "/health") -> float:
+        """Seconds until the first 200."""
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            try:
+                if self.request("GET", route)[0] == 200:
+                    return time.monotonic() - began
+            except OSError:
+                pass
+            assert self.running(), self.log_text()
+            time.sleep(0.02)
+        raise AssertionError(f"not ready after {seconds} s: {self.log_text()}")
+
+    def running(self) -> bool:
+        return self._run("inspect", "--format", "{{.State.Running}}", self.name).stdout.strip() == "true"
+
+    def exec(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self._run("exec", self.name, *words, check=False)
+
+    def stop(self, seconds: int = 30) -> int:
+        """SIGTERM as a platform sends it; the exit code."""
+        self._run("stop", "--time", str(seconds), self.name)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        return int(self._run("wait", self.name).stdout)
+
+    def log_text(self) -> str:
+        done = self._run("logs", self.name)
+        return done.stdout + done.stderr
+
+    def log(self) -> list[dict]:
+        """Every line of the log, which must be JSON."""
+        return [json.loads(line) for line in self.log_text().splitlines()]
+
+    def remove(self) -> None:
+        self._run("rm", "--force", self.name, check=False)
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    found = build.engine(os.environ)
+    if not found:
+        pytest.skip("needs podman or docker")
+    return found
+
+
+@pytest.fixture(scope="session")
+def image(program, pytestconfig) -> str:
+    device, lock = pytestconfig.getoption("--device"), pytestconfig.getoption("--lock")
+    name = build.tag(device, lock)
+    if subprocess.run([program, "image", "inspect", name], capture_output=True, check=False).returncode:
+        pytest.fail(f"there is no image {name}: run `make image/{device}` first")
+    return name
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """The demo models, readable by the image's user."""
+    folder = tmp_path_factory.mktemp("models")
+    for parent in folder.parents[:3]:
+        parent.chmod(0o755)
+    for name in ("digits", "tabular"):
+        shutil.copytree(ROOT / "demo" / "models" / name, folder / name)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+@pytest.fixture
+def start(program, image) -> Iterator:
+    started: list[Container] = []
+
+    def go(*args: str, options: tuple[str, ...] = (), port: int = 0, hardened: bool = True) -> Container:
+        safe = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges") if hardened else ()
+        container = Container(program, image, list(args), [*safe, *options], port or free_port())
+        started.append(container)
+        return container
+
+    yield go
+    for container in started:
+        container.remove()
