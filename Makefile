@@ -42,8 +42,9 @@ check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts,
 bench: setup     ## ratios between variants, in process and over the wire; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
 
-protos: $(STAMP) ## regenerate the descriptor set from the installed packages
+protos: $(STAMP) ## regenerate the descriptor set and the list of operations from the installed packages
 	$(BIN)/python protos/extract.py
+	$(BIN)/python optimizer/extract_ops.py
 
 lock: $(STAMP)   ## renew every images/DEVICE/*.txt: all dependencies by hash, for Python 3.13 on x86-64, without host names
 	$(BIN)/python images/lock.py
@@ -64,7 +65,7 @@ POLICY := \
   benchmarks/load/pace.py \
   benchmarks/stats.py \
   benchmarks/table.py \
-  $(wildcard optimizer/tfopt_optimizer/*.py optimizer/tfopt_optimizer/engines/*.py) \
+  $(wildcard optimizer/tfopt_optimizer/*.py optimizer/tfopt_optimizer/engines/*.py optimizer/tfopt_optimizer/doctor/*.py) \
   protos/tfopt_protos/dtypes.py \
   protos/tfopt_protos/messages.py \
   protos/tfopt_protos/tensors.py \
@@ -77,6 +78,7 @@ POLICY := \
   server/tfopt_server/argv.py \
   server/tfopt_server/batching.py \
   server/tfopt_server/batching_parameters.py \
+  server/tfopt_server/checkup.py \
   server/tfopt_server/dataplane.py \
   server/tfopt_server/executor.py \
   server/tfopt_server/instruments.py \

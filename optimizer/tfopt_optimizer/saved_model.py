@@ -30,7 +30,12 @@ def read_signatures(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> tupl
 
     (The proto keeps them in maps, so the model has no order of its own; TensorFlow sorts by name too.)
     """
-    return tuple(_signature(key, d) for key, d in sorted(signature_defs(model_dir, tags).items()) if is_callable(key))
+    return signatures_of(meta_graph(model_dir, tags))
+
+
+def signatures_of(graph: Any) -> tuple[SignatureInfo, ...]:
+    """The same of a MetaGraphDef that is already read."""
+    return tuple(_signature(key, d) for key, d in sorted(graph.signature_def.items()) if is_callable(key))
 
 
 def signature_defs(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> dict[str, Any]:
@@ -46,7 +51,7 @@ def signature_defaults(model_dir: Path, key: str, tags: Sequence[str] = DEFAULT_
 
 def meta_graph(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Any:
     """The MetaGraphDef whose tags are exactly `tags`. SavedModelError says which tag sets there are."""
-    saved_model = _read(Path(model_dir))
+    saved_model = read(Path(model_dir))
     wanted = set(tags)
     for graph in saved_model.meta_graphs:
         if set(graph.meta_info_def.tags) == wanted:
@@ -58,7 +63,8 @@ def meta_graph(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Any:
     )
 
 
-def _read(model_dir: Path) -> Any:
+def read(model_dir: Path) -> Any:
+    """The SavedModel message with all its graphs (private pool)."""
     binary, text = model_dir / "saved_model.pb", model_dir / "saved_model.pbtxt"
     path = binary if binary.exists() else text
     try:
@@ -142,11 +148,17 @@ def states(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Mapping[str, 
     found = {}
     for key, definition in graph.signature_def.items():
         ops = _operations(nodes, functions, [info.name for info in definition.outputs.values()])
-        found[key] = State(
-            writes=tuple(sorted(op for op in ops if _WRITES.fullmatch(op))),
-            random=tuple(sorted(op for op in ops if _RANDOM.fullmatch(op))),
-        )
+        found[key] = effects(ops)
     return found
+
+
+def effects(ops: Iterable[str]) -> State:
+    """Which of these kinds of operations write state, and which draw random numbers."""
+    kinds = sorted(set(ops))
+    return State(
+        writes=tuple(op for op in kinds if _WRITES.fullmatch(op)),
+        random=tuple(op for op in kinds if _RANDOM.fullmatch(op)),
+    )
 
 
 def _operations(nodes: Mapping[str, Any], functions: Mapping[str, Any], outputs: Iterable[str]) -> set[str]:

@@ -193,7 +193,10 @@ def _split_strings(content: bytes, size: int) -> list[bytes]:
         raise TensorError(f"tensor_content has {len(content)} bytes, too few for {size} strings")
     lengths, at = [], 0
     for _ in range(size):
-        length, at = _varint(content, at)
+        try:
+            length, at = from_varint(content, at)
+        except IndexError as error:
+            raise TensorError("tensor_content ends inside a string's length") from error
         lengths.append(length)
     if at + sum(lengths) != len(content):
         raise TensorError(f"tensor_content has {len(content)} bytes, but its {size} strings take {at + sum(lengths)}")
@@ -204,11 +207,12 @@ def _split_strings(content: bytes, size: int) -> list[bytes]:
     return found
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def from_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number that begins at `at`, as protobuf and LevelDB write it, and its end. IndexError: it has none."""
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:
-            raise TensorError("tensor_content ends inside a string's length")
+            raise IndexError("the bytes end inside a number")
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift

@@ -61,7 +61,8 @@ class Attempts:
 
 
 class Loader:
-    """`loaded` is called with each version just before it is AVAILABLE (the dataplane sets the number of runners)."""
+    """`loaded` is called with each version just before it is AVAILABLE (the dataplane sets the number of runners),
+    `available` once it is (the doctor looks at it)."""
 
     def __init__(
         self,
@@ -72,12 +73,14 @@ class Loader:
         metrics: Metrics,
         *,
         loaded: Callable[[Loaded], None] = lambda _: None,
+        available: Callable[[Version], object] = lambda _: None,
         prepare: Prepare = prepare,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._models, self._registry = tuple(models), registry
         self._options, self._schedule, self._metrics = options, schedule, metrics
-        self._loaded, self._prepare, self._clock = loaded, prepare, clock
+        self._loaded, self._available = loaded, available
+        self._prepare, self._clock = prepare, clock
         self._attempts: dict[tuple[str, int], Attempts] = {}
         self._unloading: list[Version] = []
         self._said: dict[tuple[str, str], object] = {}
@@ -222,6 +225,7 @@ class Loader:
         self._ever_ready = self._ever_ready or self._registry.ready()
         self._metrics.available.labels(version.name, version.number).set(1)
         log.info("AVAILABLE after %.1f s (%s)", self._clock() - begin, loaded.why, extra=extra)
+        self._available(version)
         # What this version replaces goes at once, not a poll later: two copies of a model are many.
         for model in self._models:
             if model.name == version.name:

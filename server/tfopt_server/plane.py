@@ -5,14 +5,14 @@ from __future__ import annotations
 from tfopt_optimizer.cpu import usable_cores
 from tfopt_optimizer.flags import OptimizerFlags
 
-from tfopt_server import batching_parameters
+from tfopt_server import batching_parameters, checkup
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadOptions
-from tfopt_server.registry import Loaded, Registry
+from tfopt_server.registry import Loaded, Registry, Version
 from tfopt_server.settings import Settings
 
 # The optimizer itself opens no bucket after its budget and still makes a plan of what it knows; its process is stopped
@@ -33,7 +33,12 @@ def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
 
     models = (ModelConfig(settings.model_name, settings.model_base_path),)
     registry = Registry([model.name for model in models])
-    loader = Loader(models, registry, options, schedule(settings), metrics, loaded=loaded)
+
+    def available(version: Version) -> None:
+        who = {"model": version.name, "version": version.number}
+        checkup.log_in_background(version.path, settings.saved_model_tags, who)
+
+    loader = Loader(models, registry, options, schedule(settings), metrics, loaded=loaded, available=available)
     return Dataplane(registry, executor, metrics, loader), loader
 
 

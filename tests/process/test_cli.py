@@ -17,8 +17,11 @@ pytestmark = pytest.mark.process
 HEAVY = ("tensorflow", "jax", "jaxlib", "grpc", "numpy", "gunicorn", "google.protobuf")
 
 
-@pytest.mark.parametrize("command", [["serve", "--help"], ["--help"], ["optimize", "--help"], ["report", "--help"],
-                                     ["healthcheck", "--help"], ["version"], ["--version"], ["help"]])  # fmt: skip
+COMMANDS = [["serve", "--help"], ["--help"], ["optimize", "--help"], ["report", "--help"], ["doctor", "--help"],
+            ["healthcheck", "--help"], ["version"], ["--version"], ["help"]]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_quick_and_imports_nothing_heavy(command):
     script = (
         "import sys; from tfopt_server.__main__ import main; code = main(sys.argv[1:]);"

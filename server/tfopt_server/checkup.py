@@ -1,0 +1,86 @@
+"""The doctor on one version: what the optimizer knows of SavedModels, and the warmup package of records."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.doctor.findings import Finding
+    from tfopt_optimizer.doctor.patient import Warmup
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 120.0  # it takes a second; a disk that answers slower than this is not worth waiting for
+_NAMED = 3  # pieces of evidence in a line of the log
+
+
+def examine(folder: Path, tags: Sequence[str]) -> tuple[Finding, ...]:
+    """All findings, the worst first. SavedModelError or OSError when the folder cannot be read."""
+    from tfopt_optimizer.doctor import examine as doctor
+    from tfopt_optimizer.doctor import patient
+
+    return doctor.examine(patient.read(folder, tags, _warmup(folder)))
+
+
+def _warmup(folder: Path) -> Warmup | None:
+    from tfopt_optimizer.doctor.patient import Warmup
+    from tfopt_warmup import records
+
+    path = records.path_in(folder)
+    if not path.exists():
+        return None
+    runs: list[tuple[str, frozenset[str]]] = []
+    count, problem = 0, ""
+    try:
+        for record in records.read(path):
+            count += 1
+            runs += [(run.signature, frozenset(run.feeds)) for run in record.runs]
+    except records.WarmupError as error:
+        problem = str(error)
+    return Warmup(count, problem, tuple(runs))
+
+
+def log_in_background(folder: Path, tags: Sequence[str], extra: Mapping[str, Any]) -> threading.Thread:
+    """Errors and warnings as lines of the log, some time later: a process of its own looks, so no request waits.
+
+    Whatever goes wrong there is a line at most; the model serves already.
+    """
+    thread = threading.Thread(target=_log, args=(folder, tuple(tags), dict(extra)), name="tfopt-doctor", daemon=True)
+    thread.start()
+    return thread
+
+
+def _log(folder: Path, tags: Sequence[str], extra: Mapping[str, Any]) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tfopt_server",
+        "doctor",
+        str(folder),
+        "--json",
+        f"--saved_model_tags={','.join(tags)}",
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        findings = json.loads(done.stdout)["findings"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        log.info("the doctor could not look at %s: %s", folder, error, extra=dict(extra))
+        return
+    for finding in findings:
+        if finding["severity"] != "info":
+            level = logging.WARNING if finding["severity"] == "error" else logging.INFO
+            log.log(level, "doctor: %s", line(finding), extra=dict(extra))
+
+
+def line(finding: Mapping[str, Any]) -> str:
+    """One finding as one line: `warning size: the model is 620 MB, more than 500 MB (a; b; c and 2 more)`."""
+    evidence = list(finding["evidence"])
+    named = "; ".join(evidence[:_NAMED]) + (f" and {len(evidence) - _NAMED} more" if len(evidence) > _NAMED else "")
+    return f"{finding['severity']} {finding['check']}: {finding['finding']}" + (f" ({named})" if named else "")
