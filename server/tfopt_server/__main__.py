@@ -2,7 +2,8 @@
 
     tfopt serve [flags]              tfopt optimize MODEL --out PLAN [flags]     tfopt healthcheck [flags]
     tfopt [flags]   (the same)       tfopt report PLAN                           tfopt version
-    tfopt doctor MODEL               tfopt warmup inspect|synthesize ...
+    tfopt inspect MODEL              tfopt warmup inspect|synthesize ...
+    tfopt doctor MODEL
 
 A container's arguments follow its entry point, so flags without a sub-command mean `serve`. The module of a command is
 imported only when it runs: help, mistakes and `version` must answer in milliseconds.

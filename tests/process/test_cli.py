@@ -18,7 +18,7 @@ HEAVY = ("tensorflow", "jax", "jaxlib", "grpc", "numpy", "gunicorn", "google.pro
 
 
 COMMANDS = [["serve", "--help"], ["--help"], ["optimize", "--help"], ["report", "--help"], ["doctor", "--help"],
-            ["healthcheck", "--help"], ["version"], ["--version"], ["help"]]  # fmt: skip
+            ["inspect", "--help"], ["healthcheck", "--help"], ["version"], ["--version"], ["help"]]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -67,3 +67,42 @@ def test_names_from_a_model_cannot_steer_a_terminal(savedmodel_copy):
     said = tfopt("doctor", str(folder)).stdout
     assert "\x1b" not in said
     assert r"\x1b[2Jgone: 'x'" in said
+
+
+def test_inspect_shows_a_model_to_people_and_to_programs():
+    model = str(savedmodels.path("tabular"))
+    done = tfopt("inspect", model)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == model
+    assert lines[1].startswith("tags serve; written by TensorFlow 2.")
+    assert lines[3:9] == [
+        "signature serving_default  (tensorflow/serving/predict)",
+        "  in   age     float[?]",
+        "  in   city    string[?]",
+        "  in   color   string[?]",
+        "  in   income  float[?, 2]",
+        "  out  scores  float[?, 3]",
+    ]
+    assert lines[9].startswith("  compilable: ")
+    assert lines[10] == "  on the host: 5 (HashTableV2 2, LookupTableFindV2 2, StringLower)"
+    assert lines[-5:][0] == "variables: 4, 3.1 kB"
+    assert lines[-4].split() == ["hidden", "Variable_2", "float[19,", "32]", "2.43", "kB"]
+    document = json.loads(tfopt("inspect", model, "--json").stdout)
+    assert [v["bytes"] for v in document["variables"]] == [2432, 384, 160, 128]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "tfopt inspect: expected one MODEL, received []"),
+        (["/nowhere"], "tfopt inspect: there is nothing at /nowhere"),
+        (
+            ["{model}", "--saved_model_tags=tpu"],
+            "tfopt inspect: Could not find meta graph def matching supplied tags: { tpu }",
+        ),
+    ],
+)
+def test_inspect_says_what_is_wrong(args, said):
+    done = tfopt("inspect", *[a.format(model=savedmodels.path("multi")) for a in args])
+    assert (done.returncode, done.stderr.startswith(said)) == (2, True), done.stderr

@@ -4,6 +4,7 @@ COMMANDS = {
     "serve": "serve a model (the default)",
     "optimize": "optimize a model and write the plan",
     "report": "print what a plan decided, and why",
+    "inspect": "show a SavedModel's signatures, operations and variables",
     "doctor": "check a SavedModel before it is deployed",
     "warmup": "inspect or make warmup records",
     "healthcheck": "ask a server on this machine for its health: exit 0 or 1",

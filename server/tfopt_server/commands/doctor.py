@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tfopt_server import argv as arguments
 from tfopt_server import flags
 from tfopt_server.commands import HELP
+from tfopt_server.commands.text import plain
 
 if TYPE_CHECKING:
     from tfopt_optimizer.doctor.findings import Finding
@@ -79,11 +80,6 @@ def render(folder: Path, findings: Sequence[Finding]) -> str:
         f"{number[s]} {s}{'' if number[s] == 1 or s == 'info' else 's'}" for s in ("error", "warning", "info")
     )
     return "\n".join([str(folder), "", *(line for f in findings for line in _finding(f)), total]) + "\n"
-
-
-def plain(text: str) -> str:
-    """Names come from the model and may hold anything: what would steer a terminal is shown escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _finding(finding: Finding) -> list[str]:

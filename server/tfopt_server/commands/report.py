@@ -9,6 +9,7 @@ from pathlib import Path
 from tfopt_optimizer.plan import BucketPlan, Candidate, Plan, PlanError, SignaturePlan, read
 
 from tfopt_server.commands import HELP
+from tfopt_server.commands.text import table
 
 _COLUMNS = ("signature", "rows", "engine", "status", "median us", "p90 us", "max error", "reason")
 
@@ -33,13 +34,7 @@ def render(plan: Plan) -> str:
         f"TensorFlow loads it as: {plan.loader}; weights {plan.weights_bytes / 1e6:.1f} MB",
     ]
     rows = [row for s in plan.signatures for b in s.buckets for row in _bucket(s, b)]
-    return "\n".join([*head, "", *plan.log, "", *table(_COLUMNS, rows)]) + "\n"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest entry; the last one as it is."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
+    return "\n".join([*head, "", *plan.log, "", *table([_COLUMNS, *rows])]) + "\n"
 
 
 def _bucket(signature: SignaturePlan, bucket: BucketPlan) -> list[tuple[str, ...]]:
