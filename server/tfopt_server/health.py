@@ -1,6 +1,6 @@
 """Is the server fit for traffic: 503 until every configured model serves, 200 then, 503 again once it is told to stop.
 
-`Gate` is the ASGI callable that gunicorn calls. It stands in front of the REST face because it must answer before
+`Gate` is the app that connections call. It stands in front of the REST face because it must answer before
 there is a face (imports, optimizing and warming take from seconds to minutes while a platform already probes), and
 because readiness is a property of the process, not of a route. Everything else passes through untouched.
 """
@@ -8,13 +8,10 @@ because readiness is a property of the process, not of a route. Everything else 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable
+from typing import Literal
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from tfopt_server.http import Answer, App, Request, Response
 
 Phase = Literal["starting", "ready", "draining"]
 
@@ -24,6 +21,7 @@ def phase(ready: bool, draining: bool) -> Phase:
     return "draining" if draining else "ready" if ready else "starting"
 
 
+_ASKING = ("GET", "HEAD")
 STATUS: dict[Phase, int] = {"starting": 503, "ready": 200, "draining": 503}
 
 
@@ -47,23 +45,18 @@ class Gate:
     def phase(self) -> Phase:
         return phase(self._ready(), self._draining)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
         app = self._app
-        if scope["type"] == "http" and scope["path"] == self._route and scope["method"] in ("GET", "HEAD"):
+        if request.method in _ASKING and request.target.partition("?")[0] == self._route:
             now = self.phase
             # A health route that is also a TensorFlow Serving status route (`/v1/models/default`, as prebuilt images
             # are configured) keeps the status as its body.
             if now != "ready" or app is None or not self._route.lower().startswith("/v1/models"):
-                return await _answer(send, STATUS[now], {"status": now})
+                return _json(STATUS[now], {"status": now})
         if app is not None:
-            return await app(scope, receive, send)
-        if scope["type"] == "http":
-            return await _answer(send, 503, {"error": "The server is starting."})
-        raise RuntimeError(f"no {scope['type']} connections here")
+            return app(request)
+        return _json(503, {"error": "The server is starting."})
 
 
-async def _answer(send: Send, status: int, body: dict[str, str]) -> None:
-    content = json.dumps(body).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+def _json(status: int, body: dict[str, str]) -> Response:
+    return Response(json.dumps(body).encode(), status)

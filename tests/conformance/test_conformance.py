@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import asgi
+import restclient
 import faceplane
 import numpy as np
 import pytest
@@ -36,8 +36,8 @@ class Faces:
         self.app = app
         self.client = client
 
-    def rest(self, body: str, model: str = "m") -> asgi.Answer:
-        return asgi.call(self.app, "POST", f"/v1/models/{model}:predict", body)
+    def rest(self, body: str, model: str = "m") -> restclient.Answer:
+        return restclient.call(self.app, "POST", f"/v1/models/{model}:predict", body)
 
     def rows(self, case: Answer) -> dict[str, Any]:
         instances = [
@@ -194,7 +194,7 @@ def test_what_a_real_graph_refuses_is_the_clients_mistake_on_both_faces(real: Fa
 
 @pytest.mark.tensorflow
 def test_real_metadata_on_both_faces(real: Faces) -> None:
-    rest = asgi.call(real.app, "GET", "/v1/models/strings/metadata").json()
+    rest = restclient.call(real.app, "GET", "/v1/models/strings/metadata").json()
     signature = rest["metadata"]["signature_def"]["signature_def"]["serving_default"]
     assert signature["inputs"]["text"]["dtype"] == "DT_STRING"
     assert set(signature["outputs"]) == {"lower", "lower_bytes", "length"}

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 from tfopt_server import logs
+from tfopt_server.http import Request, Response
 from tfopt_server.process.application import serve
 from tfopt_server.process.backend import CannotStart
 from tfopt_server.settings import Settings, parse
@@ -54,24 +56,22 @@ class FakeBackend:
     def drain(self, timeout_s: float) -> None:
         return
 
-    async def app(self, scope, receive, send) -> None:
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body, more = body + message.get("body", b""), message.get("more_body", False)
-        if scope["path"] == "/crash":
+    def app(self, request: Request) -> Awaitable[Response]:
+        return self.answer(request)
+
+    async def answer(self, request: Request) -> Response:
+        path, _, query = request.target.partition("?")
+        if path == "/crash":
             os.kill(os.getpid(), signal.SIGKILL)
-        if scope["path"] == "/segfault":
+        if path == "/segfault":
             ctypes.string_at(0)
-        if scope["path"] == "/native":
-            os.write(2, body)
-        if scope["query_string"]:
-            await asyncio.sleep(float(scope["query_string"]))
+        if path == "/native":
+            os.write(2, request.body)
+        if query:
+            await asyncio.sleep(float(query))
         shared = str(self.run_dir) if self.run_dir else None
-        answer = json.dumps({"pid": os.getpid(), "run_dir": shared, "echo": body.decode(errors="replace")}).encode()
-        headers = [(b"content-length", str(len(answer)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        echo = request.body.decode(errors="replace")
+        return Response(json.dumps({"pid": os.getpid(), "run_dir": shared, "echo": echo}).encode())
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
-import pytest
 from tfopt_server.health import STATUS, Gate, phase
+from tfopt_server.http import Request, Response
 
 
 def test_phases():
@@ -19,22 +18,14 @@ def test_phases():
     }
 
 
-async def app(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b'{"from": "app"}'})
+def app(request: Request) -> Response:
+    return Response(b'{"from": "app"}')
 
 
 def ask(gate: Gate, path: str, method: str = "GET") -> tuple[int, dict]:
-    sent: list[dict] = []
-
-    async def send(message):
-        sent.append(message)
-
-    async def receive():
-        raise AssertionError("health needs no body")
-
-    asyncio.run(gate({"type": "http", "path": path, "method": method}, receive, send))
-    return sent[0]["status"], json.loads(sent[1]["body"])
+    answer = gate(Request(method, path, [], b""))
+    assert isinstance(answer, Response)
+    return answer.status, json.loads(answer.body)
 
 
 def test_the_life_of_a_gate():
@@ -57,8 +48,3 @@ def test_a_status_route_as_health_route_keeps_its_body():
     assert ask(gate, "/v1/models/default") == (503, {"status": "starting"})
     ready[0] = True
     assert ask(gate, "/v1/models/default") == (200, {"from": "app"})
-
-
-def test_other_protocols_are_refused():
-    with pytest.raises(RuntimeError, match="no websocket connections here"):
-        asyncio.run(Gate("/health")({"type": "websocket"}, None, None))  # type: ignore[arg-type]

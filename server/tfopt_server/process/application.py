@@ -25,10 +25,6 @@ from tfopt_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-# Longer than the 600 s for which Google's load balancers keep an idle backend connection: the side that opened it
-# should be the one to close it, or a request can meet a closing connection.
-KEEP_ALIVE_S = 620
-
 
 class Logger(GunicornLogger):  # type: ignore[misc]
     """gunicorn's lines go where everybody's go (logs.configure). No access log: metrics count requests."""
@@ -59,9 +55,6 @@ class Application(BaseApplication):  # type: ignore[misc]
             "worker_tmp_dir": shared_memory if os.access(shared_memory, os.W_OK) else None,
             "logger_class": Logger,
             "proc_name": "tfopt",
-            "asgi_loop": "uvloop",
-            "asgi_lifespan": "off",
-            "keepalive": KEEP_ALIVE_S,
             # No heartbeat limit: a worker that compiles or imports for minutes is not dead. Its health route tells.
             "timeout": 0,
             # Would start a thread, and open a door, in the process that forks.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from tfopt_server.health import App
+from tfopt_server.http import App
 from tfopt_server.settings import Settings
 
 
@@ -19,7 +19,7 @@ class Backend(Protocol):
 
     @property
     def app(self) -> App:
-        """What answers HTTP, behind the gate."""
+        """What answers HTTP, behind the gate. Called on the event loop."""
 
     def ready(self) -> bool:
         """Every configured model answers. Called on the event loop, often."""

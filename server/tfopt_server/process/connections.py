@@ -1,47 +1,369 @@
-"""How a connection behaves when the server drains: gunicorn's HTTP/1 protocol, plus what a lossless end needs.
+"""HTTP/1.1 on one connection: bytes in, requests to the app in their order, answers out.
 
-gunicorn closes a kept-alive connection at its own convenience once the worker stops. A client that was told nothing
-may be sending its next request at that moment and loses it. Here every answer written after the signal announces
-`connection: close` (RFC 9112, 9.6), only announced connections are closed after their answer, and idle ones are left
-open a little longer for the request that may already be on its way.
+llhttp (through httptools) reads; it is strict about what could be read in two ways (RFC 9112, 11: request smuggling).
+A short request is read, answered and written within one call of the event loop. Requests that arrive while another
+is answered wait their turn, and the socket is not read meanwhile.
 
-Rules for changing it: this is the only file that touches gunicorn's private names; gunicorn is pinned below 28.
+How a drain ends without a loss: a client that was told nothing may be sending its next request while its connection is
+closed, and would lose it. So every answer written after the signal announces `connection: close` (RFC 9112, 9.6), only
+announced connections are closed after their answer, and idle ones are left open a little longer for the request that
+may already be on its way.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import email.utils
+import http
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
-from gunicorn.asgi.protocol import ASGIProtocol
+import httptools
+
+from tfopt_server.http import Answer, App, Header, Request, Response, Streamed
+from tfopt_server.rest.status import error_body
+
+log = logging.getLogger(__name__)
 
 # How long an idle connection may still bring a request after the drain began. Longer than a client on the same
 # continent needs to see an answer and send the next request; short enough to fit every platform's grace period.
 IDLE_LINGER_S = 1.0
+# Longer than the 600 s for which Google's load balancers keep an idle backend connection: the side that opened it
+# should be the one to close it, or a request can meet a closing connection.
+KEEP_ALIVE_S = 620.0
+# How long a request that has begun may bring no byte (nginx's client_body_timeout, and twice its default for heads).
+STALLED_S = 120.0
+HEAD_LIMIT = 64 * 1024  # request line and headers
+QUEUE_LIMIT = 32  # pipelined requests that wait; beyond it the socket is not read
+SHORT = 64 * 1024  # a body up to here is copied behind its head: one write costs less than two
+_UPGRADE = (b"upgrade", b"connection", b"http2-settings")
+LINGER_S = 2.0  # after an answer to a body that was not read: until the client has seen it
 
 
-class Connection(ASGIProtocol):  # type: ignore[misc]
-    """`worker` is a worker.Worker: it holds the open connections and knows whether it is draining."""
+class Host(Protocol):
+    """The worker, as its connections see it."""
+
+    loop: asyncio.AbstractEventLoop
+    connections: set[Connection]
+    draining: bool
+    gate: App
+    max_body_bytes: int
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, host: Host) -> None:
+        self._host, self._app, self._loop = host, host.gate, host.loop
+        self._limit = host.max_body_bytes
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: Any = None
+        self._waiting: deque[tuple[Request, bool, bool]] = deque()  # request, keep alive, HTTP/1.1
+        self._task: asyncio.Task[None] | None = None
+        self._writable: asyncio.Event | None = None
+        self._reading = True
+        self._ended = False  # no further request is read
+        self.opened = self.touched = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        """Ready for the next request's first byte."""
+        self._url, self._headers, self._body = b"", list[Header](), list[bytes]()
+        self._size = self._head = 0
+        self._in_head, self._begun = True, False
+
+    # The transport's side.
 
     def connection_made(self, transport: Any) -> None:
-        self.opened = self.worker.loop.time()
-        self.worker.connections.add(self)
-        super().connection_made(transport)
+        self.opened = self.touched = self._loop.time()
+        self._transport = transport
+        self._host.connections.add(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.worker.connections.discard(self)
-        super().connection_lost(exc)
+        self._host.connections.discard(self)
+        self._ended = True
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()  # nobody waits for the answer: what is queued need not run
+        if self._writable is not None:
+            self._writable.set()
 
-    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
-        return bool(self.worker.draining or super()._will_close(request, response_requires_close))
+    def eof_received(self) -> bool:
+        """Half-closed: what was asked is still answered, then the connection ends."""
+        if self._busy:
+            self._ended = True
+            return True
+        return False
+
+    def data_received(self, data: bytes) -> None:
+        if self._ended:
+            return
+        self.touched = self._loop.time()
+        if self._in_head:
+            self._head += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            if not self._ended:
+                self._refuse(400, f"Bad Request: {_reason(error)}")
+        else:
+            if self._in_head and self._head > HEAD_LIMIT and not self._ended:
+                self._refuse(431, f"Request Header Fields Too Large: more than {HEAD_LIMIT} bytes")
+
+    def _decline(self, rest: bytes) -> None:
+        """Nothing is upgraded to: the request counts without that wish, and is read again with its body in `rest`.
+
+        llhttp stops behind the head of such a request and would take its body for the next one.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(501, "Not Implemented: CONNECT")
+            return
+        kept = [name + b": " + value for name, value in self._headers if name not in _UPGRADE]
+        version = self._parser.get_http_version().encode()
+        head = b"\r\n".join((b"%b %b HTTP/%b" % (method, self._url, version), *kept, b"\r\n"))
+        self._parser = httptools.HttpRequestParser(self)
+        self._reset()
+        self.data_received(head + rest)
+
+    def pause_writing(self) -> None:
+        self._writable = asyncio.Event()
+        self._regulate()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None:
+            self._writable.set()
+            self._writable = None
+        self._regulate()
+        self._next()
+
+    # llhttp's side, in this order. An exception in here would end in feed_data.
+
+    def on_message_begin(self) -> None:
+        self._begun = True
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # what follows a chunked body is no header to act on (RFC 9110, 6.5.1)
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._parser.should_upgrade():
+            return
+        asks = False
+        for name, value in self._headers:
+            if name == b"content-length":
+                if self._limit and int(value) > self._limit:
+                    self._too_large()
+                    return
+            elif name == b"expect":
+                asks = value.lower() == b"100-continue" and not self._busy
+        if asks:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._limit and self._size > self._limit:
+            self._too_large()
+        elif not self._ended:
+            self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._ended or self._parser.should_upgrade():
+            return
+        parts = self._body
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parser = self._parser
+        target = self._url.decode("latin-1")
+        request = Request(parser.get_method().decode("latin-1"), target, self._headers, body)
+        modern = parser.get_http_version() != "1.0"
+        alive = parser.should_keep_alive()
+        self._reset()
+        if self._busy:
+            self._waiting.append((request, alive, modern))
+            self._regulate()
+        else:
+            self._answer(request, alive, modern)
+
+    # Answering.
+
+    @property
+    def _busy(self) -> bool:
+        return self._task is not None or self._writable is not None or bool(self._waiting)
+
+    def _answer(self, request: Request, alive: bool, modern: bool) -> None:
+        answer = self._app(request)
+        if isinstance(answer, Response):
+            self._write(answer, request.method, alive, modern)
+        else:
+            self._task = self._loop.create_task(self._later(answer, request.method, alive, modern))
+
+    async def _later(self, pending: Streamed | Awaitable[Answer], method: str, alive: bool, modern: bool) -> None:
+        try:
+            answer = pending if isinstance(pending, Streamed) else await pending
+            if isinstance(answer, Response):
+                self._write(answer, method, alive, modern)
+            else:
+                await self._stream(answer, method, alive, modern)
+        except Exception:
+            log.exception("an answer broke off")
+            self._transport.abort()
+        finally:
+            self._task = None
+        self._next()
+
+    def _next(self) -> None:
+        """Answers what waited meanwhile, in its order."""
+        while self._waiting and self._task is None and self._writable is None and not self._transport.is_closing():
+            self._answer(*self._waiting.popleft())
+        self._regulate()
+        if self._ended and not self._busy:
+            self._transport.close()
+
+    def _regulate(self) -> None:
+        """Reads from the socket only while there is room for what comes."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        wanted = self._writable is None and len(self._waiting) < QUEUE_LIMIT
+        if wanted != self._reading:
+            self._reading = wanted
+            (self._transport.resume_reading if wanted else self._transport.pause_reading)()
+
+    def _write(self, answer: Response, method: str, alive: bool, modern: bool) -> None:
+        closes = not alive or self._host.draining
+        head = _head(answer.status, answer.content_type, answer.headers, closes, modern)
+        body = answer.body
+        size = b"content-length: %d\r\n\r\n" % len(body)
+        if method == "HEAD":
+            body = b""
+        if len(body) <= SHORT:
+            self._transport.write(head + _date() + size + body)
+        else:
+            self._transport.write(head + _date() + size)
+            self._transport.write(body)
+        self.touched = self._loop.time()
+        if closes:
+            self._ended = True
+            self._waiting.clear()
+            self._transport.close()
+
+    async def _stream(self, answer: Streamed, method: str, alive: bool, modern: bool) -> None:
+        """Chunked, or for HTTP/1.0 until the connection ends."""
+        closes = not alive or self._host.draining or not modern
+        framing = b"transfer-encoding: chunked\r\n\r\n" if modern else b"\r\n"
+        head = _head(answer.status, answer.content_type, answer.headers, closes, modern)
+        self._transport.write(head + _date() + framing)
+        try:
+            if method != "HEAD":
+                async for part in answer.parts:
+                    if part:
+                        self._transport.write(b"%x\r\n%b\r\n" % (len(part), part) if modern else part)
+                    if self._writable is not None:
+                        await self._writable.wait()
+        finally:
+            if close := getattr(answer.parts, "aclose", None):
+                await close()
+        if modern and method != "HEAD":
+            self._transport.write(b"0\r\n\r\n")
+        if closes:
+            self._ended = True
+            self._transport.close()
+
+    # Refusing what cannot be read.
+
+    def _too_large(self) -> None:
+        self._refuse(413, f"The request body is larger than {self._limit} bytes (--max_body_bytes).")
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answers, reads no further, and closes once the client had time to see why.
+
+        A connection that is closed over unread bytes is reset, and the reset can overtake the answer.
+        """
+        self._ended = True
+        if self._busy:  # an earlier request is still being answered: this one's refusal would overtake it
+            self._waiting.append((Request("GET", "", [], b""), False, True))
+            self._app = lambda _request: Response(error_body(text), status)
+            return
+        head = _head(status, b"application/json", (), True, True)
+        body = error_body(text)
+        self._transport.write(head + _date() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._loop.call_later(LINGER_S, self._transport.close)
+
+    # The worker's side.
 
     @property
     def idle(self) -> bool:
         """No request is being read or answered."""
-        parser = self._callback_parser
-        reading = getattr(parser, "_buffer", b"") or getattr(parser, "_state", "request_line") != "request_line"
-        return bool(self._awaiting_request) and not reading
+        return not self._busy and not self._begun
 
     def close_if_idle_since(self, drain_began: float, now: float) -> None:
         """Closes the connection when it had its time to bring one more request; times are the event loop's."""
         if self.idle and now - max(drain_began, self.opened) >= IDLE_LINGER_S:
-            self._close_transport()
+            self._transport.close()
+
+    def close_if_stale(self, now: float) -> None:
+        """Closes it when it was idle for KEEP_ALIVE_S, or its request has brought nothing for STALLED_S."""
+        silent = now - self.touched
+        if self.idle and silent > KEEP_ALIVE_S:
+            self._transport.close()
+        elif self._begun and not self._busy and silent > STALLED_S and not self._ended:
+            self._refuse(408, f"Request Timeout: nothing came for {STALLED_S:g} s")
+
+
+_heads: dict[tuple[int, bytes | None, tuple[Header, ...], bool, bool], bytes] = {}
+_HEADS_LIMIT = 512
+
+
+def _head(status: int, content_type: bytes | None, headers: tuple[Header, ...], closes: bool, modern: bool) -> bytes:
+    """Status line and headers but for the length and the date. The few that a server uses are kept."""
+    key = (status, content_type, headers, closes, modern)
+    found = _heads.get(key)
+    if found is None:
+        found = _make_head(*key)
+        if len(_heads) < _HEADS_LIMIT:
+            _heads[key] = found
+    return found
+
+
+def _make_head(
+    status: int, content_type: bytes | None, headers: tuple[Header, ...], closes: bool, modern: bool
+) -> bytes:
+    try:
+        phrase = http.HTTPStatus(status).phrase.encode()
+    except ValueError:
+        phrase = b"Unknown"
+    lines = [b"HTTP/1.1 %d %b" % (status, phrase)]
+    if content_type is not None:
+        lines.append(b"content-type: " + content_type)
+    lines += [name + b": " + value for name, value in headers]
+    if closes:
+        lines.append(b"connection: close")
+    elif not modern:
+        lines.append(b"connection: keep-alive")
+    return b"\r\n".join(lines) + b"\r\n"
+
+
+_dated: tuple[float, bytes] = (0.0, b"")
+
+
+def _date() -> bytes:
+    """The Date header (RFC 9110, 6.6.1), made once a second."""
+    global _dated
+    now = time.time()
+    if now >= _dated[0]:
+        whole = float(int(now))
+        _dated = whole + 1.0, b"date: " + email.utils.formatdate(whole, usegmt=True).encode() + b"\r\n"
+    return _dated[1]
+
+
+def _reason(error: BaseException) -> str:
+    """llhttp's own words, without the class that carried them."""
+    return str(error) or type(error).__name__

@@ -19,18 +19,21 @@ import socket
 import threading
 from typing import Any, NoReturn
 
-from gunicorn.workers.gasgi import ASGIWorker
+import uvloop
+from gunicorn.workers.base import Worker as GunicornWorker
 
 from tfopt_server.health import Gate
 from tfopt_server.process.arbiter import lead_group
 from tfopt_server.process.backend import Backend, CannotStart
 from tfopt_server.process.connections import Connection
+from tfopt_server.process.listeners import BACKLOG
 from tfopt_server.process.native import Stderr
 from tfopt_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
+SWEEP_S = 5.0  # how often connections are looked at that nobody uses any more
 # After the sockets turned deaf: a handshake that had begun completes within a round trip.
 HANDSHAKE_S = 0.1
 # Of drain_timeout_s, kept for ending the process itself, so that the arbiter need not kill it.
@@ -38,15 +41,17 @@ EXIT_RESERVE_S = 0.5
 GAVE_UP = 3  # gunicorn's WORKER_BOOT_ERROR: the arbiter ends the server instead of starting another worker
 
 
-class Worker(ASGIWorker):  # type: ignore[misc]
+class Worker(GunicornWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings: Settings = self.app.settings
+        self.max_body_bytes = self.settings.max_body_bytes
         self.connections: set[Connection] = set()
         self.draining = False
         self._servers: list[asyncio.Server] = []
         self.backend: Backend | None = None
         self._problem = ""
+        self._swept = 0.0
         # Both are shared with the arbiter over the fork.
         self.stderr = Stderr()
         self.seat = self.app.readiness.take()
@@ -54,10 +59,12 @@ class Worker(ASGIWorker):  # type: ignore[misc]
     def init_process(self) -> None:
         lead_group()
         self.stderr.capture()
+        self.loop = uvloop.new_event_loop()
+        asyncio.set_event_loop(self.loop)
         super().init_process()
 
     def load_wsgi(self) -> None:
-        self.asgi = self.gate = Gate(self.settings.health_route)
+        self.gate = Gate(self.settings.health_route)
 
     def init_signals(self) -> None:
         for each in self.SIGNALS:
@@ -88,7 +95,7 @@ class Worker(ASGIWorker):  # type: ignore[misc]
             await self._drain()
 
     async def _accept(self, sock: socket.socket) -> asyncio.Server:
-        server: asyncio.Server = await self.loop.create_server(lambda: Connection(self), sock=sock)
+        server: asyncio.Server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
         return server
 
     def _build(self) -> None:
@@ -114,6 +121,11 @@ class Worker(ASGIWorker):  # type: ignore[misc]
         return ready and self.app.readiness.open
 
     def _watch(self) -> None:
+        now = self.loop.time()
+        if now >= self._swept + SWEEP_S:
+            self._swept = now
+            for connection in tuple(self.connections):
+                connection.close_if_stale(now)
         if self.ppid != os.getppid():
             log.error("the arbiter is gone: draining")
             self._told_to_stop.set()

@@ -1,35 +1,33 @@
-"""The REST face: a raw ASGI callable. Bodies in, one table of routes, errors mapped in one place.
+"""The REST face: a request in, an answer out. One table of routes, errors mapped in one place.
 
 No web framework: TensorFlow Serving's URLs are two regular expressions whose rules (see tfs.py) would be exceptions in
 any router. Looked up in this order: the fixed paths (the platform's predict route among them), everything under /v1/,
 else 404. What a path leads to is remembered, so that a request costs one dict look-up before its handler runs. Health
-is answered before this app is reached (health.py).
+is answered before this app is reached (health.py), and what is not HTTP/1.1 before that (process/connections.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+import asyncio
+from collections.abc import Awaitable
 from functools import partial
-from typing import Any
 
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.faces import Meter, failure
+from tfopt_server.http import Answer, Header, Request, Response, Streamed
 from tfopt_server.metrics import Metrics
-from tfopt_server.rest import bodies, status, vertex
-from tfopt_server.rest.call import Call, Handler
+from tfopt_server.rest import status, vertex
+from tfopt_server.rest.bodies import LONG_PACKED, gunzip
+from tfopt_server.rest.call import Handler
 from tfopt_server.rest.pages import Pages, metrics_paths
 from tfopt_server.rest.predict import Predict
-from tfopt_server.rest.status import Response
 from tfopt_server.rest.tfs import PREFIX, Routes
 from tfopt_server.settings import Settings
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
 REMEMBERED = 1024  # far more paths than a deployment uses, and little memory for one that is scanned
 
-_CORS = (
+_WHOLE = (Response, Streamed)
+_CORS: tuple[Header, ...] = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
     (b"access-control-allow-headers", b"Content-Type"),
@@ -39,7 +37,6 @@ _CORS = (
 class App:
     def __init__(self, dataplane: Dataplane, settings: Settings, metrics: Metrics) -> None:
         self._meter = Meter(metrics, "REST", settings.model_name)
-        self._limit = settings.max_body_bytes
         self._cors = _CORS if settings.rest_api_enable_cors_support else ()
         predict = Predict(dataplane, settings.rest_api_timeout_in_ms / 1000)
         pages = Pages(dataplane, metrics)
@@ -50,48 +47,56 @@ class App:
             **{path: {"GET": pages.metrics} for path in metrics_paths(settings.monitoring_config_file)},
             settings.predict_route: {"POST": platform},
         }
-        self._remembered: dict[tuple[str, bytes, bytes], Handler] = {}
+        self._remembered: dict[tuple[str, str], Handler] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            raise RuntimeError(f"no {scope['type']} connections here")
-        call: Call | None = None
+    def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
+        """Never raises; what it returns never does either, but for being cancelled."""
         try:
-            body = await bodies.read(receive, scope["headers"], self._limit)
-            call = Call(scope["headers"], body)
-            key = (scope["method"], scope["raw_path"], scope["query_string"])
-            handler = self._remembered.get(key) or self._find(*key)
-            pending = handler(call)
-            response = pending if isinstance(pending, Response) else await pending
-            if call.entrypoint is not None:
-                self._meter.done(call.model, call.entrypoint, call.began)
-        except bodies.ClientGone:
-            return
+            packing = request.header(b"content-encoding")
+            if packing and b"gzip" in packing.lower():
+                if len(request.body) >= LONG_PACKED:
+                    return self._unpacked(request)
+                request.body = gunzip(request.body)
+            found = self._handler(request)(request)
         except Exception as error:
-            response = self._refused(scope, call, error)
-        headers = [(b"content-length", b"%d" % len(response.body)), *response.headers, *self._cors]
-        if response.content_type is not None:
-            headers.append((b"content-type", response.content_type))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+            return self._refused(request, error)
+        return self._answered(request, found) if isinstance(found, _WHOLE) else self._later(request, found)
 
-    def _refused(self, scope: Scope, call: Call | None, error: Exception) -> Response:
+    async def _unpacked(self, request: Request) -> Answer:
+        try:
+            request.body = await asyncio.to_thread(gunzip, request.body)
+            found = self._handler(request)(request)
+        except Exception as error:
+            return self._refused(request, error)
+        return self._answered(request, found) if isinstance(found, _WHOLE) else await self._later(request, found)
+
+    async def _later(self, request: Request, pending: Awaitable[Answer]) -> Answer:
+        try:
+            return self._answered(request, await pending)
+        except Exception as error:
+            return self._refused(request, error)
+
+    def _answered(self, request: Request, answer: Answer) -> Answer:
+        if request.entrypoint is not None:
+            self._meter.done(request.model, request.entrypoint, request.began)
+        return answer._replace(headers=(*answer.headers, *self._cors)) if self._cors else answer
+
+    def _refused(self, request: Request, error: Exception) -> Response:
         """The answer to a request that failed, and its count: the one place where errors become HTTP."""
-        if isinstance(error, bodies.TooLarge):
-            return Response(status.error_body(str(error)), 413)
-        refused = failure(error, f"{scope['method']} {scope['path']}")
-        if call is not None and call.entrypoint is not None:
-            self._meter.failed(call.model, refused.code)
-        return status.refusal(refused)
+        refused = failure(error, f"{request.method} {request.target.partition('?')[0]}")
+        if request.entrypoint is not None:
+            self._meter.failed(request.model, refused.code)
+        answer = status.refusal(refused)
+        return answer._replace(headers=(*answer.headers, *self._cors)) if self._cors else answer
 
-    def _find(self, method: str, raw_path: bytes, query: bytes) -> Handler:
-        path = raw_path.decode("latin-1")
-        whole = f"{path}?{query.decode('latin-1')}" if query else path
-        handler = self._route(method, path, whole)
-        if len(self._remembered) < REMEMBERED:
-            self._remembered[method, raw_path, query] = handler
+    def _handler(self, request: Request) -> Handler:
+        key = request.method, request.target
+        handler = self._remembered.get(key)
+        if handler is None:
+            handler = self._route(request.method, request.target.partition("?")[0], request.target)
+            if len(self._remembered) < REMEMBERED:
+                self._remembered[key] = handler
         return handler
-
     def _route(self, method: str, path: str, whole: str) -> Handler:
         """`path` and `whole` (with its query) are still percent-encoded."""
         serving = whole.lower().startswith(PREFIX)
@@ -110,12 +115,12 @@ class App:
         return partial(_plain, 404, f"Not Found: {method} {path}", ())
 
 
-def _plain(code: int, text: str, headers: tuple[tuple[bytes, bytes], ...], _call: Call) -> Response:
+def _plain(code: int, text: str, headers: tuple[Header, ...], _request: Request) -> Response:
     return Response(status.error_body(text), code, headers=headers)
 
 
-def _options(call: Call) -> Response:
+def _options(request: Request) -> Response:
     """TensorFlow Serving's answer to a CORS preflight, with or without the CORS flag."""
-    origin = call.header(b"origin")
+    origin = request.header(b"origin")
     known = b"http://" in origin or b"https://" in origin
     return Response(b"", 200 if known else 400, content_type=None)

@@ -11,9 +11,8 @@ from tfopt_optimizer.plan import Plan
 from tfopt_protos import messages
 
 from tfopt_server.dataplane import Dataplane
+from tfopt_server.http import Request, Response
 from tfopt_server.metrics import CONTENT_TYPE, Metrics
-from tfopt_server.rest.call import Call
-from tfopt_server.rest.status import Response
 
 METRICS_PATH = "/monitoring/prometheus/metrics"  # TensorFlow Serving's default
 TEXT = b"text/plain; charset=utf-8"
@@ -37,15 +36,15 @@ class Pages:
         self._plane = plane
         self._metrics = metrics
 
-    async def metrics(self, call: Call) -> Response:
+    async def metrics(self, request: Request) -> Response:
         """In a thread: with several workers the page is gathered from all of them."""
         page = await asyncio.to_thread(self._metrics.render)
         return Response(page, content_type=CONTENT_TYPE.encode())
 
-    def optimization(self, call: Call) -> Response:
+    def optimization(self, request: Request) -> Response:
         """The plans as JSON, or their logs as text where Accept asks for text/plain."""
         plans, why = self._plane.plans(), self._plane.why()
-        if b"text/plain" in call.header(b"accept"):
+        if b"text/plain" in request.header(b"accept"):
             return Response(
                 "".join(_log(*key, plan, why[key]) for key, plan in plans.items()).encode(), content_type=TEXT
             )

@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import Code, ServingError, invalid
+from tfopt_server.http import Request, Response
 from tfopt_server.metrics import Steps
 from tfopt_server.registry import Handle
 from tfopt_server.rest import codec
-from tfopt_server.rest.call import Call
 from tfopt_server.rest.codec import Layout
-from tfopt_server.rest.status import Response
 from tfopt_server.tasks import Result
 
 # A body of this length holds the event loop for 1 ms, and for 0.1 s at worst (deep nesting, read token by token).
@@ -43,35 +42,35 @@ class Predict:
         self._plane = plane
         self._timeout_s = timeout_s
 
-    def answer(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response | Awaitable[Response]:
+    def answer(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response | Awaitable[Response]:
         """The answer, or where it takes long, what to await for it: a coroutine costs as much as decoding a row."""
-        call.model, call.entrypoint = spec.name, "predict"
-        if len(call.body) >= LONG_BODY:
-            return self._long(spec, in_parameters, call)
-        begun = self._begin(spec, in_parameters, call)
+        request.model, request.entrypoint = spec.name, "predict"
+        if len(request.body) >= LONG_BODY:
+            return self._long(spec, in_parameters, request)
+        begun = self._begin(spec, in_parameters, request)
         return begun if isinstance(begun, Response) else _end(begun)
 
-    async def _long(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response:
-        begun = await asyncio.to_thread(self._begin, spec, in_parameters, call)
+    async def _long(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response:
+        begun = await asyncio.to_thread(self._begin, spec, in_parameters, request)
         return begun if isinstance(begun, Response) else await _end(begun)
 
-    def _begin(self, spec: ModelSpec, in_parameters: bool, call: Call) -> Response | Pending:
+    def _begin(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response | Pending:
         """Decodes and runs; writes the answer too where there is one at once and it is short.
 
         Raises ServingError for the first thing that is wrong.
         """
         plane, deadline = self._plane, time.monotonic() + self._timeout_s
-        request = codec.Request.read(call.body, in_parameters)
+        asked = codec.Request.read(request.body, in_parameters)
         handle = plane.resolve(spec)
         keep = False
         try:
-            key = request.signature
+            key = asked.signature
             signature = plane.signature(handle, key)
             if signature is None:
                 raise invalid(f'Serving signature name: "{key}" not found in signature def')
-            feeds, layout = codec.feeds(request, signature)
+            feeds, layout = codec.feeds(asked, signature)
             steps = plane.steps(handle, key)
-            steps.decode.observe(time.perf_counter() - call.began)
+            steps.decode.observe(time.perf_counter() - request.began)
             result = plane.start(handle, key, feeds, deadline=deadline, face="REST")
             if keep := isinstance(result, Future) or _is_long(result):
                 return Pending(handle, steps, layout, result, deadline)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import orjson
 
 from tfopt_server.errors import Code, ServingError
-
-JSON = b"application/json"
+from tfopt_server.http import Response
 
 # ToHTTPStatusCode in TensorFlow Serving's model_servers/http_server.cc.
 HTTP_STATUS: dict[Code, int] = {
@@ -30,15 +27,6 @@ HTTP_STATUS: dict[Code, int] = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
-
-
-class Response(NamedTuple):
-    """An HTTP answer; Content-Length is added when it is sent. `content_type` None sends no Content-Type."""
-
-    body: bytes
-    status: int = 200
-    content_type: bytes | None = JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def refusal(error: ServingError) -> Response:

@@ -19,9 +19,9 @@ from tfopt_protos import messages
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import Code, ServingError, invalid
-from tfopt_server.rest.call import Call, Handler
+from tfopt_server.http import Request, Response
+from tfopt_server.rest.call import Handler
 from tfopt_server.rest.predict import Predict
-from tfopt_server.rest.status import Response
 
 PREFIX = "/v1/"  # in any case; what starts with it is TensorFlow Serving's
 
@@ -63,8 +63,8 @@ class Routes:
             return partial(_unimplemented, word, spec.name)
         return partial(_malformed, f"Malformed request: {method} {path}")
 
-    def _status(self, spec: ModelSpec, call: Call) -> Response:
-        call.model, call.entrypoint = spec.name, ""
+    def _status(self, spec: ModelSpec, request: Request) -> Response:
+        request.model, request.entrypoint = spec.name, ""
         if not spec.name:
             raise invalid("Missing model name in request.")
         versions = [
@@ -77,8 +77,8 @@ class Routes:
         ]
         return Response(orjson.dumps({"model_version_status": versions}, option=orjson.OPT_INDENT_2))
 
-    def _metadata(self, spec: ModelSpec, call: Call) -> Response:
-        call.model, call.entrypoint = spec.name, ""
+    def _metadata(self, spec: ModelSpec, request: Request) -> Response:
+        request.model, request.entrypoint = spec.name, ""
         if not spec.name:
             raise invalid("Missing model name in request.")
         with self._plane.resolve(spec) as handle:
@@ -103,16 +103,16 @@ def _as_json(proto: Any) -> Any:
     )
 
 
-def _malformed(text: str, call: Call) -> Response:
-    call.entrypoint = ""
+def _malformed(text: str, request: Request) -> Response:
+    request.entrypoint = ""
     raise invalid(text)
 
 
-def _unreadable_version(_call: Call) -> Response:
+def _unreadable_version(_request: Request) -> Response:
     """TensorFlow Serving forgets to write the error for a version beyond int64."""
     return Response(b"", 400)
 
 
-def _unimplemented(word: str, model: str, call: Call) -> Response:
-    call.model, call.entrypoint = model, word
+def _unimplemented(word: str, model: str, request: Request) -> Response:
+    request.model, request.entrypoint = model, word
     raise ServingError(Code.UNIMPLEMENTED, f"{word} is not served yet; predict runs the same signatures.")
