@@ -98,6 +98,7 @@ POLICY := \
   server/tfopt_server/warming.py \
   server/tfopt_server/flags.py \
   server/tfopt_server/health.py \
+  server/tfopt_server/http.py \
   server/tfopt_server/logs.py \
   server/tfopt_server/settings.py \
   server/tfopt_server/process \

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import restclient
 import faceplane
 import numpy as np
 import pytest
+import restclient
 import rpcclient
 from conformance_cases import ANSWERS, REAL_ANSWERS, REFUSALS, SPELLINGS, Answer, Refusal, Spelling
 from tfopt_protos import messages

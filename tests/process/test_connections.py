@@ -17,7 +17,10 @@ from tfopt_server.process.connections import HEAD_LIMIT, KEEP_ALIVE_S, STALLED_S
 
 GET = b"GET /a?b=%20c HTTP/1.1\r\nHost: h\r\n\r\n"
 POST = b"POST /p HTTP/1.1\r\nHost: h\r\nX-Name: Value\r\nContent-Length: 5\r\n\r\nhello"
-CHUNKED = b"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nTrail: er\r\n\r\n"
+CHUNKED = (
+    b"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\nTrail: er\r\n\r\n"
+)
 
 
 def echo(request: Request) -> Response:
@@ -208,7 +211,9 @@ def test_an_upgrade_is_not_taken_and_the_request_answered():
     asking = POST.replace(b"X-Name: Value", b"Connection: Upgrade\r\nUpgrade: h2c")
     found = answers(Wire()(asking + POST))
     assert [json.loads(body)[3] for _, _, body in found] == ["hello", "hello"]
-    assert [body for _, _, body in answers(Wire()(GET.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: h2c\r\nHost")))]
+    assert [
+        body for _, _, body in answers(Wire()(GET.replace(b"Host", b"Connection: Upgrade\r\nUpgrade: h2c\r\nHost")))
+    ]
 
 
 class Slow:

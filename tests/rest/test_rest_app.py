@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import restclient
 import faceplane
 import numpy as np
 import pytest
+import restclient
 from prometheus_client.parser import text_string_to_metric_families
 from tfopt_server.errors import Code
 from tfopt_server.lifecycle import State

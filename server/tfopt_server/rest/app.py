@@ -97,6 +97,7 @@ class App:
             if len(self._remembered) < REMEMBERED:
                 self._remembered[key] = handler
         return handler
+
     def _route(self, method: str, path: str, whole: str) -> Handler:
         """`path` and `whole` (with its query) are still percent-encoded."""
         serving = whole.lower().startswith(PREFIX)
