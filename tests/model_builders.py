@@ -327,6 +327,19 @@ def sequence(to: Path) -> None:
 
 
 @builder
+def recurrent(to: Path) -> None:
+    """Keras: tokens int32 [n, 24] -> embedding, LSTM, GRU, scores float [n, 4]."""
+    import keras
+
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    tokens = keras.Input([24], dtype="int32", name="tokens")
+    states = layers.LSTM(16, return_sequences=True)(layers.Embedding(50, 16)(tokens))
+    scores = layers.Dense(4, "softmax", name="scores")(layers.GRU(16)(states))
+    keras.Model(tokens, {"scores": scores}).export(to, verbose=False)
+
+
+@builder
 def dtypes(to: Path) -> None:
     """i32 [n, 3], i64 [n], flag bool [n, 2], f64 [n], u8 [n, 4], f16 [n] -> one output each, named "<input>_out"."""
     import tensorflow as tf

@@ -15,8 +15,14 @@ from tfopt_optimizer.plan import Agreement, Candidate, Measured
 TIE = 0.05
 FREE = 1.2  # what a bucket may lose so that the server need not load TensorFlow at all
 MERGE_GAIN = 0.8  # merging pays when a row in the best larger bucket costs less than this share of a row alone
-_SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "xla")
-_VARIANTS = {"tensorflow": ("function", "session", "inline"), "litert": ("t1",), "xla": ("jit",)}  # then the others
+_SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "onnxruntime", "xla")
+_VARIANTS = {
+    "tensorflow": ("function", "session", "inline"),
+    "litert": ("t1",),
+    "onnxruntime": ("t1",),
+    "xla": ("jit",),
+}
+# ... then the others
 # The loader of the model that a variant needs; a variant that is not here needs none.
 _LOADER = {
     ("tensorflow", "function"): "function",
@@ -56,7 +62,7 @@ class Trial:
 
 def label(engine: str, variant: str) -> str:
     """The engine, with its variant where several take part in a run: "tensorflow/session", "litert/t2", "xla"."""
-    return f"{engine}/{variant}" if engine in ("tensorflow", "litert") else engine
+    return f"{engine}/{variant}" if engine in ("tensorflow", "litert", "onnxruntime") else engine
 
 
 def loader(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], loaders: Sequence[str]) -> str:

@@ -29,6 +29,7 @@ REFERENCE_TIMEOUT_S = 900.0
 LIGHT_US = 10_000.0  # calls of plain TensorFlow above this are all computing
 LARGE = 64 << 20  # bytes of variables from which on a heavy conversion must promise something
 BEATEN = 1.3  # ... which it does not where another engine is this many times faster than plain TensorFlow
+SERVED = 1.8  # another engine this many times faster than plain TensorFlow leaves nothing to win for a `reserve`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Entrant:
     for with NeedsConversion; one on `standby` is started when that happens, the others at once.
 
     `heavy`: converting takes the longer the larger the weights are. `light`: it saves what a call costs beside the
-    computing, so it cannot win where the computing takes long.
+    computing, so it cannot win where the computing takes long. `reserve`: it wins where the others fail, and is
+    converted to only there.
     """
 
     engine: str
@@ -47,6 +49,7 @@ class Entrant:
     standby: bool = False
     heavy: bool = False
     light: bool = False
+    reserve: bool = False
 
     @property
     def label(self) -> str:
@@ -180,7 +183,9 @@ class Contest:
             if candidate.entrant.light and reference_us > LIGHT_US:
                 candidate.skipped, candidate.reason = True, f"for calls of less than {LIGHT_US / 1e3:g} ms"
         entered: list[Candidate] = []
-        for candidate in sorted((c for c in candidates if not c.skipped), key=lambda c: c.entrant.heavy):
+        for candidate in sorted(
+            (c for c in candidates if not c.skipped), key=lambda c: (c.entrant.reserve, c.entrant.heavy)
+        ):
             self._enter(place, candidate, batches, material.altered, entered)
             entered.append(candidate)
         first = batches[0]
@@ -229,14 +234,23 @@ class Contest:
         except WorkerFailed as error:
             if error.kind != NeedsConversion.__name__ or converter is None:
                 raise
-        if candidate.entrant.heavy and self._weights_bytes > LARGE and (why := self._beaten(batch, rivals)):
+        if why := self._not_worth_it(candidate, batch, rivals):
             candidate.skipped = True
-            raise WorkerFailed(f"not converted: {self._weights_bytes >> 20} MB would take long, and {why}")
+            raise WorkerFailed(f"not converted: {why}")
         converter.on_wait = worker.on_wait
         converter.lower(candidate.budget, candidate.target)
         return worker.prepare(candidate.budget, candidate.name, candidate.target)
 
-    def _beaten(self, batch: Batch, rivals: Sequence[Candidate]) -> str:
+    def _not_worth_it(self, candidate: Candidate, batch: Batch, rivals: Sequence[Candidate]) -> str:
+        large = candidate.entrant.heavy and self._weights_bytes > LARGE
+        if not (large or candidate.entrant.reserve):
+            return ""
+        why = self._beaten(batch, rivals, BEATEN if large else SERVED)
+        if not why:
+            return ""
+        return f"{self._weights_bytes >> 20} MB would take long, and {why}" if large else why
+
+    def _beaten(self, batch: Batch, rivals: Sequence[Candidate], least: float) -> str:
         """Which rival has left plain TensorFlow clearly behind; "" when none has."""
         able = [r for r in rivals if not r.reason and r.entrant.engine != "tensorflow"]
         if not able:
@@ -245,7 +259,7 @@ class Contest:
         times = {r.entrant.label: float(r.round(batch)(BRIEF_S, 3).min()) for r in able}
         best = min(times, key=lambda name: times[name])
         gain = base_us / times[best]
-        return f"{best} is {gain:.1f}x faster than plain TF already" if gain > BEATEN else ""
+        return f"{best} is {gain:.1f}x faster than plain TF already" if gain > least else ""
 
     def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
         verdicts = []

@@ -18,7 +18,18 @@ from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import FORMAT_VERSION, Fingerprint
 
 Samples = Mapping[str, tuple[dict[str, np.ndarray], ...]]
-_PACKAGES = ("tfopt", "tensorflow-cpu", "tensorflow", "jax", "jaxlib", "ai-edge-litert", "openvino", "numpy")
+_PACKAGES = (
+    "tfopt",
+    "tensorflow-cpu",
+    "tensorflow",
+    "jax",
+    "jaxlib",
+    "ai-edge-litert",
+    "openvino",
+    "onnxruntime",
+    "tf2onnx",
+    "numpy",
+)
 _BLOCK = 1 << 22
 
 

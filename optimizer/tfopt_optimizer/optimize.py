@@ -341,5 +341,6 @@ def _tidy(plan_dir: Path, kept: set[str]) -> int:
     if not any(plan_dir.glob(f"s*/*/{artifacts.META}")):  # no module is left that takes its weights from there
         for name in (weights.DATA, weights.INDEX):
             (plan_dir / name).unlink(missing_ok=True)
-    holders = [plan_dir / weights.DATA, *plan_dir.glob("s*/*/model.bin"), *plan_dir.glob("s*/*/model.tflite")]
+    kinds = ("model.bin", "model.tflite", "model.onnx")
+    holders = [plan_dir / weights.DATA, *(path for kind in kinds for path in plan_dir.glob(f"s*/*/{kind}"))]
     return sum(path.stat().st_size for path in holders if path.exists())

@@ -64,17 +64,23 @@ class Agreement:
     """Distance from plain TensorFlow on the checked rows, relative to each output's largest magnitude.
 
     `top1` is the share of rows whose largest entry stands at the same place, None where no output is a score vector.
+    `histogram` counts values by their relative error, two bins a decade: below 1e-9 (equal ones too), 1e-9 to
+    3.2e-9, ..., 0.32 to 1, above (verify.ERROR_EDGES). Empty where nothing was compared as numbers.
     """
 
     max_rel_error: float
     mean_rel_error: float
     rows: int
     top1: float | None = None
+    histogram: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """One engine tried on one signature and bucket. status: "chosen", "slower", "rejected" or "skipped"."""
+    """One engine tried on one signature and bucket. status: "chosen", "slower", "rejected" or "skipped".
+
+    `precision` is what a lossy candidate computes or keeps its weights in (precisions.py), "" for a lossless one.
+    """
 
     engine: str
     variant: str
@@ -84,6 +90,7 @@ class Candidate:
     agreement: Agreement | None = None
     compile_s: float | None = None
     memory_bytes: int | None = None
+    precision: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

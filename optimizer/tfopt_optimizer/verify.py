@@ -20,6 +20,8 @@ from tfopt_optimizer.plan import Agreement
 
 Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
+# Two bins a decade: a histogram of relative errors adds up over calls, quantiles would not.
+ERROR_EDGES = tuple(float(10.0 ** (k / 2)) for k in range(-18, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,14 @@ def combine(agreements: Iterable[Agreement]) -> Agreement:
     weights = [max(a.rows, 1) for a in found]
     mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
     top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
-    return Agreement(max(a.max_rel_error for a in found), mean, max(a.rows for a in found), top1)
+    worst = max(a.max_rel_error for a in found)
+    return Agreement(worst, mean, max(a.rows for a in found), top1, _add([a.histogram for a in found]))
+
+
+def _add(histograms: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    """Bin by bin; outputs that are no numbers have no bins."""
+    counted = [h for h in histograms if h]
+    return tuple(sum(bins) for bins in zip(*counted, strict=True))
 
 
 def add_calls(agreements: Iterable[Agreement]) -> Agreement:
@@ -128,7 +137,9 @@ def _check_inexact(name: str, reference: Array, candidate: Array) -> Verdict:
     distance = np.where(same, 0.0, np.abs(difference))
     # An output of only zeros has no scale: the distance itself is then the error.
     error = distance / (scale or 1.0)
-    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, _top1(wanted, found)), "")
+    bins = np.bincount(np.digitize(error.ravel(), ERROR_EDGES), minlength=len(ERROR_EDGES) + 1)
+    histogram = tuple(int(count) for count in bins)
+    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, _top1(wanted, found), histogram), "")
 
 
 def _top1(wanted: Array, found: Array) -> float | None:

@@ -121,7 +121,7 @@ def labels(**flags):
 
 
 def test_lossless_engines_need_no_flag_and_xla_does():
-    lossless = ["litert/t1", "litert/t4", "openvino/f32"]
+    lossless = ["litert/t1", "litert/t4", "openvino/f32", "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]
     assert labels(allow_precompilation=True, use_tfrt=False) == [*lossless, "xla/jit"]
@@ -132,7 +132,7 @@ def test_lossless_engines_need_no_flag_and_xla_does():
 def test_one_core_has_one_variant_and_only_the_fewer_threads_are_light():
     assert [e.variant for e in table.entrants(OptimizerFlags(intra_op_threads=1, engines=("litert",)))[0]] == ["t1"]
     entrants, _ = table.entrants(OptimizerFlags(intra_op_threads=4))
-    assert [e.variant for e in entrants if e.light] == ["t1"]
+    assert [e.label for e in entrants if e.light] == ["litert/t1", "onnxruntime/t1"]
 
 
 def test_an_engine_that_is_not_installed_is_left_out_by_name(monkeypatch):
@@ -140,12 +140,18 @@ def test_an_engine_that_is_not_installed_is_left_out_by_name(monkeypatch):
     monkeypatch.setattr(table.importlib.util, "find_spec", lambda name: None if name == "openvino" else found(name))
     entrants, missing = table.entrants(OptimizerFlags())
     assert missing == ("openvino",)
-    assert {e.engine for e in entrants} == {"litert"}
+    assert {e.engine for e in entrants} == {"litert", "onnxruntime"}
 
 
 @pytest.mark.parametrize(
     ("engine", "variant", "module"),
-    [("litert", "t64", "litert"), ("openvino", "f32", "openvino"), ("xla", "pjrt", "xla"), ("xla", "jit", "jit")],
+    [
+        ("litert", "t64", "litert"),
+        ("openvino", "f32", "openvino"),
+        ("onnxruntime", "t2", "onnxruntime"),
+        ("xla", "pjrt", "xla"),
+        ("xla", "jit", "jit"),
+    ],
 )
 def test_a_plan_finds_the_opener_of_its_engine(engine, variant, module):
     assert table.opener(engine, variant).__module__ == f"tfopt_optimizer.engines.{module}"

@@ -241,7 +241,7 @@ def test_without_flags_only_lossless_engines_run_and_compression_is_announced(sa
         job(savedmodel("half_plus_two_v1_ref"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None
     )
     tried = {c.engine for s in plan.signatures for b in s.buckets for c in b.candidates}
-    assert tried == {"tensorflow", "litert", "openvino"}
+    assert tried == {"tensorflow", "litert", "openvino", "onnxruntime"}
     assert plan.log[0].startswith("allow_compression: no lossy engine is part of this version")
     classify = plan.signature("classify_x_to_y")
     assert "there are no records for it: add warmup records" in classify.buckets[0].why

@@ -21,8 +21,8 @@ class Row:
 
     `variants` of the usable cores, the simplest first. The others are "module:Class" in this folder: `worker` and
     `converter` (engines/base.py: Engine) for the optimizer, `opener` for the server: Opener(place, load_tensorflow)
-    with `runner(target, note)`. `standby` and `heavy` as in contest.Entrant; a variant of one thread beside one of
-    several is `light`.
+    with `runner(target, note)`. `standby`, `heavy` and `reserve` as in contest.Entrant; a variant of one thread
+    beside one of several is `light`.
     """
 
     engine: str
@@ -33,6 +33,7 @@ class Row:
     converter: str = ""
     standby: bool = False
     heavy: bool = False
+    reserve: bool = False
     allowed: Callable[[OptimizerFlags], bool] = lambda flags: True
 
 
@@ -46,6 +47,8 @@ ROWS = (
         heavy=True),
     Row("openvino", "openvino", lambda cores: ("f32",), "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
+    Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
+        "onnxruntime_convert:Converter", standby=True, reserve=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener",
         allowed=lambda flags: flags.allow_precompilation and not flags.use_tfrt),
     Row("xla", "jaxlib", lambda cores: ("pjrt",), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
@@ -65,7 +68,14 @@ def entrants(flags: OptimizerFlags) -> tuple[tuple[Entrant, ...], tuple[str, ...
 def _entrant(row: Row, variant: str, cores: int) -> Entrant:
     light = variant != row.variants(cores)[-1]
     return Entrant(
-        row.engine, variant, _path(row.worker), _path(row.converter), row.standby, heavy=row.heavy, light=light
+        row.engine,
+        variant,
+        _path(row.worker),
+        _path(row.converter),
+        row.standby,
+        heavy=row.heavy,
+        light=light,
+        reserve=row.reserve,
     )
 
 
