@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import savedmodels
 from tfopt_optimizer.doctor import examine, files, patient
-from tfopt_optimizer.doctor.findings import Severity, size
+from tfopt_optimizer.doctor.findings import Severity
 from tfopt_optimizer.doctor.patient import Warmup
 from tfopt_optimizer.saved_model import SavedModelError
+from tfopt_optimizer.wording import size
 from tfopt_protos import messages
 
 GOOD = Warmup(1, "", (("serving_default", frozenset({"x"})),))

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import savedmodels
+from tfopt_optimizer import plan as plans
 from tfopt_protos import messages
 
 from .servers import tfopt
@@ -106,3 +107,52 @@ def test_inspect_shows_a_model_to_people_and_to_programs():
 def test_inspect_says_what_is_wrong(args, said):
     done = tfopt("inspect", *[a.format(model=savedmodels.path("multi")) for a in args])
     assert (done.returncode, done.stderr.startswith(said)) == (2, True), done.stderr
+
+
+@pytest.fixture(scope="module")
+def plan_dir(tmp_path_factory):
+    """A plan as `tfopt optimize` writes it, without the minute that making one takes."""
+    folder = tmp_path_factory.mktemp("plans") / "toy"
+    folder.mkdir()
+    tensor = plans.TensorInfo("x", "float", (None, 4), "x:0")
+    signature = plans.SignatureInfo("serving_default", "tensorflow/serving/predict", (tensor,), (tensor,))
+    chosen = plans.Candidate("xla", "pjrt", "chosen", "fastest", plans.Measured(16.0, 18.0, 900),
+                             plans.Agreement(1e-7, 1e-8, 64), 0.2, 1000)  # fmt: skip
+    slower = plans.Candidate("tensorflow", "function", "slower", "4x", plans.Measured(64.0, 70.0, 900))
+    bucket = plans.BucketPlan(1, {"x": (1, 4)}, "xla", "pjrt", True, "s0/b1", (slower, chosen), "fastest")
+    made = plans.Plan(
+        fingerprint=plans.Fingerprint("m", "{}", {}, {}), device="cpu", loader="function", records="warmup",
+        signatures=(plans.SignaturePlan(signature, True, "rows agree", True, "merging pays", (bucket,)),),
+        log=("xla wins",), created="2026-11-22T00:00:00Z", optimize_s=3.2,
+    )  # fmt: skip
+    plans.write(made, folder)
+    return folder
+
+
+def test_report_as_json_is_the_plan(plan_dir):
+    done = tfopt("report", str(plan_dir), "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == json.loads((plan_dir / "plan.json").read_text())
+
+
+def test_report_as_a_page(plan_dir, tmp_path):
+    page = tmp_path / "report.html"
+    done = tfopt("report", str(plan_dir), f"--html={page}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{page}\n", "")
+    text = page.read_text(encoding="utf-8")
+    assert '<bdi class="name">toy</bdi>' in text
+    assert "XLA answers serving_default up to 4.0× faster than plain TensorFlow" in text
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ([], 2, "tfopt report: expected one PLAN, received []"),
+        (["{plan}", "--json", "--html=x"], 2, "tfopt report: expected --json or --html, received both"),
+        (["{plan}", "--htm=x"], 2, "tfopt report: unknown flag --htm; did you mean --html?"),
+        (["{plan}", "--html=/nowhere/x.html"], 1, "[Errno 2] No such file or directory: '/nowhere/x.html'"),
+    ],
+)
+def test_report_says_what_is_wrong(plan_dir, args, code, said):
+    done = tfopt("report", *[a.format(plan=plan_dir) for a in args])
+    assert (done.returncode, done.stderr.startswith(said)) == (code, True), done.stderr

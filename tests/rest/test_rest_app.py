@@ -183,7 +183,7 @@ def test_metadata_is_the_signature_map_in_proto_json(face: Face) -> None:
     }
 
 
-def test_optimization_as_json_or_text(face: Face) -> None:
+def test_optimization_as_json_text_or_page(face: Face) -> None:
     answer = face("GET", "/optimization")
     assert answer.json() == {
         "models": [{"name": "m", "version": v, "why": "not optimized", "plan": None} for v in (1, 2)]
@@ -191,6 +191,11 @@ def test_optimization_as_json_or_text(face: Face) -> None:
     text = face("GET", "/optimization", accept="text/plain, */*;q=0.1")
     assert text.headers["content-type"] == "text/plain; charset=utf-8"
     assert text.body.decode() == "".join(f"m version {v}: not optimized\n" for v in (1, 2))
+    page = face("GET", "/optimization", accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none';")
+    assert page.body.decode().startswith("<!DOCTYPE html>\n<html")
+    assert {a.headers["vary"] for a in (answer, text, page)} == {"Accept"}
 
 
 def test_cors_only_when_asked_for() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tfopt_optimizer.doctor.findings import HERE, TENSORFLOW, VERTEX, Check, Found, count, error, info, size, warning
+from tfopt_optimizer.doctor.findings import HERE, TENSORFLOW, VERTEX, Check, Found, error, info, warning
 from tfopt_optimizer.doctor.patient import Patient
+from tfopt_optimizer.wording import count, size
 
 HARD_LIMIT = 10_000_000_000
 SOFT_LIMIT = 500_000_000

@@ -62,17 +62,3 @@ def warning(finding: str, evidence: Iterable[str] = ()) -> Found:
 
 def info(finding: str, evidence: Iterable[str] = ()) -> Found:
     return Found(Severity.INFO, finding, tuple(evidence))
-
-
-def count(number: int, thing: str) -> str:
-    """`1 variable`, `3 variables`."""
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
-
-
-def size(number: float) -> str:
-    """Bytes as people read them, in powers of ten: 512 B, 1.2 MB, 10 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.5 or unit == "GB":
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    raise AssertionError(number)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tfopt_optimizer.doctor.findings import HERE, SERVING, TENSORFLOW, Check, Found, count, error, info, warning
+from tfopt_optimizer.doctor.findings import HERE, SERVING, TENSORFLOW, Check, Found, error, info, warning
 from tfopt_optimizer.doctor.patient import Patient
 from tfopt_optimizer.placement import host_reasons
+from tfopt_optimizer.wording import count
 
 _PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 # Libraries that bring operations of their own, by how these begin.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tfopt_optimizer.doctor.findings import HERE, SERVING, VERTEX, Check, Found, count, error, info, warning
+from tfopt_optimizer.doctor.findings import HERE, SERVING, VERTEX, Check, Found, error, info, warning
 from tfopt_optimizer.doctor.patient import Patient
-from tfopt_optimizer.plan import SignatureInfo, TensorInfo
+from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.wording import count, shape
 
 _METHODS = {
     "tensorflow/serving/predict": None,
@@ -69,7 +70,7 @@ def batch_dimension(model: Patient) -> Iterator[Found]:
             if not tensor.shape:
                 scalars.append(f"{signature.key}: {tensor.name}")
             elif tensor.shape[0] is not None:
-                fixed.append(f"{signature.key}: {tensor.name} {shape(tensor)}")
+                fixed.append(f"{signature.key}: {tensor.name} {shape(tensor.dtype, tensor.shape)}")
     if fixed:
         yield warning("inputs whose first dimension is fixed: requests of other sizes fail or cannot be merged", fixed)
     if scalars:
@@ -78,7 +79,7 @@ def batch_dimension(model: Patient) -> Iterator[Found]:
 
 def inner_dimensions(model: Patient) -> Iterator[Found]:
     open_ends = [
-        f"{s.key}: {t.name} {shape(t)}"
+        f"{s.key}: {t.name} {shape(t.dtype, t.shape)}"
         for s in model.signatures
         for t in s.inputs
         if t.shape is None or None in t.shape[1:]
@@ -88,7 +89,8 @@ def inner_dimensions(model: Patient) -> Iterator[Found]:
 
 
 def int64_inputs(model: Patient) -> Iterator[Found]:
-    wide = [f"{s.key}: {t.name} {shape(t)}" for s in model.signatures for t in s.inputs if t.dtype == "int64"]
+    found = [(s.key, t) for s in model.signatures for t in s.inputs if t.dtype == "int64"]
+    wide = [f"{key}: {t.name} {shape(t.dtype, t.shape)}" for key, t in found]
     if wide:
         yield info("int64 inputs that int32 might carry", wide)
 
@@ -112,13 +114,6 @@ def unused_inputs(model: Patient) -> Iterator[Found]:
         unused = [t.name for t in signature.inputs if t.tensor and t.tensor not in used]
         if unused:
             yield warning(f"{signature.key}: {count(len(unused), 'input')} without influence on any output", unused)
-
-
-def shape(tensor: TensorInfo) -> str:
-    """`float[?, 32]`; `float[...]` for an unknown rank."""
-    if tensor.shape is None:
-        return f"{tensor.dtype}[...]"
-    return f"{tensor.dtype}[{', '.join('?' if d is None else str(d) for d in tensor.shape)}]"
 
 
 CHECKS = (

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 
 from tfopt_optimizer import saved_model
-from tfopt_optimizer.doctor.findings import HERE, SERVING, VERTEX, Check, Found, count, error, info, size, warning
+from tfopt_optimizer.doctor.findings import HERE, SERVING, VERTEX, Check, Found, error, info, warning
 from tfopt_optimizer.doctor.patient import Patient
 from tfopt_optimizer.graphs import Placed, source
+from tfopt_optimizer.wording import count, size
 
 _PIPELINE = re.compile(
     r"(FIFO|RandomShuffle|Priority|PaddingFIFO)Queue(V2)?|Queue(Enqueue|Dequeue).*|Barrier.*|.*Dataset(V\d)?"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tfopt_optimizer.checkpoint import OBJECT_GRAPH
-from tfopt_optimizer.doctor.findings import HERE, SERVING, TENSORFLOW, Check, Found, count, error, info, size, warning
+from tfopt_optimizer.doctor.findings import HERE, SERVING, TENSORFLOW, Check, Found, error, info, warning
 from tfopt_optimizer.doctor.patient import Patient
 from tfopt_optimizer.graphs import MAIN, is_variable
+from tfopt_optimizer.wording import count, size
 
 _WORTH_SAYING = 1_000_000  # bytes
 

@@ -19,7 +19,6 @@ from tfopt_server.commands.text import plain, table
 
 if TYPE_CHECKING:
     from tfopt_optimizer.inspection import Inspection, SignatureView
-    from tfopt_optimizer.plan import TensorInfo
 
 FLAGS = (
     flags.Flag("json", "bool", False, "one JSON object instead of text"),
@@ -74,7 +73,7 @@ def _inspect(model: str, tags: Sequence[object], values: Mapping[str, object]) -
 
 
 def render(found: Inspection, everything: bool = False) -> str:
-    from tfopt_optimizer.doctor.findings import count, size
+    from tfopt_optimizer.wording import count, size
 
     head = [
         found.model,
@@ -87,11 +86,12 @@ def render(found: Inspection, everything: bool = False) -> str:
 
 
 def _signature(view: SignatureView, everything: bool) -> list[str]:
+    from tfopt_optimizer.wording import shape
+
     signature = view.signature
-    rows = [
-        ("  in ", t.name, spec(t), "has a default" if t.name in signature.defaults else "") for t in signature.inputs
-    ]
-    rows += [("  out", t.name, spec(t), "") for t in signature.outputs]
+    defaults = dict.fromkeys(signature.defaults, "has a default")
+    rows = [("  in ", t.name, shape(t.dtype, t.shape), defaults.get(t.name, "")) for t in signature.inputs]
+    rows += [("  out", t.name, shape(t.dtype, t.shape), "") for t in signature.outputs]
     lines = ["", f"signature {signature.key}  ({signature.method_name or 'no method name'})", *table(rows)]
     lines.append(f"  compilable: {_kinds(view.device, everything)}")
     if view.host:
@@ -110,7 +110,7 @@ def _kinds(counts: Mapping[str, int], everything: bool) -> str:
 
 
 def _variables(found: Inspection, everything: bool) -> list[str]:
-    from tfopt_optimizer.doctor.findings import size
+    from tfopt_optimizer.wording import size
 
     if found.checkpoint_problem:
         return ["", f"variables: {found.checkpoint_problem}"]
@@ -130,10 +130,3 @@ def _variables(found: Inspection, everything: bool) -> list[str]:
     rest = len(found.variables) - len(shown)
     more = [f"  ... and {rest} more, {size(total - sum(v.bytes for v in shown))} (--all)"] if rest else []
     return ["", f"variables: {len(found.variables)}, {size(total)}", *table(rows), *more]
-
-
-def spec(tensor: TensorInfo) -> str:
-    """`float[?, 32]`; `float[...]` for an unknown rank."""
-    if tensor.shape is None:
-        return f"{tensor.dtype}[...]"
-    return f"{tensor.dtype}[{', '.join('?' if d is None else str(d) for d in tensor.shape)}]"

@@ -1,0 +1,161 @@
+"""What a plan says, worked out for people: who was chosen per bucket, by how much, and how far off it may be."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Sequence
+
+from tfopt_optimizer.choose import microseconds
+from tfopt_optimizer.plan import BucketPlan, Candidate, Plan, SignaturePlan
+
+PLAIN = ("function", "session")  # plain TensorFlow is the first of these that was measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Bucket:
+    """`label`: "8" for eight rows, else the shapes. `chosen` or `plain` are None where nothing was measured."""
+
+    plan: BucketPlan
+    label: str
+    plain: Candidate | None
+    chosen: Candidate | None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster than plain TensorFlow."""
+        mine, theirs = time_us(self.chosen), time_us(self.plain)
+        return theirs / mine if mine and theirs else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Signatures that share one plan: the eldest's, with the keys of all."""
+
+    keys: tuple[str, ...]
+    plan: SignaturePlan
+    buckets: tuple[Bucket, ...]
+
+
+def groups(plan: Plan) -> tuple[Group, ...]:
+    """In the order of the plan, `serving_default`'s first."""
+    found: list[tuple[list[str], SignaturePlan]] = []
+    for signature in sorted(plan.signatures, key=lambda s: s.signature.key != "serving_default"):
+        twin = next((keys for keys, other in found if _same(other, signature)), None)
+        if twin is not None:
+            twin.append(signature.signature.key)
+        else:
+            found.append(([signature.signature.key], signature))
+    return tuple(Group(tuple(keys), s, tuple(bucket(b) for b in s.buckets)) for keys, s in found)
+
+
+def _same(one: SignaturePlan, other: SignaturePlan) -> bool:
+    return bool(one.buckets) and one.buckets == other.buckets and one.merge_reason == other.merge_reason
+
+
+def bucket(plan: BucketPlan) -> Bucket:
+    measured = [c for c in plan.candidates if c.engine == "tensorflow" and c.measured]
+    plain = next((c for variant in PLAIN for c in measured if c.variant == variant), None)
+    chosen = next((c for c in plan.candidates if c.status == "chosen"), None)
+    return Bucket(plan, label(plan), plain, chosen)
+
+
+def label(plan: BucketPlan) -> str:
+    if plan.batch is not None:
+        return str(plan.batch)
+    return ", ".join("x".join(map(str, shape)) or "scalar" for shape in plan.shapes.values())
+
+
+def candidate_name(candidate: Candidate) -> str:
+    """`litert/t1`, `openvino/f32`; with its precision where it is a lossy one."""
+    text = candidate.engine + (f"/{candidate.variant}" if candidate.variant else "")
+    return f"{text} {precision(candidate)}".rstrip()
+
+
+def precision(candidate: Candidate) -> str:
+    return candidate.precision
+
+
+def histogram(candidate: Candidate) -> tuple[int, ...]:
+    return candidate.agreement.histogram if candidate.agreement is not None else ()
+
+
+def time_us(candidate: Candidate | None) -> float | None:
+    return candidate.measured.median_us if candidate is not None and candidate.measured is not None else None
+
+
+def time(us: float | None) -> str:
+    """`21.4 µs`; a dash where nothing was measured."""
+    return microseconds(us).replace("us", "µs").replace(" ", "\N{NO-BREAK SPACE}") if us is not None else "–"
+
+
+def times(ratio: float | None) -> str:
+    """`63×`, `1.6×`."""
+    if ratio is None:
+        return "–"
+    return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×" if ratio >= 1.05 else f"{ratio:.2f}×"
+
+
+def rows(plan: BucketPlan) -> str:
+    """`1 row`, `8 rows`; the shapes where rows are not independent."""
+    if plan.batch is None:
+        return label(plan)
+    return f"{plan.batch} row" if plan.batch == 1 else f"{plan.batch} rows"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.2f} s" if value >= 0.01 else "< 0.01 s"
+
+
+def made(created: str) -> str:
+    """An ISO time as `25 November 2026, 22:16 UTC`; what is none, as it is."""
+    try:
+        moment = datetime.datetime.fromisoformat(created)
+    except ValueError:
+        return created
+    zone = " UTC" if moment.utcoffset() == datetime.timedelta(0) else f" {moment:%z}"
+    return f"{moment.day} {moment:%B %Y, %H:%M}{zone}".rstrip()
+
+
+def prose(text: str) -> str:
+    """A line of the log as it is set here: microseconds with their letter."""
+    return re.sub(r"(?<=\d) us\b", " µs", text)
+
+
+def error(value: float | None) -> str:
+    """`3e-07` as `3 · 10⁻⁷`; 0 as `equal`."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "equal"
+    if not 0 < value < float("inf"):
+        return str(value)
+    digits, exponent = f"{value:.0e}".split("e")
+    return f"{digits}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def gate(plan: Plan) -> float | None:
+    """The bound on the relative error of lossless candidates, from the flags that the plan was made with."""
+    found = flags(plan).get("lossless_max_rel_error")
+    return found if isinstance(found, float) and found > 0 else None
+
+
+def flags(plan: Plan) -> dict[str, object]:
+    try:
+        found = json.loads(plan.fingerprint.flags)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def best(found: Sequence[Bucket]) -> Bucket | None:
+    """The bucket with the largest gain."""
+    gains = [b for b in found if b.ratio is not None]
+    return max(gains, key=lambda b: b.ratio or 0.0) if gains else None

@@ -1,0 +1,271 @@
+"""The report as a page: well-formed, self-contained, honest about what a plan lacks, and safe with any name."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from tfopt_optimizer.page import axes, facts
+from tfopt_optimizer.page.markup import Markup, join, name, tag
+from tfopt_optimizer.page.page import POLICY, Version, render
+from tfopt_optimizer.plan import (
+    Agreement,
+    BucketPlan,
+    Candidate,
+    Fingerprint,
+    Measured,
+    Plan,
+    SignatureInfo,
+    SignaturePlan,
+    TensorInfo,
+)  # fmt: skip
+
+EVIL = "<script>alert('1')</script>\"&amp;\x00\x1b[2J\u202e\ud800]]><!--"
+VOID = {"meta", "br", "hr"}
+
+
+def candidate(
+    engine: str, variant: str, status: str, us: float | None, error: float | None = None, **rest: object
+) -> Candidate:
+    measured = Measured(us, us * 1.2, 100) if us is not None else None
+    agreement = Agreement(error, error / 10, 64, 1.0) if error is not None else None
+    return Candidate(engine, variant, status, str(rest.pop("reason", "")), measured, agreement, 0.5, 4096, **rest)  # type: ignore[arg-type]
+
+
+def bucket(batch: int | None, *candidates: Candidate, shape: tuple[int, ...] = (1, 4)) -> BucketPlan:
+    best = next((c for c in candidates if c.status == "chosen"), Candidate("tensorflow", "function", "chosen", ""))
+    return BucketPlan(batch, {"x": shape}, best.engine, best.variant, batch is not None, "", candidates, "why")
+
+
+def plan(*buckets: BucketPlan, key: str = "serving_default", **changes: object) -> Plan:
+    tensor = TensorInfo("x", "float", (None, 4), "x:0")
+    info = SignatureInfo(key, "tensorflow/serving/predict", (tensor,), (TensorInfo("y", "float", None),))
+    signature = SignaturePlan(info, True, "3 rows gave the same answer", True, "a row costs 2 us", buckets)
+    made = Plan(
+        Fingerprint("m", '{"lossless_max_rel_error": 0.0001}', {"tfopt": "1"}, {"processor": "A CPU", "cores": "2"}),
+        "cpu", "function", "warmup", (signature,), ("xla 3 us chosen",), "2026-11-22T10:00:00+00:00", 3.2, 123456,
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def usual() -> Plan:
+    plain = candidate("tensorflow", "function", "slower", 800.0)
+    return plan(
+        bucket(1, plain, candidate("xla", "pjrt", "chosen", 100.0, 3e-7), candidate("litert", "t1", "rejected", None,
+               reason="max error 0.02 is above 0.0001")),
+        bucket(8, plain, candidate("xla", "pjrt", "slower", 200.0, 3e-7),
+               candidate("litert", "t1", "chosen", 150.0, 0.0)),
+    )  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Reads a page as a browser would: the stack of open elements, the text, every attribute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "title"):
+            self.text += data + " "
+
+
+def read(text: str) -> Page:
+    """The page, after what must hold for every page."""
+    ElementTree.fromstring(text.partition("\n")[2])  # well-formed, to the letter
+    assert text.startswith("<!DOCTYPE html>\n")
+    found = Page(text)
+    assert found.open == []
+    assert {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a"}.isdisjoint(found.tags)
+    assert {"src", "href", "action", "srcset", "data", "poster", "xlink:href"}.isdisjoint(
+        {k for _, k, _ in found.attributes}
+    )
+    assert not any(key.startswith("on") for _, key, _ in found.attributes)
+    assert re.findall(r"url\(|@import|https?://|//\w", text) == []
+    assert ("meta", "content", POLICY) in found.attributes
+    return found
+
+
+def versions(*plans: Plan | None) -> list[Version]:
+    return [Version("m", i + 1, "made in 3.2 s", p) for i, p in enumerate(plans)]
+
+
+def test_the_page_says_who_won_by_how_much_and_who_lost_and_why() -> None:
+    page = read(render(versions(usual())))
+    words = re.sub(r"\s+", " ", page.text)
+    assert "XLA answers serving_default up to 8.0× faster than plain TensorFlow, with the same answers." in words
+    assert "8.0× 1 row 100 µs for 800 µs" in words
+    assert "5.3× 8 rows 150 µs for 800 µs" in words
+    assert "litert/t1 rejected" in words
+    assert "max error 0.02 is above 0.0001" in words
+    assert "a row costs 2 µs" in words
+    assert "22 November 2026, 10:00 UTC, in 3.2 s" in words
+    assert page.tags.count("svg") == 2
+    assert page.tags.count("polyline") == 3  # plain TF, xla, litert
+    assert ("circle", "class", "won") in page.attributes
+
+
+def test_any_name_is_text_and_nothing_else() -> None:
+    made = usual()
+    signature = made.signatures[0]
+    evil_tensor = TensorInfo(EVIL, EVIL, (None,), EVIL)
+    info = SignatureInfo(EVIL, EVIL, (evil_tensor,) * 20, (evil_tensor,))
+    evil_candidate = Candidate(
+        EVIL, EVIL, EVIL, EVIL, Measured(3.0, 4.0, 1), Agreement(1e-7, 1e-8, 1, 0.5), precision=EVIL
+    )
+    buckets = tuple(
+        dataclasses.replace(b, engine=EVIL, variant=EVIL, why=EVIL, candidates=(*b.candidates, evil_candidate))
+        for b in signature.buckets
+    )
+    signature = dataclasses.replace(signature, signature=info, row_reason=EVIL, merge_reason=EVIL, buckets=buckets)
+    made = dataclasses.replace(
+        made, device=EVIL, loader=EVIL, records=EVIL, log=(EVIL,), created=EVIL, signatures=(signature,),
+        fingerprint=Fingerprint(EVIL, EVIL, {EVIL: EVIL}, {"processor": EVIL, "cores": EVIL, EVIL: EVIL}),
+    )  # fmt: skip
+    text = render([Version(EVIL, 1, EVIL, made)])
+    page = read(text)
+    assert "<script>alert('1')</script>" in page.text
+    assert "�" in page.text
+    assert text.encode()  # no lone surrogate is left
+    assert re.search("[\x00-\x08\x0e-\x1f]", text) is None
+
+
+def test_versions_without_a_plan_and_no_versions_at_all() -> None:
+    page = read(render([Version("m", 2, "the optimizer is switched off", None)]))
+    assert "the optimizer is switched off" in page.text
+    assert "No model is loaded yet." in read(render([])).text
+
+
+def test_made_up_inputs_are_said_loudly() -> None:
+    assert "Checked on made-up inputs." in read(render(versions(plan(records="synthesized")))).text
+    assert "made-up" not in read(render(versions(usual()))).text
+
+
+PLAIN = candidate("tensorflow", "function", "chosen", 800.0)
+LEAN = {
+    "no bucket": plan(),
+    "nothing measured": plan(bucket(1, Candidate("xla", "", "skipped", "no time left"))),
+    "no candidate": plan(bucket(1)),
+    "one bucket": plan(bucket(4, PLAIN)),
+    "exact shapes": plan(bucket(None, PLAIN, shape=()), bucket(None, PLAIN, shape=(2, 3))),
+    "errors that are no numbers": plan(bucket(
+        1, PLAIN, candidate("litert", "", "rejected", None, math.nan), candidate("xla", "", "rejected", None, math.inf)
+    )),
+    "no gate": plan(
+        bucket(1, PLAIN, candidate("xla", "", "slower", 900.0, 1e-8)), fingerprint=Fingerprint("m", "", {}, {})
+    ),
+    "equal times": plan(*(bucket(b, PLAIN) for b in (1, 2, 4))),
+    "no signature": plan(signatures=()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("lean", LEAN.values(), ids=LEAN.keys())
+def test_what_a_plan_lacks_is_left_out(lean: Plan) -> None:
+    page = read(render(versions(lean)))
+    assert [v for _, _, v in page.attributes if re.search(r"\b(nan|inf)\b", v)] == []
+
+
+def test_distributions_where_the_plan_has_them() -> None:
+    bins = tuple(range(20))
+    precise = candidate("xla", "pjrt", "chosen", 100.0, 3e-7)
+    assert precise.agreement is not None
+    precise = dataclasses.replace(precise, agreement=dataclasses.replace(precise.agreement, histogram=bins))
+    page = read(render(versions(plan(bucket(1, PLAIN, precise)))))
+    assert [value for _, key, value in page.attributes if (key, value) == ("class", "bin")] == ["bin"] * 19
+
+
+def test_lossy_candidates_are_told_apart_and_the_headline_does_not_claim_equal_answers() -> None:
+    lossy = candidate("openvino", "f32", "chosen", 100.0, 3e-3, precision="int8")
+    page = read(render(versions(plan(bucket(1, dataclasses.replace(PLAIN, status="slower"), lossy)))))
+    assert "within the accuracy that was allowed" in page.text
+    assert "openvino/f32 int8" in page.text
+
+
+def test_signatures_that_share_a_plan_are_shown_once() -> None:
+    made = usual()
+    twin = dataclasses.replace(
+        made.signatures[0], signature=dataclasses.replace(made.signatures[0].signature, key="serve")
+    )
+    groups = facts.groups(dataclasses.replace(made, signatures=(twin, *made.signatures)))
+    assert [g.keys for g in groups] == [("serving_default", "serve")]
+
+
+def test_markup_escapes_all_but_markup() -> None:
+    assert tag("p", "a < b ", tag("b", '"'), None, ["c", tag("br")], 3, title='"') == (
+        '<p title="&quot;">a &lt; b <b>&quot;</b>c<br />3</p>'
+    )
+    assert (
+        tag("i", class_="x", stroke_width=2, left=None, viewBox="0 0")
+        == '<i class="x" stroke-width="2" viewBox="0 0"></i>'
+    )
+    assert name("\x07<") == '<bdi class="name">�&lt;</bdi>'
+    assert isinstance(join(["<"]), Markup)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(1, 1000, [1, 10, 100, 1000]), (3, 30, [5, 10, 20]), (90, 110, [100]), (1e-3, 1e-1, [1e-3, 1e-2, 1e-1])],
+)
+def test_ticks_of_a_logarithmic_axis(low: float, high: float, ticks: list[float]) -> None:
+    axis = axes.LogAxis(low, high, 0, 100)
+    assert axis.ticks() == pytest.approx(ticks)
+    assert (axis.at(low), axis.at(high), axis.at(high * 9)) == pytest.approx((0, 100, 100))
+
+
+def test_an_axis_around_one_value_has_a_length() -> None:
+    axis = axes.around([5.0], 0, 100)
+    assert axis.at(5.0) == pytest.approx(50)
+    assert axis.high / axis.low > 3
+
+
+def test_labels_are_moved_apart_and_stay_inside() -> None:
+    found = axes.spread([50, 51, 52, 99], 10, 0, 100)
+    assert found == sorted(found)
+    assert all(b - a >= 10 for a, b in itertools.pairwise(found))
+    assert found[-1] <= 100
+    assert axes.spread([], 10, 0, 100) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(3e-7, "3·10⁻⁷"), (0.0, "equal"), (None, "–"), (math.nan, "nan"), (math.inf, "inf"), (0.02, "2·10⁻²")],
+)
+def test_errors_as_people_read_them(value: float | None, text: str) -> None:
+    assert facts.error(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(63.2, "63×"), (5.31, "5.3×"), (1.0, "1.00×"), (None, "–"), (0.5, "0.50×")]
+)
+def test_ratios_as_people_read_them(ratio: float | None, text: str) -> None:
+    assert facts.times(ratio) == text
+
+
+def test_the_style_sheet_has_no_markup_characters() -> None:
+    """It stands in the page as it is: `<` would end it, `&` would break its being XML."""
+    style = Path(facts.__file__).with_name("style.css").read_text()
+    assert not set("<&") & set(style)
