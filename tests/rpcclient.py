@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import faceplane
 import grpc
 import numpy as np
+import uvloop
 from tfopt_protos import messages, tensors
 from tfopt_server.errors import Code
 from tfopt_server.rpc import server
@@ -60,15 +63,47 @@ def predict_request(
     return request
 
 
+class Loop(threading.Thread):
+    """An event loop on a thread of its own, as a worker's is for its clients."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.loop = uvloop.new_event_loop()
+        self.start()
+
+    def run(self) -> None:
+        self.loop.run_forever()
+        self.loop.close()
+
+    def do(self, work: Coroutine[Any, Any, Any], timeout: float = 20) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def end(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.join(5)
+
+
+class Running:
+    """A face that listens; `drain` from any thread."""
+
+    def __init__(self, loop: Loop, face: server.RpcServer) -> None:
+        self._loop, self.face = loop, face
+
+    def drain(self, timeout: float) -> None:
+        self._loop.do(self.face.drain(timeout), timeout + 5)
+
+
 @contextmanager
-def face(folder: Path, plane: Any = None, *argv: str) -> Iterator[tuple[Client, Any, server.RpcServer]]:
+def face(folder: Path, plane: Any = None, *argv: str) -> Iterator[tuple[Client, Any, Running]]:
     """(client, plane, server) for a face that listens on a socket in `folder`; drained at the end."""
     plane = plane or faceplane.plane()
     settings = faceplane.configured("--port=0", f"--grpc_socket_path={folder}/s", *argv)
-    running = server.start(plane, settings, plane.metrics)
+    loop = Loop()
+    running = Running(loop, loop.do(server.start(plane, settings, plane.metrics)))
     client = Client(f"unix:{folder}/s")
     try:
         yield client, plane, running
     finally:
         client.channel.close()
         running.drain(1)
+        loop.end()

@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -50,8 +49,11 @@ class FakeBackend:
     def leave(self) -> None:
         self.ready_at = float("inf")
 
-    def drain_rpc(self, timeout_s: float) -> None:
-        threading.Event().wait(min(timeout_s, self.plan.get("drain_s", 0)))
+    async def open_rpc(self) -> None:
+        return
+
+    async def drain_rpc(self, timeout_s: float) -> None:
+        await asyncio.sleep(min(timeout_s, self.plan.get("drain_s", 0)))
 
     def drain(self, timeout_s: float) -> None:
         return

@@ -11,6 +11,7 @@ from tfopt_server import plane
 from tfopt_server.batching_parameters import BatchingParametersError
 from tfopt_server.metrics import Metrics
 from tfopt_server.process.backend import CannotStart
+from tfopt_server.process.listeners import turn_deaf
 from tfopt_server.rest.app import App
 from tfopt_server.settings import Settings
 
@@ -27,11 +28,17 @@ class Served:
         self.app = App(self._dataplane, settings, self._metrics)
 
     def start(self) -> None:
-        # Loading begins before gRPC is imported (0.1 s): on a second start it is what readiness waits for.
+        # Loading begins before the gRPC face is imported: on a second start it is what readiness waits for.
         self._loader.start()
-        from tfopt_server.rpc import server
+        import tfopt_server.rpc.server
 
-        self._rpc = server.start(self._dataplane, self._settings, self._metrics)
+        self._start_rpc = tfopt_server.rpc.server.start
+
+    async def open_rpc(self) -> None:
+        try:
+            self._rpc = await self._start_rpc(self._dataplane, self._settings, self._metrics)
+        except OSError as error:
+            raise CannotStart(str(error)) from error
 
     def ready(self) -> bool:
         return self._dataplane.ready()
@@ -42,8 +49,9 @@ class Served:
     def leave(self) -> None:
         self._dataplane.leave()
 
-    def drain_rpc(self, timeout_s: float) -> None:
-        self._rpc.drain(timeout_s)
+    async def drain_rpc(self, timeout_s: float) -> None:
+        turn_deaf(self._rpc.sockets)
+        await self._rpc.drain(timeout_s)
 
     def drain(self, timeout_s: float) -> None:
         self._dataplane.drain(timeout_s)
@@ -51,8 +59,7 @@ class Served:
 
 
 def build(settings: Settings, run_dir: Path | None) -> Served:
-    """A Served that has started. CannotStart for a bad batching file, a gRPC port that is taken, a run_dir that cannot
-    hold a socket."""
+    """A Served that has started. CannotStart for a bad batching file, or a run_dir that cannot hold a socket."""
     try:
         served = Served(settings, run_dir)
         served.start()

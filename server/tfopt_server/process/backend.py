@@ -21,6 +21,9 @@ class Backend(Protocol):
     def app(self) -> App:
         """What answers HTTP, behind the gate. Called on the event loop."""
 
+    async def open_rpc(self) -> None:
+        """Opens the gRPC ports, on the event loop. CannotStart when one cannot be had."""
+
     def ready(self) -> bool:
         """Every configured model answers. Called on the event loop, often."""
 
@@ -30,13 +33,13 @@ class Backend(Protocol):
     def leave(self) -> None:
         """Is not ready any more, for gRPC's health too; requests are still served. Called on the event loop."""
 
-    def drain_rpc(self, timeout_s: float) -> None:
-        """Takes no more gRPC calls and waits for those under way. Called on a thread."""
+    async def drain_rpc(self, timeout_s: float) -> None:
+        """Takes no more gRPC calls and waits, so long, for those under way. On the event loop."""
 
     def drain(self, timeout_s: float) -> None:
         """Finishes what is queued and stops loading. No request arrives any more. Called on a thread."""
 
 
-# Builds and starts a backend: loading goes on in the background, the gRPC port is open. Called on a thread; CannotStart
-# when it cannot be. `run_dir` is a directory that all workers of this server share; None where there is only one.
+# Builds and starts a backend: loading goes on in the background. Called on a thread; CannotStart when it cannot be.
+# `run_dir` is a directory that all workers of this server share; None where there is only one.
 Build = Callable[[Settings, Path | None], Backend]

@@ -102,6 +102,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         """On a thread of its own: imports alone take a second, and health must answer meanwhile."""
         try:
             backend = self.app.build(self.settings, self.app.run_dir)
+            asyncio.run_coroutine_threadsafe(backend.open_rpc(), self.loop).result()
         except CannotStart as error:
             self._give_up(str(error))
             return
@@ -154,7 +155,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             self.backend.leave()
         log.info("draining", extra={"connections": len(self.connections), "grace_s": grace})
         await asyncio.sleep(grace)
-        rpc = asyncio.create_task(self._in_thread("drain_rpc", deadline))
+        rpc = asyncio.create_task(self._drain_rpc(deadline))
         await asyncio.sleep(HANDSHAKE_S)
         for server in self._servers:
             server.close()
@@ -170,6 +171,14 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             for connection in tuple(self.connections):
                 connection.close_if_idle_since(began, now)
             await asyncio.sleep(0.02)
+
+    async def _drain_rpc(self, deadline: float) -> None:
+        if self.backend is None:
+            return
+        try:
+            await self.backend.drain_rpc(max(0.0, deadline - self.loop.time()))
+        except Exception:
+            log.exception("drain_rpc failed")
 
     async def _in_thread(self, step: str, deadline: float) -> None:
         """Runs one step of the backend's end, and goes on at the deadline whether it is done or not."""

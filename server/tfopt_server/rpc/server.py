@@ -1,77 +1,109 @@
-"""The gRPC face: a grpcio server on raw bytes, messages from the private pool.
+"""The gRPC face of a worker: sockets, the services behind them, and their end. Lives on the worker's event loop.
 
-grpcio's synchronous server with two computing threads costs 138 us of CPU per echo; grpc.aio on uvloop 161-175
-(docs/decisions/0031-the-grpc-face.md). Nothing here imports TensorFlow or the generated stubs.
+Nothing here imports TensorFlow, grpcio or generated stubs.
 """
 
 from __future__ import annotations
 
-import time
-
-import grpc
+import asyncio
+import logging
+import os
+import socket
+from pathlib import Path
 
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.metrics import Metrics
-from tfopt_server.rpc.gate import Gate
-from tfopt_server.rpc.pool import Pool
-from tfopt_server.rpc.services import Services
+from tfopt_server.rpc.health import Health
+from tfopt_server.rpc.http2.limits import Limits
+from tfopt_server.rpc.services import NAMES, Services
+from tfopt_server.rpc.transport import Shared, Transport
 from tfopt_server.settings import Settings
 
+log = logging.getLogger(__name__)
+
 MESSAGE_LIMIT = 2**31 - 1
-COMPUTING = 2  # handlers that compute at once; see pool.py
-# Calls that may wait for the executor at once, however low --grpc_max_threads is: its default of 4 per CPU would keep a
-# batch from ever holding more than that many requests.
-MIN_THREADS = 256
+BACKLOG = 2048
+# After the sockets turned deaf: a handshake that had begun completes within a round trip.
+HANDSHAKE_S = 0.1
+# How long a client may take to echo the PING behind the first GOAWAY; what it sends later is refused, and it retries.
+LAST_CALL_S = 1.0
 
 
 class RpcServer:
     """A server that accepts calls. `port` is the bound one, 0 when it only listens on a UNIX socket."""
 
-    def __init__(self, server: grpc.Server, gate: Gate, port: int) -> None:
-        self._server = server
-        self._gate = gate
-        self.port = port
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._servers: list[asyncio.Server] = []
+        self.sockets: list[socket.socket] = []
+        self.port = 0
 
-    def drain(self, timeout: float) -> None:
-        """Takes no more calls and waits, at most `timeout` seconds, for those under way; what is left is cancelled."""
-        began = time.monotonic()
-        self._gate.hold()
-        stopped = self._server.stop(max(0.0, timeout - (time.monotonic() - began)))
-        self._gate.release()
-        stopped.wait()
+    async def listen(self, sock: socket.socket) -> None:
+        loop = self._shared.loop
+        server = await loop.create_server(lambda: Transport(self._shared), sock=sock)
+        self._servers.append(server)
+        self.sockets.append(sock)
+
+    async def drain(self, timeout: float) -> None:
+        """Takes no more connections, tells clients to go elsewhere, and waits, at most `timeout` seconds, for every
+        call that they had sent; what is left is cut."""
+        shared, loop = self._shared, self._shared.loop
+        end = loop.time() + timeout
+        shared.leaving = True
+        for transport in tuple(shared.connections):
+            transport.leave()
+        await asyncio.sleep(min(HANDSHAKE_S, timeout))
+        for server in self._servers:
+            server.close()
+        last_call = loop.time() + LAST_CALL_S
+        while shared.connections and loop.time() < end:
+            if loop.time() >= last_call:
+                for transport in tuple(shared.connections):
+                    transport.last_call()
+            await asyncio.sleep(0.02)
+        if shared.connections:
+            log.error("%d gRPC connections cut: the time to drain is over", len(shared.connections))
+        for transport in tuple(shared.connections):
+            transport.cut()
 
 
-def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> RpcServer:
+async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> RpcServer:
     """Opens settings.port (0: none) and settings.grpc_socket_path. OSError names the address that cannot be had.
 
     With several workers every one listens on the same port and the kernel spreads the connections.
     """
-    pool = Pool(COMPUTING, max(settings.grpc_max_threads, MIN_THREADS))
-    gate = Gate(pool)
-    content = settings.enable_serialization_as_tensor_content
-    services = Services(dataplane, metrics, pool, gate, settings.model_name, content)
-    options = {
-        "grpc.max_receive_message_length": MESSAGE_LIMIT,
-        "grpc.max_send_message_length": MESSAGE_LIMIT,
-        "grpc.so_reuseport": int(settings.workers > 1),
-        **settings.grpc_channel_arguments,
-    }
-    server = grpc.server(pool, options=tuple(options.items()))
-    for service, methods in services.methods().items():
-        # Registered handlers spare the per-call look-up of a generic one: 8 % of an echo. What is not registered is
-        # UNIMPLEMENTED, said by grpcio.
-        server.add_registered_method_handlers(
-            service, {name: grpc.unary_unary_rpc_method_handler(work) for name, work in methods.items()}
-        )
-    port = _listen(server, f"[::]:{settings.port}") if settings.port else 0
+    services = Services(dataplane, metrics, settings.model_name, settings.enable_serialization_as_tensor_content)
+    loop = asyncio.get_running_loop()
+    health = Health(dataplane.ready, NAMES)
+    shared = Shared({**services.methods(), **health.methods()}, Limits(), MESSAGE_LIMIT, loop)
+    server = RpcServer(shared)
+    if settings.port:
+        sock = _tcp(settings.port, settings.workers > 1)
+        server.port = sock.getsockname()[1]
+        await server.listen(sock)
     if settings.grpc_socket_path:
-        _listen(server, f"unix:{settings.grpc_socket_path}")
-    server.start()
-    return RpcServer(server, gate, port)
+        await server.listen(_unix(settings.grpc_socket_path))
+    return server
 
 
-def _listen(server: grpc.Server, address: str) -> int:
+def _tcp(port: int, shared: bool) -> socket.socket:
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
     try:
-        return int(server.add_insecure_port(address))
-    except RuntimeError as error:
-        raise OSError(f"gRPC cannot listen on {address}: {error}") from error
+        return socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=dual, reuse_port=shared)
+    except OSError as error:
+        raise OSError(f"gRPC cannot listen on [::]:{port}: {os.strerror(error.errno or 0)}") from error
+
+
+def _unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket():
+            Path(path).unlink()  # of a server that ended; one that runs is found out by its port
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise OSError(f"gRPC cannot listen on unix:{path}: {os.strerror(error.errno or 0)}") from error
+    sock.setblocking(False)
+    return sock

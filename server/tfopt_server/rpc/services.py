@@ -1,149 +1,102 @@
 """The gRPC methods that are served: what each request means, in bytes and out bytes.
 
-PredictionService: Predict, GetModelMetadata. ModelService: GetModelStatus. grpc.health.v1: Check. The other methods of
-these services answer UNIMPLEMENTED by name; Health.Watch too, which tells clients to stop watching.
+PredictionService: Predict, GetModelMetadata. ModelService: GetModelStatus. The other methods of these services answer
+UNIMPLEMENTED by name. Health has a file of its own.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future
-from typing import Any, NoReturn, Protocol
+from typing import Any
 
-import grpc
 from tfopt_protos import messages
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
-from tfopt_server.errors import Code, ServingError, invalid, not_found
+from tfopt_server.errors import Code, ServingError, invalid
 from tfopt_server.faces import Meter, failure
-from tfopt_server.metrics import Metrics
+from tfopt_server.metrics import Metrics, Steps
 from tfopt_server.registry import Handle
 from tfopt_server.rpc import codec
-from tfopt_server.rpc.gate import Gate
-from tfopt_server.rpc.pool import Pool
-from tfopt_server.rpc.status import details, grpc_code
+from tfopt_server.rpc.methods import Method, Pending, Unary
 from tfopt_server.tasks import Result
 
-
-class Context(Protocol):
-    """The part of grpc.ServicerContext that handlers use."""
-
-    def time_remaining(self) -> float | None: ...
-    def add_callback(self, callback: Callable[[], Any]) -> bool: ...
-    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn: ...
-
-
-Work = Callable[[bytes, Context], bytes]
-
-# The dataplane lets a face that owns its threads run long requests on them. Handler threads are few and shared
-# (pool.py): a long request must reach the executor's queue, or it could neither be merged nor make room for others.
-_FACE = "REST"
+# Bytes of outputs that are written on a thread, not on the event loop: about a millisecond's worth.
+LONG_ANSWER = 1024 * 1024
 
 _PREDICTION = "tensorflow.serving.PredictionService"
 _MODEL = "tensorflow.serving.ModelService"
-_HEALTH = "grpc.health.v1.Health"
-# "" is the server as a whole; the short names are what TensorFlow Serving registers.
-_HEALTH_NAMES = frozenset({
-    "", "ModelService", "PredictionService", _MODEL, _PREDICTION,
-})  # fmt: skip
-_SERVING, _NOT_SERVING = 1, 2
-_LONGEST_S = 365 * 86400.0
+# What health may be asked about: the services, and the short names that TensorFlow Serving registers.
+NAMES = frozenset({"ModelService", "PredictionService", _MODEL, _PREDICTION})
 
 
 class Services:
     """Every method on raw bytes. `content`: answers carry tensor_content instead of typed fields."""
 
-    def __init__(  # noqa: PLR0917 - one caller
-        self, plane: Dataplane, metrics: Metrics, pool: Pool, gate: Gate, model: str, content: bool
-    ) -> None:
+    def __init__(self, plane: Dataplane, metrics: Metrics, model: str, content: bool) -> None:
         self._plane = plane
         self._meter = Meter(metrics, "GRPC", model)
-        self._pool = pool
         self._content = content
-        self._gate = gate
 
-    def methods(self) -> Mapping[str, Mapping[str, Work]]:
-        """By service and method."""
-        served: dict[str, dict[str, Work | None]] = {
+    def methods(self) -> Mapping[bytes, Method]:
+        """By path."""
+        served: dict[str, dict[str, Unary | None]] = {
             _PREDICTION: {
                 "Predict": self.predict, "GetModelMetadata": self.metadata,
                 "Classify": None, "Regress": None, "MultiInference": None,
             },
             _MODEL: {"GetModelStatus": self.status, "HandleReloadConfigRequest": None},
-            _HEALTH: {"Check": self.health, "Watch": None},
         }  # fmt: skip
-        return {
-            service: {name: self._guarded(f"/{service}/{name}", work) for name, work in methods.items()}
-            for service, methods in served.items()
-        }
+        paths = {f"/{service}/{name}": unary for service, methods in served.items() for name, unary in methods.items()}
+        return {path.encode(): Method(path, unary or _unimplemented(path)) for path, unary in paths.items()}
 
-    def _guarded(self, name: str, served: Work | None) -> Work:
-        """A method, with whatever it raises turned into a status: the one place where that happens."""
-
-        work = served or _unimplemented(name)
-
-        def call(data: bytes, context: Context) -> bytes:
-            self._gate.entered()
-            try:
-                answer = work(data, context)
-            except Exception as error:
-                refused = failure(error, name)
-            else:
-                self._gate.leave()
-                return answer
-            self._gate.leave()
-            return context.abort(grpc_code(refused.code), details(refused.message))  # raises
-
-        return call
-
-    def predict(self, data: bytes, context: Context) -> bytes:
+    def predict(self, data: bytes, deadline: float | None) -> bytes | Pending:
         began = time.perf_counter()
         request = codec.parse("tensorflow.serving.PredictRequest", data)
         name = request.model_spec.name
         try:
-            with self._plane.resolve(_spec(request)) as handle:
-                key = request.model_spec.signature_name or codec.DEFAULT_SIGNATURE
-                answer = self._answer(request, handle, key, context, began)
+            return self._predict(request, deadline, began)
         except Exception as error:
-            refused = failure(error, "Predict")
-            self._meter.failed(name, refused.code)
+            refused = self.failed(name, error)
             raise refused from (None if refused is error else error)
-        self._meter.done(name, "Predict", began)
-        return answer
 
-    def _answer(self, request: Any, handle: Handle, key: str, context: Context, began: float) -> bytes:
+    def _predict(self, request: Any, deadline: float | None, began: float) -> bytes | Pending:
         plane = self._plane
-        signature = plane.signature(handle, key)
-        if signature is None:
-            raise codec.unknown_signature(key)
-        feeds = codec.feeds(request.inputs, signature, lambda alias: plane.metadata(handle)[key].defaults[alias])
-        outputs = codec.wanted(request.output_filter, signature) if request.output_filter else None
-        left = _remaining(context)
-        steps = plane.steps(handle, key)
-        steps.decode.observe(time.perf_counter() - began)
-        result = plane.start(handle, key, feeds, outputs, None if left is None else time.monotonic() + left, _FACE)
-        if isinstance(result, Future):
-            result = self._wait(result, context, left)
+        handle = plane.resolve(_spec(request))
+        kept = False
+        try:
+            key = request.model_spec.signature_name or codec.DEFAULT_SIGNATURE
+            signature = plane.signature(handle, key)
+            if signature is None:
+                raise codec.unknown_signature(key)
+            feeds = codec.feeds(request.inputs, signature, lambda alias: plane.metadata(handle)[key].defaults[alias])
+            outputs = codec.wanted(request.output_filter, signature) if request.output_filter else None
+            steps = plane.steps(handle, key)
+            steps.decode.observe(time.perf_counter() - began)
+            result = plane.start(handle, key, feeds, outputs, deadline, "GRPC")
+            if isinstance(result, Future) or _is_long(result):
+                kept = True
+                return _Prediction(self, handle, key, steps, result, deadline, began)
+            return self.written(handle, key, steps, result, began)
+        finally:
+            if not kept:
+                handle.release()
+
+    def written(self, handle: Handle, key: str, steps: Steps, result: Result, began: float) -> bytes:
+        """The serialized answer; the call is counted as done."""
         encoding = time.perf_counter()
         answer = codec.answer(handle.name, handle.version, key, result.outputs, self._content)
         steps.encode.observe(time.perf_counter() - encoding)
+        self._meter.done(handle.name, "Predict", began)
         return answer
 
-    def _wait(self, future: Future[Result], context: Context, left: float | None) -> Result:
-        """The result; a call that its client gives up on leaves the queue if it still stands there."""
-        context.add_callback(future.cancel)
-        try:
-            with self._pool.waiting():
-                return future.result(left)
-        except TimeoutError as error:
-            if future.done():
-                raise
-            raise ServingError(Code.DEADLINE_EXCEEDED, "Run() timed out") from error
-        except CancelledError as error:
-            raise ServingError(Code.CANCELLED, "The client cancelled the call") from error
+    def failed(self, name: str, error: BaseException) -> ServingError:
+        refused = failure(error, "Predict")
+        self._meter.failed(name, refused.code)
+        return refused
 
-    def metadata(self, data: bytes, context: Context) -> bytes:
+    def metadata(self, data: bytes, _deadline: float | None) -> bytes:
         request = codec.parse("tensorflow.serving.GetModelMetadataRequest", data)
         if not request.HasField("model_spec"):
             raise invalid("Missing ModelSpec")
@@ -162,7 +115,7 @@ class Services:
         answer.metadata["signature_def"].Pack(signatures)
         return bytes(answer.SerializeToString())
 
-    def status(self, data: bytes, context: Context) -> bytes:
+    def status(self, data: bytes, _deadline: float | None) -> bytes:
         spec = codec.parse("tensorflow.serving.GetModelStatusRequest", data).model_spec
         version = spec.version.value if spec.HasField("version") else None
         answer = messages.GetModelStatusResponse()
@@ -172,13 +125,51 @@ class Services:
             added.status.error_message = each.message
         return bytes(answer.SerializeToString())
 
-    def health(self, data: bytes, context: Context) -> bytes:
-        service = codec.parse("grpc.health.v1.HealthCheckRequest", data).service
-        if service not in _HEALTH_NAMES:
-            raise not_found("unknown service")
-        fit = self._plane.ready() and not self._gate.closing
-        reply = messages.message("grpc.health.v1.HealthCheckResponse")(status=_SERVING if fit else _NOT_SERVING)
-        return bytes(reply.SerializeToString())
+
+class _Prediction:
+    """A Predict call that waits for its model, or whose answer is long. The handle is held until `answer`."""
+
+    def __init__(  # noqa: PLR0917 - one caller
+        self, services: Services, handle: Handle, key: str, steps: Steps, result: Result | Future[Result],
+        deadline: float | None, began: float,
+    ) -> None:  # fmt: skip
+        self._services, self._handle, self._key, self._steps = services, handle, key, steps
+        self._deadline, self._began = deadline, began
+        self.future: Future[Result] = result if isinstance(result, Future) else _done(result)
+
+    def long(self) -> bool:
+        return self.future.exception() is None and _is_long(self.future.result())
+
+    def answer(self) -> bytes:
+        handle = self._handle
+        try:
+            return self._services.written(handle, self._key, self._steps, self._result(), self._began)
+        except Exception as error:
+            refused = self._services.failed(handle.name, error)
+            raise refused from (None if refused is error else error)
+        finally:
+            handle.release()
+
+    def _result(self) -> Result:
+        try:
+            return self.future.result()
+        except CancelledError as error:
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                raise ServingError(Code.DEADLINE_EXCEEDED, "Run() timed out") from error
+            raise ServingError(Code.CANCELLED, "The client cancelled the call") from error
+
+
+def _done(result: Result) -> Future[Result]:
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
+
+
+def _is_long(result: Result) -> bool:
+    for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
+        if array.nbytes >= LONG_ANSWER:
+            return True
+    return False
 
 
 def _spec(request: Any) -> ModelSpec:
@@ -196,14 +187,8 @@ def _spec(request: Any) -> ModelSpec:
     )
 
 
-def _remaining(context: Context) -> float | None:
-    """Seconds until the client's deadline; None without one (grpcio may then say centuries, which no wait accepts)."""
-    left = context.time_remaining()
-    return None if left is None or left > _LONGEST_S else left
-
-
-def _unimplemented(name: str) -> Work:
-    def work(_data: bytes, _context: Context) -> bytes:
-        raise ServingError(Code.UNIMPLEMENTED, f"{name} is not served.")
+def _unimplemented(path: str) -> Unary:
+    def work(_data: bytes, _deadline: float | None) -> bytes:
+        raise ServingError(Code.UNIMPLEMENTED, f"{path} is not served.")
 
     return work

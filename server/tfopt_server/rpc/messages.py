@@ -1,0 +1,88 @@
+"""gRPC's length-prefixed messages out of the bytes of a stream ("Length-Prefixed-Message"), cut anywhere."""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+from tfopt_server.errors import Code, ServingError
+
+PREFIX = 5
+# What a compressed message may grow to; TensorFlow Serving's limit for gunzipped REST bodies.
+INFLATED_LIMIT = 100 * 1024 * 1024
+_WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # zlib.decompressobj's: a gzip header, a zlib header
+
+
+class Message(NamedTuple):
+    data: bytes
+    compressed: bool
+
+
+def prefix(size: int) -> bytes:
+    return b"\0" + size.to_bytes(4, "big")
+
+
+class Inbox:
+    """Gathers a stream's messages. `limit`: bytes of one of them, compressed or not."""
+
+    __slots__ = ("_compressed", "_have", "_limit", "_parts", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._size: int | None = None  # of the message that is being gathered, once its prefix is there
+        self._compressed = False
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that these bytes complete. RESOURCE_EXHAUSTED as soon as one says that it is too long."""
+        found: list[Message] = []
+        self._parts.append(data)
+        self._have += len(data)
+        while self._have >= (PREFIX if self._size is None else self._size):
+            joined = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            if self._size is None:
+                self._begin(joined)
+                joined = joined[PREFIX:]
+            else:
+                found.append(Message(joined[: self._size], self._compressed))
+                joined = joined[self._size :]
+                self._size = None
+            self._parts = [joined] if joined else []
+            self._have = len(joined)
+        return found
+
+    def _begin(self, data: bytes) -> None:
+        flag, size = data[0], int.from_bytes(data[1:PREFIX], "big")
+        if flag > 1:
+            raise ServingError(Code.INTERNAL, f"a message begins with the flag {flag}; expected 0 or 1")
+        if size > self._limit:
+            raise too_large(size, self._limit)
+        self._size, self._compressed = size, flag == 1
+
+    @property
+    def empty(self) -> bool:
+        """No message has begun and not ended."""
+        return self._size is None and not self._have
+
+
+def too_large(size: int, limit: int) -> ServingError:
+    return ServingError(Code.RESOURCE_EXHAUSTED, f"Received message larger than max ({size} vs. {limit})")
+
+
+def inflate(data: bytes, encoding: bytes, limit: int) -> bytes:
+    """A compressed message's bytes, never more than `limit` of them."""
+    bits = _WINDOW_BITS.get(encoding)
+    if bits is None:
+        raise ServingError(Code.INTERNAL, "a message is compressed, but the call has no grpc-encoding")
+    machine = zlib.decompressobj(bits)
+    limit = min(limit, INFLATED_LIMIT)
+    try:
+        found = machine.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise ServingError(Code.INTERNAL, f"a message is no {encoding.decode()}: {error}") from error
+    if len(found) > limit:
+        raise ServingError(Code.RESOURCE_EXHAUSTED, f"Received message larger than max (over {limit} once inflated)")
+    if not machine.eof or machine.unused_data:
+        raise ServingError(Code.INTERNAL, f"a message is no whole {encoding.decode()}")
+    return found

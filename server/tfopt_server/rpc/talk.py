@@ -1,0 +1,120 @@
+"""One call of a streaming method: a task that takes the client's messages and sends its own, at the pace of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from tfopt_server.errors import Code, ServingError
+from tfopt_server.faces import failure
+from tfopt_server.rpc import status
+from tfopt_server.rpc.head import Head
+from tfopt_server.rpc.http2.connection import Connection
+from tfopt_server.rpc.http2.stream import Stream
+from tfopt_server.rpc.messages import Inbox, Message, inflate, prefix
+
+AHEAD = 16  # messages that a client may be ahead of the method, before its window is left to run out
+
+
+class Talk:
+    """A methods.Conversation, and the stream's owner. Everything happens on the event loop."""
+
+    def __init__(self, core: Connection, stream: Stream, limit: int, flush: Callable[[], None]) -> None:
+        head: Head = stream.head
+        self._core, self._stream, self._limit, self._flush = core, stream, limit, flush
+        self._inbox = Inbox(limit)
+        self._messages: deque[Message] = deque()
+        self._changed = asyncio.Event()
+        self._owed = 0  # bytes that came and were not given back to the client's window
+        self._broken: ServingError | None = None
+        self._started = False
+        self._ended = False  # the client has said its last
+        self.metadata: Sequence[tuple[bytes, bytes]] = head.headers
+        self.deadline = None if head.timeout is None else time.monotonic() + head.timeout
+        self._task = asyncio.get_running_loop().create_task(self._run(head))
+
+    # What the transport tells.
+
+    def body(self, data: bytes, ended: bool) -> None:
+        self._ended = ended
+        try:
+            self._messages.extend(self._inbox.feed(data))
+        except ServingError as error:
+            self._broken = error
+        self._owed += len(data)
+        self._give_back()
+        self._changed.set()
+
+    def drained(self) -> None:
+        self._changed.set()
+
+    def gone(self) -> None:
+        self._task.cancel()
+
+    def _give_back(self) -> None:
+        """Lets the client send more, unless it is far ahead of the method."""
+        if self._owed and len(self._messages) < AHEAD:
+            self._core.consume(self._stream, self._owed)
+            self._owed = 0
+
+    # What the method sees.
+
+    async def requests(self) -> AsyncIterator[bytes]:
+        while True:
+            while self._messages:
+                message = self._messages.popleft()
+                self._give_back()
+                self._flush()
+                yield await self._plain(message)
+            if self._broken is not None:
+                raise self._broken
+            if self._ended:
+                if not self._inbox.empty:
+                    raise ServingError(Code.INTERNAL, "a message was cut off")
+                return
+            await self._change()
+
+    async def _plain(self, message: Message) -> bytes:
+        if not message.compressed:
+            return message.data
+        encoding = self._stream.head.encoding
+        return await asyncio.to_thread(inflate, message.data, encoding, self._limit)
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _run(self, head: Head) -> None:
+        try:
+            async with asyncio.timeout(head.timeout):
+                async for message in head.method.streaming(self):  # type: ignore[misc]
+                    await self._send(message)
+        except TimeoutError:
+            self._finish(ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded"))
+        except Exception as error:
+            self._finish(failure(error, head.method.path))
+        else:
+            self._finish(None)
+
+    async def _send(self, message: bytes) -> None:
+        if not self._started:
+            self._started = True
+            self._core.start(self._stream, status.LEAD)
+        self._core.send(self._stream, prefix(len(message)), message)
+        self._flush()
+        while self._stream.queued:
+            await self._change()
+
+    def _finish(self, error: ServingError | None) -> None:
+        if error is None and not self._started:
+            self._started = True
+            self._core.start(self._stream, status.LEAD)
+        if error is None:
+            self._core.finish(self._stream, status.OK)
+        elif self._started:
+            self._core.finish(self._stream, status.trailers(error.code, error.message))
+        else:
+            self._core.finish(self._stream, status.alone(error.code, error.message))
+        self._flush()

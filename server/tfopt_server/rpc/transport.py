@@ -1,0 +1,320 @@
+"""gRPC on an event loop: the thin part between a socket, the HTTP/2 core and the methods.
+
+A short unary call never leaves the loop: read, look up, run, write. What is long (a message over LONG, a compressed
+one) is parsed on a thread, what waits for a model is answered when its future is done, a streaming method is a task.
+Rules for changing it: nothing here blocks; everything happens on the loop's thread; a call whose stream is gone is
+cancelled and never answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from tfopt_server.errors import Code, ServingError
+from tfopt_server.faces import failure
+from tfopt_server.rpc import status
+from tfopt_server.rpc.head import Head, reader
+from tfopt_server.rpc.http2.connection import BODY, REQUEST, Connection
+from tfopt_server.rpc.http2.limits import Limits
+from tfopt_server.rpc.http2.stream import Stream
+from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix
+from tfopt_server.rpc.methods import Method, Pending
+from tfopt_server.rpc.talk import Talk
+
+log = logging.getLogger(__name__)
+
+LONG = 64 * 1024  # bytes of a message that would hold the event loop for about a millisecond; REST's measure too
+LONG_THREADS = 4
+# How long a connection is kept for a peer to read the last frames: closing at once could reset them away.
+LINGER_S = 0.5
+# A deadline beyond this is none: no event loop waits for centuries.
+FOREVER_S = 365 * 86400.0
+
+
+class Shared:
+    """What all connections of a server have in common."""
+
+    def __init__(
+        self, methods: Mapping[bytes, Method], limits: Limits, message_limit: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.read = reader(methods, limits.headers)
+        self.limits = limits
+        self.message_limit = message_limit
+        self.loop = loop
+        self.threads = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="grpc-long")
+        self.connections: set[Transport] = set()
+        self.leaving = False
+
+
+class _Call:
+    """What a stream's owner is: a unary call that is being gathered or waits for its answer."""
+
+    __slots__ = ("future", "inbox", "message", "timer")
+
+    def __init__(self, inbox: Inbox | None) -> None:
+        self.inbox = inbox
+        self.message: Message | None = None
+        self.future: Future[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Transport(asyncio.Protocol):
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._loop = shared.loop
+        self.core = Connection(shared.read, shared.limits)
+        self._closing = False
+        self._fresh: list[Stream] = []
+
+    # The socket.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._shared.connections.add(self)
+        if self._shared.leaving:
+            self.core.leave()
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._shared.connections.discard(self)
+        for stream in list(self.core.streams.values()):
+            self.core.forget(stream)
+            self._gone(stream)
+        self.core.streams.clear()
+
+    def eof_received(self) -> None:
+        """The peer will send nothing more, and reads no answer that it would understand: gRPC ends calls otherwise."""
+
+    def pause_writing(self) -> None:
+        self.core.held = True
+
+    def resume_writing(self) -> None:
+        self.core.held = False
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        core = self.core
+        for kind, stream, body, ended in core.receive(data):
+            if kind == BODY:
+                self._body(stream, body, ended)
+            elif kind == REQUEST:
+                self._request(stream, ended)
+            else:
+                self._gone(stream)
+        if self._fresh:
+            self._arm()
+        self._flush()
+
+    def _flush(self) -> None:
+        core = self.core
+        while not self._closing and (data := core.take()):
+            self._transport.write(data)
+            if core.drained:
+                self._drained()
+        if core.failed is not None or core.over:
+            self._end()
+
+    def _drained(self) -> None:
+        for stream in self.core.drained:
+            if type(stream.owner) is Talk:
+                stream.owner.drained()
+        self.core.drained.clear()
+
+    def _end(self) -> None:
+        """Nothing more will be said: lets the peer read what was, then closes."""
+        if not self._closing:
+            self._closing = True
+            if self.core.failed is not None:
+                log.info("a gRPC connection was ended: %s", self.core.failed.text)
+            self._loop.call_later(LINGER_S, self._transport.close)
+
+    def leave(self) -> None:
+        self.core.leave()
+        self._flush()
+
+    def last_call(self) -> None:
+        self.core.last_call()
+        self._flush()
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    # Calls.
+
+    def _request(self, stream: Stream, ended: bool) -> None:
+        head: Head = stream.head
+        if head.refusal is not None:
+            self.core.finish(stream, head.refusal)
+        elif head.method.unary is None:
+            stream.owner = Talk(self.core, stream, self._shared.message_limit, self._flush)
+            if ended:
+                stream.owner.body(b"", True)
+        else:
+            if head.timeout is not None:
+                self._fresh.append(stream)
+            if ended:
+                self._refuse(stream, _cardinality(0))
+
+    def _arm(self) -> None:
+        """Timers for the calls of this read that are not answered yet: the short ones never need any."""
+        for stream in self._fresh:
+            if not stream.done and stream.trailers is None:
+                call = stream.owner = stream.owner or _Call(None)
+                if call.timer is None:
+                    call.timer = self._loop.call_later(min(stream.head.timeout, FOREVER_S), self._too_late, stream)
+        self._fresh.clear()
+
+    def _body(self, stream: Stream, data: bytes, ended: bool) -> None:
+        call: _Call | Talk | None = stream.owner
+        if stream.done or stream.trailers is not None:
+            return
+        if type(call) is Talk:
+            call.body(data, ended)
+            return
+        if call is None and ended and len(data) >= PREFIX and not data[0]:
+            size = int.from_bytes(data[1:PREFIX], "big")
+            if size == len(data) - PREFIX <= min(LONG, self._shared.message_limit):
+                self._run(stream, data[PREFIX:])
+                return
+        self._gather(stream, data, ended)
+
+    def _gather(self, stream: Stream, data: bytes, ended: bool) -> None:
+        """A unary call's message that does not come as one short, plain frame."""
+        call: _Call = stream.owner
+        if call is None:
+            call = stream.owner = _Call(None)
+        if call.inbox is None:
+            call.inbox = Inbox(self._shared.message_limit)
+        try:
+            for message in call.inbox.feed(data):
+                if call.message is not None:
+                    raise _cardinality(2)
+                call.message = message
+            self.core.consume(stream, len(data))
+            if not ended:
+                return
+            if call.message is None or not call.inbox.empty:
+                raise _cardinality(0) if call.inbox.empty else ServingError(Code.INTERNAL, "a message was cut off")
+        except ServingError as error:
+            self._refuse(stream, error)
+            return
+        message, call.inbox = call.message, None
+        call.message = None
+        if message.compressed or len(message.data) > LONG:
+            self._run_on_thread(stream, message)
+        else:
+            self._run(stream, message.data)
+
+    def _run(self, stream: Stream, request: bytes) -> None:
+        head: Head = stream.head
+        deadline = None if head.timeout is None else _deadline(head.timeout)
+        try:
+            answer = head.method.unary(request, deadline)  # type: ignore[misc]
+        except Exception as error:
+            self._refuse(stream, failure(error, head.method.path))
+            return
+        if isinstance(answer, bytes):
+            self.core.respond(stream, status.LEAD, prefix(len(answer)), answer, status.OK)
+        else:
+            self._wait(stream, answer)
+
+    def _run_on_thread(self, stream: Stream, message: Message) -> None:
+        head: Head = stream.head
+        deadline = None if head.timeout is None else _deadline(head.timeout)
+
+        def run() -> bytes | Pending:
+            data, compressed = message
+            if compressed:
+                data = inflate(data, head.encoding, self._shared.message_limit)
+            return head.method.unary(data, deadline)  # type: ignore[misc]
+
+        self._on_thread(stream, run)
+
+    def _on_thread(self, stream: Stream, work: Callable[[], bytes | Pending]) -> None:
+        future = self._shared.threads.submit(work)
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._worked, stream, done))
+
+    def _worked(self, stream: Stream, future: Future[Any]) -> None:
+        """A thread is done with a call's parsing, or with writing its answer."""
+        try:
+            answer = future.result()
+        except Exception as error:
+            self._refuse(stream, failure(error, stream.head.method.path))
+        else:
+            if isinstance(answer, bytes):
+                self._answer(stream, answer)
+            else:
+                self._wait(stream, answer)
+                self._arm()
+        self._flush()
+
+    def _wait(self, stream: Stream, pending: Pending) -> None:
+        if stream.done:  # its client gave it up while a thread parsed it
+            pending.future.cancel()
+        else:
+            call = stream.owner = stream.owner or _Call(None)
+            call.future = pending.future
+            if call.timer is None and stream.head.timeout is not None:
+                self._fresh.append(stream)
+        pending.future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._completed, stream, pending))
+
+    def _completed(self, stream: Stream, pending: Pending) -> None:
+        if not pending.future.cancelled() and pending.long():
+            self._on_thread(stream, pending.answer)
+            return
+        try:
+            answer = pending.answer()
+        except Exception as error:
+            self._refuse(stream, failure(error, stream.head.method.path))
+        else:
+            self._answer(stream, answer)
+        self._flush()
+
+    def _answer(self, stream: Stream, answer: bytes) -> None:
+        self._settle(stream)
+        self.core.respond(stream, status.LEAD, prefix(len(answer)), answer, status.OK)
+
+    def _refuse(self, stream: Stream, refused: ServingError) -> None:
+        self._settle(stream)
+        self.core.finish(stream, status.alone(refused.code, refused.message))
+
+    def _settle(self, stream: Stream) -> None:
+        call: _Call | None = stream.owner
+        if call is not None:
+            stream.owner = None
+            if call.timer is not None:
+                call.timer.cancel()
+
+    def _too_late(self, stream: Stream) -> None:
+        call: _Call = stream.owner
+        self._refuse(stream, ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded"))
+        if call.future is not None:
+            call.future.cancel()
+        self._flush()
+
+    def _gone(self, stream: Stream) -> None:
+        """The client gave the call up, or the connection ended: nobody waits for the answer."""
+        call: _Call | Talk | None = stream.owner
+        if isinstance(call, Talk):
+            call.gone()
+            return
+        self._settle(stream)
+        if call is not None and call.future is not None:
+            call.future.cancel()
+
+
+def _deadline(timeout: float) -> float | None:
+    return None if timeout > FOREVER_S else time.monotonic() + timeout
+
+
+def _cardinality(messages: int) -> ServingError:
+    """gRPC's statuscodes.md: a unary method takes exactly one message."""
+    return ServingError(
+        Code.UNIMPLEMENTED, f"A unary call takes one message; received {'none' if not messages else 'more'}"
+    )
