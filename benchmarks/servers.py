@@ -25,6 +25,7 @@ HEALTH = "/health"
 METRICS = "/monitoring/prometheus/metrics"
 READY_TIMEOUT_S = 900.0  # an optimization of BERT-base compiles for minutes on two cores
 STOP_TIMEOUT_S = 60.0
+ECHO_THREADS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,11 +124,9 @@ def bare_asgi(log: Path, workers: int = 1) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def echo_grpc(log: Path) -> Iterator[Server]:
-    """The bare grpcio server with as many computing threads as tfopt's gRPC face."""
-    from tfopt_server.rpc.server import COMPUTING
-
+    """The bare grpcio server with the number of threads that is fastest for it (docs/decisions/0031)."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.baselines.echo_grpc", str(port), str(COMPUTING)]
+    command = [sys.executable, "-m", "benchmarks.baselines.echo_grpc", str(port), str(ECHO_THREADS)]
     with _running(command, log, 0, port) as server:
         _wait_for_port(server, port)
         yield server

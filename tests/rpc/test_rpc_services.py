@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import faceplane
+import grpc
 import numpy as np
 import pytest
 import rpcclient
@@ -112,6 +113,25 @@ def test_health_follows_readiness(tmp_path: Path) -> None:
         plane.fit = False
         assert check("") == 2
         assert client.call(HEALTH + "Check", HEALTH_REQUEST(service="x")) == Refusal(Code.NOT_FOUND, "unknown service")
+
+
+def test_watch_follows_readiness(tmp_path: Path) -> None:
+    plane = faceplane.plane()
+    with rpcclient.face(tmp_path, plane) as (client, _, running):
+        watch = client.channel.unary_stream(HEALTH + "Watch", response_deserializer=HEALTH_RESPONSE.FromString)
+        said = iter(watch(b"", timeout=10))
+        assert next(said).status == 1
+        plane.fit = False
+        assert next(said).status == 2
+        plane.fit = True
+        assert next(said).status == 1
+        assert next(iter(watch(HEALTH_REQUEST(service="x").SerializeToString(), timeout=10))).status == 3
+        running.drain(5)
+        assert next(said).status == 2
+        with pytest.raises(grpc.RpcError) as ended:
+            next(said)
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert ended.value.details() == "The server is shutting down"
 
 
 @pytest.mark.parametrize(

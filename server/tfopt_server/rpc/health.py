@@ -6,12 +6,11 @@ Serving's short ones, and "" for the server as a whole; all have one state: read
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from tfopt_protos import messages
 
-from tfopt_server.errors import Code, ServingError, not_found
+from tfopt_server.errors import Code, ServingError, not_found, unavailable
 from tfopt_server.rpc import codec
 from tfopt_server.rpc.methods import Conversation, Method
 
@@ -52,7 +51,10 @@ class Health:
             if state != said:
                 said = state
                 yield _answer(state)
-            await asyncio.sleep(LOOK_S)
+            if not await conversation.pause(LOOK_S):
+                if said == SERVING:
+                    yield _answer(NOT_SERVING)
+                raise unavailable("The server is shutting down")
 
     def _state(self, request: bytes) -> int:
         service = codec.parse("grpc.health.v1.HealthCheckRequest", request).service

@@ -33,7 +33,10 @@ class Conversation(Protocol):
     metadata: Sequence[tuple[bytes, bytes]]
 
     def requests(self) -> AsyncIterator[bytes]:
-        """The client's messages, as they come, until it has said its last."""
+        """The client's messages, as they come, until it has said its last. UNAVAILABLE when the server ends."""
+
+    async def pause(self, seconds: float) -> bool:
+        """Waits so long; at once False when the server ends, which a method should follow soon."""
 
 
 Unary = Callable[[bytes, float | None], bytes | Pending]

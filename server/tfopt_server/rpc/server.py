@@ -57,9 +57,10 @@ class RpcServer:
             server.close()
         last_call = loop.time() + LAST_CALL_S
         while shared.connections and loop.time() < end:
-            if loop.time() >= last_call:
-                for transport in tuple(shared.connections):
+            for transport in tuple(shared.connections):
+                if loop.time() >= last_call:
                     transport.last_call()
+                transport.end_talks()
             await asyncio.sleep(0.02)
         if shared.connections:
             log.error("%d gRPC connections cut: the time to drain is over", len(shared.connections))

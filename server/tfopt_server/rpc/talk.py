@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from tfopt_server.errors import Code, ServingError
+from tfopt_server.errors import Code, ServingError, unavailable
 from tfopt_server.faces import failure
 from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head
@@ -15,6 +16,7 @@ from tfopt_server.rpc.http2.connection import Connection
 from tfopt_server.rpc.http2.stream import Stream
 from tfopt_server.rpc.messages import Inbox, Message, inflate, prefix
 
+LEAVING = unavailable("The server is shutting down")
 AHEAD = 16  # messages that a client may be ahead of the method, before its window is left to run out
 
 
@@ -27,6 +29,7 @@ class Talk:
         self._inbox = Inbox(limit)
         self._messages: deque[Message] = deque()
         self._changed = asyncio.Event()
+        self._leaving = asyncio.Event()
         self._owed = 0  # bytes that came and were not given back to the client's window
         self._broken: ServingError | None = None
         self._started = False
@@ -53,6 +56,11 @@ class Talk:
     def gone(self) -> None:
         self._task.cancel()
 
+    def leave(self) -> None:
+        """The server ends: the method hears it where it waits."""
+        self._leaving.set()
+        self._changed.set()
+
     def _give_back(self) -> None:
         """Lets the client send more, unless it is far ahead of the method."""
         if self._owed and len(self._messages) < AHEAD:
@@ -74,7 +82,14 @@ class Talk:
                 if not self._inbox.empty:
                     raise ServingError(Code.INTERNAL, "a message was cut off")
                 return
+            if self._leaving.is_set():
+                raise LEAVING
             await self._change()
+
+    async def pause(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._leaving.wait(), seconds)
+        return not self._leaving.is_set()
 
     async def _plain(self, message: Message) -> bytes:
         if not message.compressed:

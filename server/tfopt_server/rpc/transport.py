@@ -142,6 +142,12 @@ class Transport(asyncio.Protocol):
         self.core.last_call()
         self._flush()
 
+    def end_talks(self) -> None:
+        """Streaming calls may go on for ever: at the end they are told to stop."""
+        for stream in self.core.streams.values():
+            if isinstance(stream.owner, Talk):
+                stream.owner.leave()
+
     def cut(self) -> None:
         self._transport.abort()
 
