@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 
@@ -156,3 +159,32 @@ def test_report_as_a_page(plan_dir, tmp_path):
 def test_report_says_what_is_wrong(plan_dir, args, code, said):
     done = tfopt("report", *[a.format(plan=plan_dir) for a in args])
     assert (done.returncode, done.stderr.startswith(said)) == (code, True), done.stderr
+
+
+@pytest.mark.tensorflow
+def test_optimize_in_a_terminal_paints_a_bar_and_leaves_the_log(tmp_path):
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "tfopt_server",
+        "optimize",
+        str(savedmodels.path("scalar")),
+        f"--out={tmp_path / 'p'}",
+    ]
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environ) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how a terminal whose other end is gone says so
+            while part := os.read(ours, 4096):
+                said += part
+        assert process.wait(60) == 0, process.stderr.read()
+    os.close(ours)
+    text = said.decode()
+    assert "\r\x1b[K  0 % " in text
+    assert "starting the engines" in text
+    lines = [line.rpartition("\r\x1b[K")[2] for line in text.split("\r\n")]
+    assert lines[-2].endswith(f"plan: {tmp_path / 'p'}")
+    assert lines[-1] == ""
+    assert not any("█" in line or " % " in line for line in lines)

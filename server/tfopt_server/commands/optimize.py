@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-import time
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from tfopt_server import argv as arguments
 from tfopt_server import flags, logs, repository
-from tfopt_server.commands import HELP
+from tfopt_server.commands import HELP, progress
 from tfopt_server.commands.serve import announce, complain
 from tfopt_server.settings import Notice, Settings, SettingsErrors, resolve
 
@@ -42,7 +41,7 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
     logs.configure(settings.log_format, settings.log_level)
     logs.quiet_native(environ, settings.log_level)
     announce(notices)
-    return _optimize(settings, out, Progress(sys.stdout))
+    return _optimize(settings, out, environ)
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...], Path | None]:
@@ -58,40 +57,31 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tup
     return settings, notices, Path(out).absolute() if out else None
 
 
-class Progress:
-    """Lines with the time since the start in front, written as they come."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._began = stream, time.monotonic()
-
-    def __call__(self, line: str) -> None:
-        self._stream.write(f"{time.monotonic() - self._began:7.1f} s  {line}\n")
-        self._stream.flush()
-
-
-def _optimize(settings: Settings, out: Path | None, say: Progress) -> int:
+def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str]) -> int:
     from tfopt_optimizer.cache import optimize_cached
     from tfopt_optimizer.errors import OptimizeError
     from tfopt_optimizer.optimize import optimize
-    from tfopt_optimizer.saved_model import SavedModelError
+    from tfopt_optimizer.saved_model import SavedModelError, read_signatures
     from tfopt_warmup.records import WarmupError
 
     from tfopt_server.batching_parameters import BatchingParametersError
 
     try:
-        job = _job(settings, out or settings.plan_cache_dir, say)
-        if out is None:
-            _, out = optimize_cached(job, settings.plan_cache_dir, say)
-        else:
-            optimize(job, say)
+        signatures = read_signatures(newest(settings.model_base_path), settings.saved_model_tags)
+        with progress.to(sys.stdout, environ, len(signatures)) as say:
+            job = _job(settings, out or settings.plan_cache_dir, say)
+            if out is None:
+                _, out = optimize_cached(job, settings.plan_cache_dir, say)
+            else:
+                optimize(job, say)
+            say(f"plan: {out}")
     except (OptimizeError, SavedModelError, WarmupError, BatchingParametersError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    say(f"plan: {out}")
     return 0
 
 
-def _job(settings: Settings, plan_dir: Path, say: Progress) -> OptimizeJob:
+def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
     """The job that loading the model would make, so that the plan is the one that the server looks for."""
     from tfopt_optimizer.optimize import OptimizeJob
     from tfopt_optimizer.saved_model import read_signatures
