@@ -1,8 +1,9 @@
 """Renews the locks of the images: `make lock`. Every dependency by hash, so that a build gets these bytes or none.
 
 images/DEVICE/NAME.txt is what the build argument LOCK=NAME installs. A release lock holds one TensorFlow release (the
-newest two are kept building), `nightly` the newest of everything, and a runtime lock only what serves a plan of one
-engine. A lock never names where its files came from.
+newest two are kept building), `nightly` the
+newest of everything, and a runtime lock only what serves a plan of one
+engine. images/tools.txt is what describes an image while it is built. A lock never names where its files came from.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def locks() -> Iterator[Lock]:
         yield Lock(device, "tf-2.21", (device,))
         yield Lock(device, "tf-2.20", (device,), ("tensorflow-cpu==2.20.*",))
     yield Lock("cpu", "nightly", ("cpu",), ("tensorflow-cpu", "jax", "jaxlib", "openvino", "ai-edge-litert"))
+    yield Lock("", "tools", ("image-tools",))
     yield Lock("cpu", "litert", ("litert",))
     yield Lock("cpu", "openvino", ("openvino",))
 

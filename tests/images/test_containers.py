@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from pathlib import Path
 
@@ -73,6 +74,25 @@ def test_it_runs_as_nobody_special_on_a_read_only_root(start, models):
     container.wait_until_ready()
     assert container.exec("id", "-u").stdout.strip() == "10001"
     assert container.exec("touch", "/opt/tfopt/x").returncode != 0
+
+
+def test_an_image_says_what_is_inside(program, image):
+    def read(name: str) -> str:
+        command = [program, "run", "--rm", "--no-healthcheck", "--entrypoint=cat", image, f"/opt/tfopt/{name}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    bill = json.loads(read("sbom.cdx.json"))
+    versions = {c["name"]: c["version"] for c in bill["components"]}
+    assert bill["bomFormat"] == "CycloneDX"
+    assert {"tfopt", "numpy", "gunicorn"} <= set(versions)
+    assert f"numpy {versions['numpy']}" in read("versions.txt")
+    licences = {
+        cells[1].strip(): cells[3].strip()
+        for line in read("licenses.md").splitlines()[2:]
+        if (cells := line.split("|"))
+    }
+    assert set(licences) >= {"numpy", "gunicorn"}
+    assert {name for name, licence in licences.items() if licence in ("", "UNKNOWN")} == set()
 
 
 def test_the_healthcheck_command_is_a_probe(start, models):
