@@ -132,6 +132,12 @@ def winner(trials: Sequence[Trial], loader_name: str, without_tensorflow: bool =
     return min((t for t in possible if t.median_us <= bar), key=_complexity)
 
 
+def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:
+    """(engine, variant) of the fastest right candidate, whatever it needs."""
+    best = min((t for t in trials if t.eligible), key=lambda t: t.median_us, default=None)
+    return (best.engine, best.variant) if best else None
+
+
 def _complexity(trial: Trial) -> tuple[int, int]:
     return _place(_SIMPLEST_FIRST, trial.engine), _place(_VARIANTS.get(trial.engine, ()), trial.variant)
 
@@ -180,6 +186,15 @@ def merge(costs: Sequence[tuple[int, float]]) -> tuple[bool, str]:
     alone, joined = alone_us / least, us / rows
     text = f"a row costs {microseconds(joined)} in a batch of {rows} and {microseconds(alone)} in a batch of {least}"
     return joined < MERGE_GAIN * alone, text
+
+
+def between(known: Sequence[tuple[int, float]], rows: int) -> float:
+    """Microseconds that `rows` take, on the line between the measured (rows, us) around them; 0.0 without any."""
+    below = max((k for k in known if k[0] <= rows), default=min(known, default=(0, 0.0)))
+    above = min((k for k in known if k[0] >= rows), default=below)
+    if above[0] <= below[0]:
+        return below[1]
+    return below[1] + (above[1] - below[1]) * (rows - below[0]) / (above[0] - below[0])
 
 
 def microseconds(value: float) -> str:

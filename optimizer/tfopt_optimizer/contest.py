@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import independence, measure, verify
+from tfopt_optimizer import independence, likely, measure, verify
+from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Shapes
 from tfopt_optimizer.choose import Trial, label
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
@@ -22,7 +23,8 @@ from tfopt_optimizer.plan import Agreement, SignatureInfo
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.workers import Budget, Times, Worker, WorkerFailed
 
-CHECK_S = 3.0  # reference time spent on the rows of one bucket's check
+CHECK_S = 3.0  # reference time spent on the rows of one bucket's check ...
+CHECK_SHARE = 0.1  # ... and the share of the bucket's time that it may be
 CHECK_BYTES = 256 << 20  # reference outputs held for it
 BRIEF_S = 0.05
 REFERENCE_TIMEOUT_S = 900.0
@@ -30,6 +32,7 @@ LIGHT_US = 10_000.0  # calls of plain TensorFlow above this are all computing
 LARGE = 64 << 20  # bytes of variables from which on a heavy conversion must promise something
 BEATEN = 1.3  # ... which it does not where another engine is this many times faster than plain TensorFlow
 SERVED = 1.8  # another engine this many times faster than plain TensorFlow leaves nothing to win for a `reserve`
+SPARE_US = 100_000.0  # calls of plain TensorFlow above this are too long to try its other ways where it is beaten so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Entrant:
 
     `heavy`: converting takes the longer the larger the weights are. `light`: it saves what a call costs beside the
     computing, so it cannot win where the computing takes long. `reserve`: it wins where the others fail, and is
-    converted to only there.
+    converted to only there. `spare`: another way into plain TensorFlow, not worth long calls where an engine has left
+    it behind.
     """
 
     engine: str
@@ -50,6 +54,7 @@ class Entrant:
     heavy: bool = False
     light: bool = False
     reserve: bool = False
+    spare: bool = False
 
     @property
     def label(self) -> str:
@@ -174,29 +179,60 @@ class Contest:
         self._weights_bytes = weights_bytes
 
     def hold(
-        self, place: str, signature: SignatureInfo, spec: BucketSpec, material: Material, entrants: Sequence[Entrant]
+        self,
+        place: str,
+        signature: SignatureInfo,
+        spec: BucketSpec,
+        material: Material,
+        entrants: Sequence[Entrant],
+        *,
+        allotted: Allotment,
+        winners: Collection[tuple[str, str]] = (),
     ) -> list[Trial]:
-        """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails."""
-        batches, reference_us = self._batches(signature, spec, material.feeds)
-        candidates = [self._candidate(signature, spec, e) for e in entrants]
-        for candidate in candidates:
-            if candidate.entrant.light and reference_us > LIGHT_US:
-                candidate.skipped, candidate.reason = True, f"for calls of less than {LIGHT_US / 1e3:g} ms"
+        """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails.
+
+        When the time is over, those that were not tried yet are left out, once one engine was found right.
+        """
+        batches, reference_us = self._batches(
+            signature, spec, material.feeds, min(CHECK_S, CHECK_SHARE * allotted.left())
+        )
+        strings = any(t.dtype == "string" for t in signature.inputs)
+        large = self._weights_bytes > LARGE
+        ordered = likely.order(entrants, strings=strings, reference_us=reference_us, large=large, winners=winners)
+        candidates = [self._candidate(signature, spec, e) for e in ordered]
         entered: list[Candidate] = []
-        for candidate in sorted(
-            (c for c in candidates if not c.skipped), key=lambda c: (c.entrant.reserve, c.entrant.heavy)
-        ):
-            self._enter(place, candidate, batches, material.altered, entered)
-            entered.append(candidate)
+        for candidate in candidates:
+            candidate.reason = self._left_out(candidate, batches[0], reference_us, entered, allotted)
+            candidate.skipped = bool(candidate.reason)
+            if not candidate.skipped:
+                candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s))
+                self._enter(place, candidate, batches, material.altered, entered)
+                entered.append(candidate)
         first = batches[0]
         base = self._reference.round(signature, first.key, first.feeds)
+        for candidate in candidates:
+            candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s))
         rounds = {c.name: c.round(first) for c in candidates if not c.reason}
-        base_times, times = measure.compare(base, rounds)
+        base_times, times = measure.compare(base, rounds, allotted.left)
         for candidate in candidates:
             candidate.times = times.get(candidate.name)
         self._tidy(candidates)
         own = Trial("tensorflow", self._reference.variant, "", measured=measure.summary(base_times))
         return [own, *(c.trial() for c in candidates)]
+
+    def _left_out(
+        self, candidate: Candidate, batch: Batch, reference_us: float, entered: Sequence[Candidate], allotted: Allotment
+    ) -> str:
+        """Why a candidate is not tried; "" when it is."""
+        entrant = candidate.entrant
+        if entrant.light and reference_us > LIGHT_US:
+            return f"for calls of less than {LIGHT_US / 1e3:g} ms"
+        found = [c for c in entered if not c.reason and c.entrant.engine != "tensorflow"]
+        if found and allotted.over():
+            return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"
+        if entrant.spare and reference_us > SPARE_US:
+            return self._beaten(batch, found)
+        return ""
 
     def _candidate(self, signature: SignatureInfo, spec: BucketSpec, entrant: Entrant) -> Candidate:
         static = entrant.engine != "tensorflow"
@@ -286,13 +322,13 @@ class Contest:
         return f"other rows change the first one: {reason}" if reason else ""
 
     def _batches(
-        self, signature: SignatureInfo, spec: BucketSpec, material: Iterable[Arrays]
+        self, signature: SignatureInfo, spec: BucketSpec, material: Iterable[Arrays], seconds: float
     ) -> tuple[list[Batch], float]:
-        """As many different batches of this shape as fit into CHECK_S of reference time, one at least.
+        """As many different batches of this shape as fit into `seconds` of reference time, one at least.
 
         And about how long a call takes, in microseconds.
         """
-        end, held, batches, shortest_s = time.monotonic() + CHECK_S, 0, list[Batch](), float("inf")
+        end, held, batches, shortest_s = time.monotonic() + seconds, 0, list[Batch](), float("inf")
         for number, feeds in enumerate(material):
             key, started = f"{spec.folder}/{number}", time.monotonic()
             expected = self._reference.run(signature, key, feeds)

@@ -13,8 +13,9 @@ class OptimizerFlags:
 
     `lossless_max_rel_error` is relative to each output's largest magnitude. `candidate_timeout_s` bounds everything
     that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring. Once
-    `optimize_budget_s` is used up no further bucket is opened: what was decided until then becomes the plan.
-    `engines` names those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all.
+    `optimize_budget_s` (None: 30, or 300 where the flags allow compiling or compressing) is used up, a bucket gets one
+    more candidate, the likeliest, and at twice the budget no further bucket is opened (allotment.py). `engines` names
+    those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all.
     """
 
     allow_precompilation: bool = False
@@ -23,7 +24,7 @@ class OptimizerFlags:
     disable_optimizer: bool = False
     allowed_batch_sizes: tuple[int, ...] = ()
     candidate_timeout_s: float = 300.0
-    optimize_budget_s: float = 3600.0
+    optimize_budget_s: float | None = None
     lossless_max_rel_error: float = 1e-4
     intra_op_threads: int = 0
     inter_op_threads: int = 0

@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, contest, cpu, measure, plan, report, saved_model, twins
+from tfopt_optimizer import allotment, choose, contest, cpu, measure, plan, report, saved_model, twins
+from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
@@ -26,14 +27,14 @@ from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
 from tfopt_optimizer.flags import OptimizerFlags
-from tfopt_optimizer.plan import BucketPlan, Plan, SignatureInfo, SignaturePlan
+from tfopt_optimizer.plan import BucketPlan, Candidate, Measured, Plan, SignatureInfo, SignaturePlan
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.saved_model import SavedModelError, State
 from tfopt_optimizer.study import Study, study
 from tfopt_optimizer.workers import Worker, WorkerFailed
 
 TENSORFLOW = "tfopt_optimizer.engines.tensorflow:Worker"
-SESSION = Entrant("tensorflow", "session", TENSORFLOW)
+SESSION = Entrant("tensorflow", "session", TENSORFLOW, spare=True)
 INLINE = Entrant("tensorflow", "inline", TENSORFLOW, light=True)
 LOADERS = ("function", "session")
 
@@ -64,6 +65,7 @@ def entrants_for(flags: OptimizerFlags, log: Log) -> tuple[Entrant, ...]:
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
+    budget = _budget(job.flags)
     _clear(job.plan_dir)
     allowed = entrants_for(job.flags, log) if entrants is None else tuple(entrants)
     if job.flags.allow_compression:
@@ -78,11 +80,17 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     with _workers(job, needed) as workers:
         loaders = _open_reference(workers[TENSORFLOW], job, log)
         broken = _open_others(workers, needed, log)
-        tournament = _Tournament(job, log, workers, loaders, tuple(e for e in allowed if e not in broken))
+        able = tuple(e for e in allowed if e not in broken)
+        tournament = _Tournament(job, log, workers, loaders, able, budget=budget)
         results = tournament.run(signatures, states)
     made = _settle(job, results, loaders, log, started)
     plan.write(made, job.plan_dir)
     return made
+
+
+def _budget(flags: OptimizerFlags) -> Allotment:
+    given, default = flags.optimize_budget_s, allotment.default_s(flags.allow_precompilation, flags.allow_compression)
+    return Allotment.of(default if given is None else given)
 
 
 def _clear(plan_dir: Path) -> None:
@@ -152,11 +160,14 @@ def _open_others(workers: dict[str, Worker], entrants: Sequence[Entrant], log: L
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A signature with the study and the trials of each bucket, in the order of `study.specs` (perhaps its twin's)."""
+    """A signature with the study and the trials of each bucket, in the order of `study.specs` (perhaps its twin's).
+
+    None for a bucket that was not opened, () for one in which plain TensorFlow itself failed.
+    """
 
     info: SignatureInfo
     study: Study
-    trials: tuple[tuple[Trial, ...], ...]
+    trials: tuple[tuple[Trial, ...] | None, ...]
 
 
 class _Tournament:
@@ -167,9 +178,10 @@ class _Tournament:
         workers: dict[str, Worker],
         loaders: tuple[str, ...],
         entrants: tuple[Entrant, ...],
+        *,
+        budget: Allotment,
     ) -> None:
-        self._job, self._log, self._entrants = job, log, entrants
-        self._end = time.monotonic() + job.flags.optimize_budget_s
+        self._job, self._log, self._entrants, self._budget = job, log, entrants, budget
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         weights_bytes = saved_model.variables_bytes(job.model_dir)
@@ -179,18 +191,22 @@ class _Tournament:
         """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""
         job, found = self._job, dict[str, Result]()
         elders = twins.elders(job.model_dir, job.tags, signatures)
-        for number, info in enumerate(s for s in signatures if elders[s.key] == s.key):
+        eldest = [s for s in signatures if elders[s.key] == s.key]
+        for number, info in enumerate(eldest):
             records = [
                 sample for key, elder in elders.items() if elder == info.key for sample in job.samples.get(key, ())
             ]
-            found[info.key] = self._signature(info, states[info.key], records, f"s{number}")
+            allotted = self._budget.share(len(eldest) - number)
+            found[info.key] = self._signature(info, states[info.key], records, f"s{number}", allotted)
         for info in signatures:
             if elders[info.key] != info.key:
                 self._log.say(f"{info.key}: computes the same as {elders[info.key]} and shares its plan")
                 found[info.key] = Result(info, found[elders[info.key]].study, found[elders[info.key]].trials)
         return [found[info.key] for info in signatures]
 
-    def _signature(self, info: SignatureInfo, state: State, samples: Sequence[Feeds], folder: str) -> Result:
+    def _signature(
+        self, info: SignatureInfo, state: State, samples: Sequence[Feeds], folder: str, allotted: Allotment
+    ) -> Result:
         found = study(
             info,
             state,
@@ -207,17 +223,18 @@ class _Tournament:
             self._log.say(f"{info.key}: {unfit} of {len(samples)} records do not have its inputs and types, left out")
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
-        return Result(info, found, self._buckets(found))
+        return Result(info, found, self._buckets(found, allotted))
 
-    def _buckets(self, found: Study) -> tuple[tuple[Trial, ...], ...]:
+    def _buckets(self, found: Study, allotted: Allotment) -> tuple[tuple[Trial, ...] | None, ...]:
         """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
-        order = sorted(range(len(found.specs)), key=lambda i: (i not in (0,), i != len(found.specs) - 1, i))
+        order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != len(found.specs) - 1, i))
         trials: dict[int, tuple[Trial, ...]] = {}
+        winners = set[tuple[str, str]]()
         refused = {e: reason for e in self._entrants if (reason := e.refuses(found.info))}
         able = [e for e in self._entrants if e not in refused]
         for position, index in enumerate(order):
             spec = found.specs[index]
-            if time.monotonic() > self._end:
+            if position and allotted.gone():
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
                 break
             place = report.where(found.info.key, spec.batch, dict(spec.shapes))
@@ -227,15 +244,20 @@ class _Tournament:
                 f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"
             )
             try:
-                held = self._contest.hold(place, found.info, spec, found.material(spec), [*self._others, *running])
+                share = allotted.share(len(order) - position)
+                entrants = [*self._others, *running]
+                held = self._contest.hold(
+                    place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners
+                )
             except WorkerFailed as error:
                 self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
                 held = []
             out = [Trial(e.engine, e.variant, reason) for e, reason in refused.items()] if held else []
             out += [Trial(e.engine, e.variant, reason, skipped=True) for e, reason in hopeless.items()]
             trials[index] = (*held, *out)
+            winners |= {best for best in [choose.fastest(held)] if best}
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
-        return tuple(trials.get(i, ()) for i in range(len(found.specs)))
+        return tuple(trials.get(i) for i in range(len(found.specs)))
 
 
 def _without_writers(entrants: tuple[Entrant, ...], states: Mapping[str, State], log: Log) -> tuple[Entrant, ...]:
@@ -257,7 +279,9 @@ def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) 
         if len(own) < len(extremes):
             continue  # plain TensorFlow itself failed in one of them: nothing is known
         best = [min(t.median_us for t in trials if t.eligible) for trials in extremes]
-        if all(t.reason for t in own):
+        if all(t.skipped for t in own):
+            found[entrant] = own[0].reason
+        elif all(t.reason for t in own):
             found[entrant] = f"failed in the smallest and in the largest bucket: {own[0].reason}"
         elif all(t.median_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
             found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
@@ -273,7 +297,8 @@ def _measured(trial: Trial) -> str:
 def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], log: Log, started: float) -> Plan:
     contests = [trials for r in results for trials in r.trials if trials]
     loader = choose.loader(contests, ("tensorflow", loaders[0]), loaders)
-    free = choose.without_tensorflow(contests) if all(r.study.specs for r in results) else None
+    complete = all(r.study.specs and None not in r.trials for r in results)
+    free = choose.without_tensorflow(contests) if complete else None
     if free:
         log.say(free)
     signatures = tuple(_settle_signature(r, loader, bool(free), log) for r in results)
@@ -297,6 +322,9 @@ def _settle_signature(result: Result, loader: str, free: bool, log: Log) -> Sign
     found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
     told = result.info is found.info  # a twin's lines are its eldest's
     for spec, trials in zip(found.specs, result.trials, strict=True):
+        if trials is None:
+            planned.append(_not_opened(result, spec, loader))
+            continue
         if not trials:
             continue
         chosen = choose.winner(trials, loader, without_tensorflow=free)
@@ -323,6 +351,15 @@ def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loa
     artifact = chosen.artifact if chosen else ""
     candidates = choose.candidates(trials, chosen)
     return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why)
+
+
+def _not_opened(result: Result, spec: BucketSpec, loader: str) -> BucketPlan:
+    """Plain TensorFlow, at the time that its other sizes suggest: padding up to a size that was tried may cost more."""
+    why = "no time left to try anything (--optimize_budget_s)"
+    known = [(s.batch or 0, t[0].median_us) for s, t in zip(result.study.specs, result.trials, strict=True) if t]
+    us = choose.between(known, spec.batch or 0)
+    told = Candidate("tensorflow", loader, "chosen", why, Measured(us, us, 0)) if us else None
+    return BucketPlan(spec.batch, spec.shapes, "tensorflow", loader, False, "", (told,) if told else (), why)
 
 
 def any_shape(loader: str, why: str) -> BucketPlan:

@@ -132,6 +132,10 @@ OPTIMIZER: tuple[Flag, ...] = (
         "output's largest magnitude", within=(0.0, 1.0),
     ),
     Flag("plan_cache_dir", "str", None, "where plans are kept (default ~/.cache/tfopt/plans)"),
+    Flag(
+        "optimize_budget_s", "float", None, "seconds for trying candidates; the likeliest come first (default 30, with "
+        "allow_precompilation or allow_compression 300)", within=_SECONDS,
+    ),
     Flag("candidate_timeout_s", "float", 300.0, "a candidate that takes longer is dropped", within=_SECONDS),
     Flag(
         "optimize_timeout_s", "float", 3600.0, "an optimization that takes longer ends; the model runs on TensorFlow",

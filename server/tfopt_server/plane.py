@@ -15,10 +15,6 @@ from tfopt_server.preparing import LoadOptions
 from tfopt_server.registry import Loaded, Registry, Version
 from tfopt_server.settings import Settings
 
-# The optimizer itself opens no bucket after its budget and still makes a plan of what it knows; its process is stopped
-# only when it does not come to that.
-OVERTIME_S = 60.0
-
 
 def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
     """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file."""
@@ -47,7 +43,7 @@ def load_options(settings: Settings) -> LoadOptions:
         flags=optimizer_flags(settings),
         plan_cache_dir=settings.plan_cache_dir,
         tags=settings.saved_model_tags,
-        optimize_timeout_s=settings.optimize_timeout_s + settings.candidate_timeout_s + OVERTIME_S,
+        optimize_timeout_s=settings.optimize_timeout_s,
         warmup=settings.enable_model_warmup,
         warmup_iterations=max(1, settings.num_request_iterations_for_warmup),
         parameters=parameters(settings),
@@ -63,7 +59,7 @@ def optimizer_flags(settings: Settings) -> OptimizerFlags:
         disable_optimizer=settings.disable_optimizer,
         allowed_batch_sizes=settings.allowed_batch_sizes,
         candidate_timeout_s=settings.candidate_timeout_s,
-        optimize_budget_s=settings.optimize_timeout_s,
+        optimize_budget_s=settings.optimize_budget_s,
         lossless_max_rel_error=settings.lossless_max_rel_error,
         intra_op_threads=settings.tensorflow_intra_op_parallelism,
         inter_op_threads=settings.tensorflow_inter_op_parallelism,

@@ -65,6 +65,7 @@ class Settings:
     allowed_batch_sizes: tuple[int, ...]
     lossless_max_rel_error: float
     plan_cache_dir: Path
+    optimize_budget_s: float | None
     candidate_timeout_s: float
     optimize_timeout_s: float
     tensorflow_session_parallelism: int  # already filled into the two below

@@ -80,3 +80,15 @@ def test_slow_models_get_fewer_calls_but_enough(us, calls):
 def test_the_summary_has_median_and_p90():
     found = measure.summary(np.arange(1.0, 102.0))
     assert (found.median_us, found.p90_us, found.calls) == (51.0, 91.0, 101)
+
+
+def test_without_time_left_one_turn_each_must_do():
+    journal = []
+    runs = {name: Scripted(name, us, journal) for name, us in (("reference", 400.0), ("near", 385.0))}
+    measure.compare(runs["reference"], {"near": runs["near"]}, lambda: 0.0)
+    assert journal == [*opening("reference", "near"), "reference", "near"]
+
+
+def test_the_first_call_of_a_slow_model_counts():
+    journal, _, _ = race(1e6, fast=1000.0)
+    assert journal.count("reference") == 2

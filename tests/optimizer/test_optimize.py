@@ -258,13 +258,18 @@ def test_a_second_start_uses_the_plan_of_the_first(savedmodel, tmp_path):
     assert first.signature("serving_default").buckets[0].shapes == {"x": ()}
 
 
-def test_when_time_is_up_the_plan_is_what_was_decided_until_then(savedmodel, tmp_path):
-    flags = OptimizerFlags(optimize_budget_s=0.0)
+def test_when_time_is_up_the_likeliest_candidate_is_tried_and_what_is_left_runs_on_plain_tensorflow(
+    savedmodel, tmp_path
+):
+    flags = OptimizerFlags(optimize_budget_s=0.0, allowed_batch_sizes=(1, 2, 4))
     plan = optimize(job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None)
     signature = plan.signature("serving_default")
-    assert "serving_default: no time left for 2 of 2 buckets" in plan.log
-    assert [(b.batch, b.engine, b.variant) for b in signature.buckets] == [(None, "tensorflow", "function")]
-    assert not signature.row_independent
+    assert "serving_default: no time left for 2 of 3 buckets" in plan.log
+    assert [(b.batch, b.engine) for b in signature.buckets] == [(1, "litert"), (2, "tensorflow"), (4, "tensorflow")]
+    tried = {(c.engine, c.status) for c in signature.buckets[0].candidates}
+    assert ("openvino", "skipped") in tried
+    assert signature.buckets[1].candidates[0].measured.calls == 0
+    assert signature.row_independent
 
 
 def test_what_cannot_be_read_is_an_error_for_the_operator(tmp_path):

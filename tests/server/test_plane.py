@@ -30,7 +30,7 @@ def settings(*flags: str) -> Settings:
 class TestSettings:
     def test_defaults(self) -> None:
         assert plane.load_options(settings()) == LoadOptions(
-            OptimizerFlags(), Path("/home/me/.cache/tfopt/plans"), ("serve",), 3960.0, True, 1, None, False
+            OptimizerFlags(), Path("/home/me/.cache/tfopt/plans"), ("serve",), 3600.0, True, 1, None, False
         )
         assert plane.schedule(settings()) == Schedule(1.0, 5, 60.0)
 
@@ -40,13 +40,14 @@ class TestSettings:
                 "--allow_precompilation", "--allow_compression", "--nouse_tfrt", "--disable_optimizer",
                 "--allowed_batch_sizes=1,8", "--candidate_timeout_s=7", "--lossless_max_rel_error=0.001",
                 "--tensorflow_intra_op_parallelism=3", "--tensorflow_inter_op_parallelism=4", "--plan_cache_dir=/plans",
-                "--saved_model_tags=serve,tpu", "--optimize_timeout_s=9", "--noenable_model_warmup",
+                "--saved_model_tags=serve,tpu", "--optimize_timeout_s=9", "--optimize_budget_s=5",
+                "--noenable_model_warmup",
                 "--num_request_iterations_for_warmup=5", "--enable_batching", "--enable_per_model_batching_parameters",
             )
         )  # fmt: skip
-        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 9.0, 0.001, 3, 4)
+        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 5.0, 0.001, 3, 4)
         batching = BatchingParameters()
-        assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 76.0, False, 5, batching, True)
+        assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 9.0, False, 5, batching, True)
 
     def test_when_to_look_and_to_try_again(self) -> None:
         flags = ("--max_num_load_retries=2", "--load_retry_interval_micros=1500000")

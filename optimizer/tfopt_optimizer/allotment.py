@@ -1,0 +1,54 @@
+"""How long the search may take: a budget in seconds, shared out over signatures and buckets. Pure; the clock is given.
+
+whole = Allotment.of(30.0)
+for left, bucket in zip(range(3, 0, -1), buckets):
+    hold(bucket, whole.share(left))   # a third, then half of what is left, then the rest
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+GRACE_S = 20.0  # what a candidate gets, however late it is, while nobody else has been found right
+OVERTIME = 1.0  # buckets are opened, for one candidate each, until the budget is used up this many times more
+WITHOUT_FLAGS_S = 30.0
+WITH_FLAGS_S = 300.0  # compiling and compressing are what takes long
+
+
+@dataclasses.dataclass(frozen=True)
+class Allotment:
+    """Until `end` everything is tried, after it one candidate alone; after `last` nothing new begins."""
+
+    end: float
+    last: float
+    clock: Callable[[], float] = time.monotonic
+
+    @classmethod
+    def of(cls, seconds: float, clock: Callable[[], float] = time.monotonic) -> Allotment:
+        now = clock()
+        return cls(now + seconds, now + seconds * (1 + OVERTIME), clock)
+
+    def share(self, parts: int) -> Allotment:
+        """An equal part of what is left; what it does not use is there for the others."""
+        now = self.clock()
+        return dataclasses.replace(self, end=now + max(0.0, self.end - now) / max(1, parts))
+
+    def left(self) -> float:
+        return max(0.0, self.end - self.clock())
+
+    def over(self) -> bool:
+        return self.clock() >= self.end
+
+    def gone(self) -> bool:
+        return self.clock() >= self.last
+
+    def patience(self, timeout_s: float) -> float:
+        """Seconds for one candidate: what is left, but never less than GRACE_S, and never more than `timeout_s`."""
+        return min(timeout_s, max(self.left(), GRACE_S))
+
+
+def default_s(allow_precompilation: bool, allow_compression: bool) -> float:
+    """The budget where the operator names none."""
+    return WITH_FLAGS_S if allow_precompilation or allow_compression else WITHOUT_FLAGS_S

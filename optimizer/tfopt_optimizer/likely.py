@@ -1,0 +1,48 @@
+"""Who is tried first: the likely winner of the model's class, so that a small budget already gives most of the gain.
+
+The classes and their winners are those that were measured (docs/decisions/0012): what a call costs beside the computing
+decides small models and those that look strings up, where LiteRT wins; the rest is computing, where OpenVINO does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol, TypeVar
+
+SMALL_US = 3_000.0  # a call of plain TensorFlow below this is mostly overhead
+_SMALL = ("litert", "tensorflow", "onnxruntime", "openvino", "xla")
+_COMPUTING = ("openvino", "litert", "onnxruntime", "xla", "tensorflow")
+
+
+class Named(Protocol):
+    @property
+    def engine(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def heavy(self) -> bool: ...
+    @property
+    def reserve(self) -> bool: ...
+
+
+Entrant = TypeVar("Entrant", bound=Named)
+
+
+def order(
+    entrants: Sequence[Entrant],
+    *,
+    strings: bool,
+    reference_us: float,
+    large: bool,
+    winners: Collection[tuple[str, str]] = (),
+) -> list[Entrant]:
+    """The likely winner first. `winners`: (engine, variant) of the model's other buckets; `large`: its weights take a
+    heavy converter long, which is therefore left for last. Reserves wait for what the others can do."""
+    engines = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
+
+    def rank(entrant: Entrant) -> tuple[bool, bool, bool, int]:
+        place = engines.index(entrant.engine) if entrant.engine in engines else len(engines)
+        won = (entrant.engine, entrant.variant) in winners
+        return not won, entrant.reserve, large and entrant.heavy, place
+
+    return sorted(entrants, key=rank)
