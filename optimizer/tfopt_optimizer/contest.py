@@ -231,7 +231,7 @@ class Contest:
         if found and allotted.over():
             return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"
         if entrant.spare and reference_us > SPARE_US:
-            return self._beaten(batch, found)
+            return self._beaten(batch, found, BEATEN)
         return ""
 
     def _candidate(self, signature: SignatureInfo, spec: BucketSpec, entrant: Entrant) -> Candidate:
