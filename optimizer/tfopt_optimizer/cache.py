@@ -1,18 +1,22 @@
 """Plans kept by fingerprint: one folder per plan, written to a temporary folder and renamed, one lock per plan.
 
-<cache>/<digest>/plan.json ...       <cache>/<digest>.lock
+<cache>/<digest>/plan.json ...       <cache>/<digest>.lock       <cache>/<digest>.part.<holder>/
+
+The folder may be shared by hosts. The lock (lease.py) keeps replicas that start together from doing the same work; the
+rename keeps plans whole, whoever makes them. Where a folder cannot be renamed at once (a bucket), a plan that is only half
+there fails its checksums and counts as not there yet.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+from tfopt_optimizer import lease
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.fingerprint import digest, fingerprint
 from tfopt_optimizer.optimize import OptimizeJob, Progress, optimize
@@ -36,32 +40,45 @@ def optimize_cached(
     """
     wanted = _fingerprint(job)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with _lock(cache_dir / f"{digest(wanted)}.lock", progress):
+    name = digest(wanted)
+    waiting = f"another process makes this plan; waiting for it ({name}.lock)"
+    with lease.hold(cache_dir / f"{name}.lock", lambda: progress(waiting)):
         found, trouble = _look_up(wanted, cache_dir)
-        if found is not None:
-            plan, folder, why = found
-            progress(f"plan {folder.name}: {why}")
-            return plan, folder
-        progress(trouble or f"no plan for {job.model_dir} in {cache_dir}{_nearest(wanted, cache_dir)}")
-        return _make(job, cache_dir, digest(wanted), progress, make)
+        if found is None:
+            progress(trouble or f"no plan for {job.model_dir} in {cache_dir}{_nearest(wanted, cache_dir)}")
+            return _make(job, cache_dir / name, wanted, progress, make)
+    plan, folder, why = found
+    progress(f"plan {folder.name}: {why}")
+    return plan, folder
 
 
-def _make(job: OptimizeJob, cache_dir: Path, name: str, progress: Progress, make: Optimize) -> tuple[Plan, Path]:
-    """Under the plan's lock, so an unfinished folder that lies here belongs to a process that was killed."""
-    for left_over in cache_dir.glob(f"{name}.part.*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    part = Path(tempfile.mkdtemp(prefix=f"{name}.part.", dir=cache_dir))
+def _make(job: OptimizeJob, final: Path, wanted: Fingerprint, progress: Progress, make: Optimize) -> tuple[Plan, Path]:
+    part = final.with_name(f"{final.name}.part.{uuid.uuid4().hex}")
+    part.mkdir()
     try:
         plan = make(dataclasses.replace(job, plan_dir=part), progress)
-        final = cache_dir / name
-        if final.exists():
-            shutil.rmtree(final)  # the damaged one
-        part.chmod(0o755)  # mkdtemp's 0700 would keep a replica under another user out
-        part.rename(final)
-    except BaseException:
+        _publish(part, final, wanted)
+    except OSError:
+        # Frozen for long, this process was taken for dead: another one made the plan and cleaned up behind it.
+        found, _ = _look_up(wanted, final.parent)
+        if found is None:
+            raise
+        plan = found[0]
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
+    for left_over in final.parent.glob(f"{final.name}.part.*"):  # of processes that were killed
+        shutil.rmtree(left_over, ignore_errors=True)
     return plan, final
+
+
+def _publish(part: Path, final: Path, wanted: Fingerprint) -> None:
+    """Gives the finished plan its name; OSError when a good one has it already, which then counts."""
+    if _look_up(wanted, final.parent)[0] is not None:
+        raise FileExistsError(final)
+    damaged = final.with_name(f"{part.name}.damaged")
+    with contextlib.suppress(FileNotFoundError):
+        final.rename(damaged)
+    part.rename(final)
 
 
 def _fingerprint(job: OptimizeJob) -> Fingerprint:
@@ -93,15 +110,3 @@ def _nearest(wanted: Fingerprint, cache_dir: Path) -> str:
         if other.fingerprint.model == wanted.model:
             return f" (one for the same model differs: {'; '.join(other.fingerprint.differences(wanted))})"
     return ""
-
-
-@contextlib.contextmanager
-def _lock(path: Path, progress: Progress) -> Iterator[None]:
-    """Exclusive between processes, released by the system when its holder dies. The file stays: removing it races."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"another process makes this plan; waiting for it ({path.name})")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

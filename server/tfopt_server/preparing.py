@@ -187,10 +187,8 @@ class _Preparation:
             return None, None, f"no plan could be made: {error}"
 
     def _found_or_made(self, job: OptimizeJob, cache: Path) -> tuple[Plan, Path, str]:
-        """From the cache without starting a process where the plan is there, else by a child that makes it."""
-        from tfopt_optimizer.cache import cached
-
-        if found := cached(job, cache):
+        """From the model or the cache, without starting a process, else by a child that makes it."""
+        if found := self._found(job, cache):
             for line in found[0].log:
                 self._say(line)
             self._say(f"plan {found[1].name}: {found[2]}")
@@ -198,6 +196,15 @@ class _Preparation:
         plan, plan_dir = self._optimize(job, cache, self._say, self._options.optimize_timeout_s)
         self._metrics.optimize_seconds.labels(self._source.model, self._source.version).set(plan.optimize_s)
         return plan, plan_dir, f"made in {plan.optimize_s:.1f} s"
+
+    def _found(self, job: OptimizeJob, cache: Path) -> tuple[Plan, Path, str] | None:
+        from tfopt_optimizer import carried
+        from tfopt_optimizer.cache import cached
+
+        found, passed_over = carried.find(job)
+        for line in passed_over:
+            self._say(line)
+        return found or cached(job, cache)
 
     def _say(self, line: str) -> None:
         log.info("%s", line, extra=self._extra)

@@ -100,7 +100,7 @@ def test_a_damaged_plan_is_named_and_made_again(job, cache):
 def test_a_failed_attempt_leaves_nothing_behind(job, cache):
     with pytest.raises(OptimizeError):
         optimize_cached(job, cache, lambda _: None, Maker(fail=True))
-    assert [p.suffix for p in cache.iterdir()] == [".lock"]
+    assert list(cache.iterdir()) == []
     assert optimize_cached(job, cache, lambda _: None, Maker())[0].log == ("made",)
 
 
@@ -125,3 +125,27 @@ def test_what_a_killed_optimizer_left_is_removed_by_the_next(job, cache):
     folder.rename(cache / f"{folder.name}.part.killed")
     optimize_cached(job, cache, lambda _: None, Maker())
     assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == [folder.name]
+
+
+def test_who_was_taken_for_dead_uses_the_plan_that_was_made_meanwhile(job, cache):
+    """A frozen process wakes up: its lock, its folder and its turn are gone."""
+    other, lines = Maker(), []
+
+    def frozen(one, progress):
+        (lock,) = cache.glob("*.lock")
+        lock.unlink()
+        optimize_cached(job, cache, lines.append, other)
+        return Maker()(one, progress)
+
+    plan, folder = optimize_cached(job, cache, lines.append, frozen)
+    assert other.made == 1
+    assert plans.read(folder) == plan
+    assert cached(job, cache) is not None
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_a_plan_of_which_only_half_arrived_is_not_one(job, cache):
+    """As a bucket shows it while another host uploads."""
+    _, folder = optimize_cached(job, cache, lambda _: None, Maker())
+    (folder / "plan.json").unlink()
+    assert cached(job, cache) is None

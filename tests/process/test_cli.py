@@ -115,6 +115,7 @@ def test_report_on_something_else_says_what_is_wrong(tmp_path):
     [
         ([], "expected one MODEL, received []"),
         (["a", "b"], "expected one MODEL, received ['a', 'b']"),
+        (["m", "--out=p", "--in_place"], "expected --out or --in_place, received both (--out=p)"),
         (["m", "--out"], "--out: expected a text, received nothing"),
         (["m", "--disable_optimizer"], "--disable_optimizer: expected an optimizer to run, received the wish for none"),
     ],

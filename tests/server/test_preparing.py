@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tfopt_optimizer import plan as plans
 from tfopt_optimizer.engines import compilations
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.flags import OptimizerFlags
@@ -98,6 +102,38 @@ class TestPlans:
         assert again.why.startswith("found in the cache, made ")
         assert again.plan == loaded.plan
         again.servable.close()
+
+    def test_a_plan_that_came_with_the_model_is_used_and_one_for_another_machine_is_named(
+        self, savedmodel_copy: Copy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        folder = savedmodel_copy("half_plus_two")
+        command = [
+            sys.executable,
+            "-m",
+            "tfopt_server",
+            "optimize",
+            str(folder),
+            "--in_place",
+            "--allowed_batch_sizes=1",
+        ]
+        subprocess.run([*command, "--optimize_budget_s=1"], check=True, capture_output=True)
+        (place,) = (folder / "assets.extra" / "tfopt").iterdir()
+        other = place.with_name("0-other")
+        shutil.copytree(place, other)
+        text = (other / "plan.json").read_text()
+        isa = plans.read(place).fingerprint.hardware["isa"]
+        (other / "plan.json").write_text(text.replace(isa, "avx2"))
+
+        def nobody(*_: object) -> None:
+            raise AssertionError("no plan is to be made")
+
+        loaded = load(folder, LoadOptions(OptimizerFlags(allowed_batch_sizes=(1,)), tmp_path), optimize=nobody)
+        assert half_plus_two(loaded, 2.0, 4.0) == [3.0, 4.0]
+        assert loaded.why.startswith(f"it came with the model (assets.extra/tfopt/{place.name}), made ")
+        passed_over = "plan assets.extra/tfopt/0-other is passed over: it is for something else: hardware.isa: avx2 != "
+        assert passed_over in caplog.text
+        loaded.servable.close()
 
     def test_a_model_whose_plan_cannot_be_made_runs_on_plain_tensorflow_and_says_so(
         self, savedmodel: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -1,7 +1,8 @@
 """`tfopt optimize MODEL --out PLAN`: what `tfopt serve` would do with the model, ahead of time and watched.
 
 MODEL is a SavedModel or a base path with versions (the newest is taken). Without --out the plan goes into the plan
-cache, where a server with the same flags, versions and processor finds it.
+cache, where a server with the same flags, versions and processor finds it; with --in_place into the model itself, so
+that it travels with it (assets.extra/tfopt, which TensorFlow Serving ignores).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from tfopt_optimizer.optimize import OptimizeJob
 
 OUT = flags.Flag("out", "str", "", "folder to write the plan to (default: the plan cache)")
+IN_PLACE = flags.Flag("in_place", "bool", False, "write the plan into the model, beside those for other machines")
 USAGE = (
-    "usage: tfopt optimize MODEL [--out=PLAN] [flags]\n\n"
-    "Optimizes a SavedModel and writes the plan to PLAN, or into the plan cache. Flags are those of `tfopt serve`.\n"
+    "usage: tfopt optimize MODEL [--out=PLAN | --in_place] [flags]\n\n"
+    "Optimizes a SavedModel and writes the plan to PLAN, into the model, or into the plan cache. Flags are those of\n"
+    "`tfopt serve`.\n"
 )
 
 
@@ -34,30 +37,33 @@ def main(argv: Sequence[str], environ: MutableMapping[str, str]) -> int:
         sys.stdout.write(f"{USAGE}{flags.usage()}")
         return 0
     try:
-        settings, notices, out = read(argv, environ)
+        settings, notices, out, in_place = read(argv, environ)
     except SettingsErrors as errors:
         complain(errors, argv, environ)
         return 2
     logs.configure(settings.log_format, settings.log_level)
     logs.quiet_native(environ, settings.log_level)
     announce(notices)
-    return _optimize(settings, out, environ)
+    return _optimize(settings, out, environ, in_place)
 
 
-def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...], Path | None]:
-    """Settings with MODEL as the base path, and the folder to write to (None: the cache)."""
-    parsed = arguments.parse(argv, (*flags.ALL, OUT), environ)
+def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...], Path | None, bool]:
+    """Settings with MODEL as the base path, the folder to write to (None: the cache), and whether it is the model."""
+    parsed = arguments.parse(argv, (*flags.ALL, OUT, IN_PLACE), environ)
     if len(parsed.positionals) != 1:
         raise SettingsErrors([f"expected one MODEL, received {list(parsed.positionals)}", *parsed.errors])
     if parsed.values.get("disable_optimizer"):
         raise SettingsErrors(["--disable_optimizer: expected an optimizer to run, received the wish for none"])
     values = {**parsed.values, "model_base_path": parsed.positionals[0]}
     settings, notices = resolve(dataclasses.replace(parsed, values=values, positionals=()), environ)
-    out = str(parsed.values.get("out", ""))
-    return settings, notices, Path(out).absolute() if out else None
+    out, in_place = str(parsed.values.get("out", "")), bool(parsed.values.get("in_place"))
+    if out and in_place:
+        raise SettingsErrors([f"expected --out or --in_place, received both (--out={out})"])
+    return settings, notices, Path(out).absolute() if out else None, in_place
 
 
-def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str]) -> int:
+def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], in_place: bool) -> int:
+    from tfopt_optimizer import carried
     from tfopt_optimizer.cache import optimize_cached
     from tfopt_optimizer.errors import OptimizeError
     from tfopt_optimizer.optimize import optimize
@@ -71,7 +77,8 @@ def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str]) 
         with progress.to(sys.stdout, environ, len(signatures)) as say:
             job = _job(settings, out or settings.plan_cache_dir, say)
             if out is None:
-                _, out = optimize_cached(job, settings.plan_cache_dir, say)
+                cache = carried.folder(job.model_dir) if in_place else settings.plan_cache_dir
+                _, out = optimize_cached(job, cache, say)
             else:
                 optimize(job, say)
             say(f"plan: {out}")

@@ -1,0 +1,95 @@
+"""The lock between hosts, with real processes: taken in turn, taken from the dead, kept by the living."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from tfopt_optimizer import lease
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tfopt_optimizer import lease
+lease.RENEW_S = 0.1
+with lease.hold(Path(sys.argv[1]), lambda: print("waits", flush=True)):
+    print("holds", flush=True)
+    journal = Path(sys.argv[2])
+    journal.open("a").write("in ")
+    time.sleep(float(sys.argv[3]))
+    journal.open("a").write("out ")
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    started = []
+
+    def run(seconds):
+        command = [sys.executable, "-c", HOLD, str(tmp_path / "a.lock"), str(tmp_path / "journal"), str(seconds)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_processes_hold_it_one_after_the_other(tmp_path, start):
+    holders = [start(0.1) for _ in range(4)]
+    for holder in holders:
+        assert holder.wait(timeout=30) == 0
+    assert (tmp_path / "journal").read_text() == "in out " * 4
+    assert not (tmp_path / "a.lock").exists()
+
+
+def test_who_was_killed_on_this_machine_loses_it_at_once(tmp_path, start):
+    holder = start(60)
+    assert holder.stdout.readline() == "holds\n"
+    holder.kill()
+    holder.wait()
+    began = time.monotonic()
+    with lease.hold(tmp_path / "a.lock", lambda: None) as ours:
+        assert ours.ours()
+        assert time.monotonic() - began < 5
+
+
+def test_who_stops_renewing_loses_it_after_a_while_and_knows(tmp_path, start, monkeypatch):
+    """A stopped process stands for another host: it exists, and nothing is heard of it."""
+    monkeypatch.setattr(lease, "EXPIRY_S", 1.0)
+    holder = start(60)
+    assert holder.stdout.readline() == "holds\n"
+    time.sleep(0.5)
+    os.kill(holder.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    with lease.hold(tmp_path / "a.lock", lambda: None) as ours:
+        assert time.monotonic() - began > 0.9
+        os.kill(holder.pid, signal.SIGCONT)
+        time.sleep(0.5)
+        assert ours.ours()  # its renewals do not touch what is ours
+
+
+def test_who_renews_keeps_it(tmp_path, start, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRY_S", 0.5)
+    assert start(1.5).stdout.readline() == "holds\n"
+    began = time.monotonic()
+    with lease.hold(tmp_path / "a.lock", lambda: None):
+        assert (tmp_path / "journal").read_text() == "in out "
+        assert time.monotonic() - began > 1
+
+
+def test_a_pid_of_another_machine_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRY_S", 0.6)
+    (tmp_path / "a.lock").write_text(json.dumps({"token": "t", "where": "elsewhere", "pid": 2**22 + 1, "beat": 0}))
+    told, began = threading.Event(), time.monotonic()
+    with lease.hold(tmp_path / "a.lock", told.set):
+        assert told.is_set()
+        assert time.monotonic() - began > 0.5
