@@ -3,8 +3,8 @@
 <cache>/<digest>/plan.json ...       <cache>/<digest>.lock       <cache>/<digest>.part.<holder>/
 
 The folder may be shared by hosts. The lock (lease.py) keeps replicas that start together from doing the same work; the
-rename keeps plans whole, whoever makes them. Where a folder cannot be renamed at once (a bucket), a plan that is only half
-there fails its checksums and counts as not there yet.
+rename keeps plans whole, whoever makes them. Where a folder cannot be renamed at once (a bucket), a plan that is only
+half there fails its checksums and counts as not there yet.
 """
 
 from __future__ import annotations

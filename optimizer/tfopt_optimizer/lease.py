@@ -4,8 +4,8 @@
 
 Made with O_EXCL, which is atomic on local disks, NFS and the bucket mounts that check preconditions (flock is not there
 on all of them). A holder that stops renewing for EXPIRY_S, by the waiter's own clock, is dead and loses it; one whose
-process is gone from this very machine loses it at once. The lock saves work, it does not keep results right: two holders
-are possible when one was frozen for so long, and what they make must be published by an atomic rename.
+process is gone from this very machine loses it at once. The lock saves work, it does not keep results right: there may
+be two holders when one was frozen for so long, and what they make must be published by an atomic rename.
 """
 
 from __future__ import annotations
