@@ -136,6 +136,7 @@ OPTIMIZER: tuple[Flag, ...] = (
         "optimize_budget_s", "float", None, "seconds for trying candidates; the likeliest come first (default 30, with "
         "allow_precompilation or allow_compression 300)", within=_SECONDS,
     ),
+    Flag("optimize_in_background", "bool", False, "serve plain TensorFlow at once, and the plan when it is ready"),
     Flag("candidate_timeout_s", "float", 300.0, "a candidate that takes longer is dropped", within=_SECONDS),
     Flag(
         "optimize_timeout_s", "float", 3600.0, "an optimization that takes longer ends; the model runs on TensorFlow",

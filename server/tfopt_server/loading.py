@@ -8,6 +8,7 @@ while the old one serves. Nothing here decides which version is wanted, and noth
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import logging
 import threading
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from tfopt_server import repository
 from tfopt_server.errors import Code
+from tfopt_server.improving import Improver
 from tfopt_server.lifecycle import Event, Latest, Policy, State, missing, next_steps, wanted
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadError, LoadOptions, Source, count_compilations, prepare
@@ -83,10 +85,12 @@ class Loader:
         self._prepare, self._clock = prepare, clock
         self._attempts: dict[tuple[str, int], Attempts] = {}
         self._unloading: list[Version] = []
+        self._improved: list[Version] = []
         self._said: dict[tuple[str, str], object] = {}
         self._polled = False
         self._ever_ready = False
         self._wake = threading.Event()
+        self._improver = Improver(self._prepare_with_plan, self._wake.set)
         self._stopping = False
         self._end_counting: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="tfopt-loader", daemon=True)
@@ -129,6 +133,7 @@ class Loader:
 
     def round(self) -> None:
         """Looks, loads and gives back once. Public so that tests need no thread."""
+        self._take_over()
         if not self._polled or self._schedule.poll_s is not None:
             for model in self._models:
                 self._look(model)
@@ -147,7 +152,7 @@ class Loader:
         times = [a.due - now for a in self._attempts.values()]
         if self._schedule.poll_s is not None:
             times.append(self._schedule.poll_s)
-        if self._unloading:
+        if self._unloading or self._improved:
             times.append(UNLOAD_LOOK_S)
         return max(0.0, min(times)) if times else None
 
@@ -225,11 +230,39 @@ class Loader:
         self._ever_ready = self._ever_ready or self._registry.ready()
         self._metrics.available.labels(version.name, version.number).set(1)
         log.info("AVAILABLE after %.1f s (%s)", self._clock() - begin, loaded.why, extra=extra)
+        if loaded.provisional:
+            self._metrics.optimizing.labels(version.name, version.number).set(1)
+            self._improver.add(version)
         self._available(version)
         # What this version replaces goes at once, not a poll later: two copies of a model are many.
         for model in self._models:
             if model.name == version.name:
                 self._look(model)
+
+    def _prepare_with_plan(self, version: Version) -> Loaded:
+        options = dataclasses.replace(self._options, background=False)
+        return self._prepare(Source(version.name, version.number, version.path), options, self._metrics)
+
+    def _take_over(self) -> None:
+        """Swaps in the plans that were made in the background; requests under way finish where they are."""
+        for version, outcome in self._improver.finished():
+            self._metrics.optimizing.remove(model=version.name, version=str(version.number))
+            extra = {"model": version.name, "version": version.number}
+            current = version.loaded
+            if version.closing or current is None:
+                if isinstance(outcome, Loaded):
+                    outcome.servable.close()
+            elif isinstance(outcome, Loaded) and outcome.plan is not None:
+                self._loaded(outcome)
+                version.replace(outcome)
+                self._improved.append(version)
+                log.info("the plan is ready and serves from now on (%s)", outcome.why, extra=extra)
+            else:
+                why = outcome.why if isinstance(outcome, Loaded) else f"no plan could be made: {outcome}"
+                if isinstance(outcome, Loaded):
+                    outcome.servable.close()
+                version.replace(dataclasses.replace(current, why=why, provisional=False))
+                log.warning("plain TensorFlow goes on serving: %s", why, extra=extra)
 
     def _failed(self, attempts: Attempts, code: Code, message: str) -> None:
         version = attempts.version
@@ -269,6 +302,13 @@ class Loader:
         )
 
     def _give_back(self) -> None:
+        for version in self._improved.copy():
+            for old in version.replaced():
+                old.servable.close()
+                log.info("plain TensorFlow is given back", extra={"model": version.name, "version": version.number})
+            if not version.replacing:
+                self._improved.remove(version)
+                give_memory_back()
         for version in [v for v in self._unloading if v.users == 0]:
             self._unloading.remove(version)
             if version.loaded is not None:
@@ -283,7 +323,7 @@ class Loader:
         """Takes a version's gauges off the metrics page."""
         for family in (
             self._metrics.available, self._metrics.plan_info, self._metrics.candidates_dropped,
-            self._metrics.optimize_seconds,
+            self._metrics.optimize_seconds, self._metrics.optimizing,
         ):  # fmt: skip
             family.remove(model=version.name, version=str(version.number))
 

@@ -94,6 +94,7 @@ class Metrics:
         self.candidates_dropped = book.gauge("tfopt_candidates_dropped", "model", "version", "reason", join="max")
         self.optimizer_failures = book.counter("tfopt_optimizer_failures_total", "model")
         self.optimize_seconds = book.gauge("tfopt_optimize_seconds", "model", "version", join="max")
+        self.optimizing = book.gauge("tfopt_optimizing_in_background", "model", "version")
         self.available = book.gauge("tfopt_version_available", "model", "version")
         self.process_start_time = book.gauge("process_start_time_seconds", join="min")
         self.resident_memory = book.gauge("process_resident_memory_bytes")

@@ -48,6 +48,7 @@ def load_options(settings: Settings) -> LoadOptions:
         warmup_iterations=max(1, settings.num_request_iterations_for_warmup),
         parameters=parameters(settings),
         per_model_parameters=settings.enable_per_model_batching_parameters,
+        background=settings.optimize_in_background,
     )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+PROVISIONAL = "plain TensorFlow serves while a plan is made in the background"
 
 # Set on a thread while it loads a version: what compiles there makes no request wait.
 _loading = threading.local()
@@ -48,7 +49,10 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How every version is loaded. `parameters` is the batching that --enable_batching asked for, None without it."""
+    """How every version is loaded. `parameters` is the batching that --enable_batching asked for, None without it.
+
+    `background`: a version without a plan is served by plain TensorFlow and is `Loaded.provisional`.
+    """
 
     flags: OptimizerFlags
     plan_cache_dir: Path
@@ -58,6 +62,7 @@ class LoadOptions:
     warmup_iterations: int = 1
     parameters: BatchingParameters | None = None
     per_model_parameters: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,7 @@ class _Preparation:
     def __init__(self, source: Source, options: LoadOptions, metrics: Metrics, optimize: Optimize) -> None:
         self._source, self._options, self._metrics, self._optimize = source, options, metrics, optimize
         self._extra = {"model": source.model, "version": source.version}
+        self._provisional = False
 
     def run(self) -> Loaded:
         from tfopt_optimizer import saved_model
@@ -158,10 +164,10 @@ class _Preparation:
             raise
         self._tell_about_batching(lanes, parameters)
         self._measure(plan)
-        failed = [why] if plan is None and not options.flags.disable_optimizer else []
+        failed = [why] if plan is None and not (options.flags.disable_optimizer or self._provisional) else []
         warning = "; ".join([*failed, *servable.notes])
         definitions = saved_model.signature_defs(folder, options.tags)
-        return Loaded(servable, lanes, plan, why, definitions, parameters, warning)
+        return Loaded(servable, lanes, plan, why, definitions, parameters, warning, self._provisional)
 
     def _plan(
         self, material: samples.Material, parameters: BatchingParameters | None
@@ -186,13 +192,16 @@ class _Preparation:
             log.warning("no plan could be made, plain TensorFlow serves the model: %s", error, extra=self._extra)
             return None, None, f"no plan could be made: {error}"
 
-    def _found_or_made(self, job: OptimizeJob, cache: Path) -> tuple[Plan, Path, str]:
+    def _found_or_made(self, job: OptimizeJob, cache: Path) -> tuple[Plan | None, Path | None, str]:
         """From the model or the cache, without starting a process, else by a child that makes it."""
         if found := self._found(job, cache):
             for line in found[0].log:
                 self._say(line)
             self._say(f"plan {found[1].name}: {found[2]}")
             return found
+        if self._options.background:
+            self._provisional = True
+            return None, None, PROVISIONAL
         plan, plan_dir = self._optimize(job, cache, self._say, self._options.optimize_timeout_s)
         self._metrics.optimize_seconds.labels(self._source.model, self._source.version).set(plan.optimize_s)
         return plan, plan_dir, f"made in {plan.optimize_s:.1f} s"

@@ -41,6 +41,7 @@ class Loaded:
     `plan` is None when the model runs as it is (switched off, or no plan could be made), `why` says where the plan came
     from or why there is none. `signature_defs` are the protos that GetModelMetadata answers; `parameters` the batching
     that was asked for; `warning` what did not go as planned, shown by the version's status ("" when all did).
+    `provisional`: plain TensorFlow serves until a plan is ready.
     """
 
     servable: Servable
@@ -50,6 +51,7 @@ class Loaded:
     signature_defs: Mapping[str, Any]
     parameters: BatchingParameters | None = None
     warning: str = ""
+    provisional: bool = False
 
 
 class Version:
@@ -63,21 +65,45 @@ class Version:
         self.loaded: Loaded | None = None
         # Retired: history, shown by status; the same number may be loaded anew.
         self.retired = False
-        self._users = 0
+        self._handles: dict[int, int] = {}  # by servable
+        self._replaced: list[Loaded] = []
         self._closing = False
         self._lock = threading.Lock()
 
-    def hold(self) -> bool:
-        """Counts a user in; False when it is too late for that."""
+    def hold(self) -> Loaded | None:
+        """Counts a user of what is loaded now in; None when it is too late for that."""
         with self._lock:
-            if self._closing:
-                return False
-            self._users += 1
-            return True
+            loaded = self.loaded
+            if self._closing or loaded is None:
+                return None
+            key = id(loaded.servable)
+            self._handles[key] = self._handles.get(key, 0) + 1
+            return loaded
 
-    def let_go(self) -> None:
+    def let_go(self, loaded: Loaded) -> None:
         with self._lock:
-            self._users -= 1
+            self._handles[id(loaded.servable)] -= 1
+
+    def replace(self, loaded: Loaded) -> None:
+        """From now on requests run on this; those under way finish on what was there (`replaced`)."""
+        with self._lock:
+            if self.loaded is not None and self.loaded.servable is not loaded.servable:
+                self._replaced.append(self.loaded)
+            self.loaded = loaded
+
+    def replaced(self) -> list[Loaded]:
+        """What was replaced and has no users any more. The caller closes it."""
+        with self._lock:
+            free = [old for old in self._replaced if not self._users_of(old)]
+            for old in free:
+                self._replaced.remove(old)
+                self._handles.pop(id(old.servable), None)
+            return free
+
+    @property
+    def replacing(self) -> bool:
+        """Whether something that was replaced is still in use."""
+        return bool(self._replaced)
 
     def close(self) -> None:
         """Takes no more users."""
@@ -85,10 +111,17 @@ class Version:
             self._closing = True
 
     @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @property
     def users(self) -> int:
         """Handles held, and requests that still wait or run although their handle is gone."""
-        lanes = () if self.loaded is None else self.loaded.lanes.values()
-        return self._users + sum(lane.users for lane in lanes)
+        current = [] if self.loaded is None else [self.loaded]
+        return sum(self._users_of(loaded) for loaded in (*current, *self._replaced))
+
+    def _users_of(self, loaded: Loaded) -> int:
+        return self._handles.get(id(loaded.servable), 0) + sum(lane.users for lane in loaded.lanes.values())
 
     @property
     def status(self) -> VersionStatus:
@@ -109,7 +142,7 @@ class Handle:
         self.lanes = loaded.lanes
 
     def release(self) -> None:
-        self._version.let_go()
+        self._version.let_go(self.loaded)
 
     def __enter__(self) -> Handle:
         return self
@@ -117,7 +150,7 @@ class Handle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._version.let_go()
+        self._version.let_go(self.loaded)
 
 
 class Registry:
@@ -138,8 +171,8 @@ class Registry:
             if number is None:
                 raise invalid(f"Unrecognized servable version label: {label}")
         while (version := self._serving.get((name, number))) is not None:
-            loaded = version.loaded
-            if loaded is not None and version.hold():
+            loaded = version.hold()
+            if loaded is not None:
                 return Handle(version, loaded)
         wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise not_found(f"Servable not found for request: {wanted}")

@@ -66,6 +66,7 @@ class Settings:
     lossless_max_rel_error: float
     plan_cache_dir: Path
     optimize_budget_s: float | None
+    optimize_in_background: bool
     candidate_timeout_s: float
     optimize_timeout_s: float
     tensorflow_session_parallelism: int  # already filled into the two below

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.process
 BODY = json.dumps({"instances": [[1.0], [2.0]]}).encode()
 BUCKETS = "--allowed_batch_sizes=1,4"
 NOBODY = "UNAVAILABLE: failed to connect to all addresses"
+METRICS = "/monitoring/prometheus/metrics"
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
@@ -44,6 +45,12 @@ def half_plus_two_request() -> bytes:
     request.model_spec.name = "default"
     request.inputs["x"].CopyFrom(tensors.from_numpy(np.array([[1.0], [2.0]], np.float32)))
     return request.SerializeToString()
+
+
+def optimization(server: Server) -> list[tuple[str, dict | None]]:
+    """Where each version's plan came from, and the plan."""
+    found = json.loads(server.get("/optimization")[1])
+    return [(version["why"], version["plan"]) for version in found["models"]]
 
 
 class RpcClient(threading.Thread):
@@ -151,3 +158,34 @@ def test_sigterm_while_a_model_is_optimized_ends_its_processes_at_once(tmp_path,
         assert server.stop() == 0
         assert time.monotonic() - began < 5
         until(lambda: not any(map(alive, family)), 8, lambda: f"the end of all of {family}")
+
+
+@pytest.mark.tensorflow
+def test_optimized_in_the_background_under_load(tmp_path, savedmodel):
+    """Ready on plain TensorFlow, the plan swapped in under load: every request of both faces is answered rightly."""
+    wanted = json.dumps({"predictions": [[2.5], [3.0]]}).encode()
+    base, flags = savedmodel("half_plus_two").parent, ("--optimize_in_background", "--optimize_budget_s=2")
+    with serve(tmp_path, f"--model_base_path={base}", *flags) as (server, rpc):
+        server.wait_for_health(200, 60)
+        ((state, plan),) = optimization(server)
+        assert (state, plan) == ("plain TensorFlow serves while a plan is made in the background", None)
+        _, body = server.get("/predict", "POST", BODY)
+        assert json.loads(body) == json.loads(wanted)
+        clients = [Client(server.port, True, "/predict", BODY, body) for _ in range(3)]
+        callers = [RpcClient(rpc)]
+        for client in (*clients, *callers):
+            client.start()
+        assert b'tfopt_optimizing_in_background{model="default",version="1"} 1' in server.get(METRICS)[1]
+        until(lambda: optimization(server)[0][0].startswith("made in "), 90, server.text)
+        swapped = [c.answered for c in (*clients, *callers)]
+        time.sleep(1.0)
+        assert b"tfopt_optimizing_in_background{" not in server.get(METRICS)[1]
+        assert server.stop() == 0
+        for client in (*clients, *callers):
+            client.join(15)
+    assert [c.lost for c in clients] == [[]] * 3
+    assert all(c.answered > before > 0 for c, before in zip((*clients, *callers), swapped, strict=True))
+    assert {c.ended[: len(NOBODY)] for c in callers} == {NOBODY}
+    assert any(m.startswith("the plan is ready and serves from now on (made in ") for m in server.messages())
+    assert "plain TensorFlow is given back" in server.messages()
+    assert [line for line in server.lines() if line["severity"] != "INFO"] == []

@@ -265,3 +265,80 @@ def test_the_thread_runs_rounds_until_it_is_stopped(house: House) -> None:
     house.loader.start()
     house.loader.stop(10)
     assert not house.loader._thread.is_alive()
+
+
+class Improving(House):
+    """Loads a version without a plan first; `plans` decides what the background makes of it."""
+
+    def __init__(self, base: Path, plans: dict[int, object]) -> None:
+        super().__init__(base)
+        self.plans, self.first = plans, {}  # type: ignore[var-annotated]
+        self.loader._options = dataclasses.replace(self.loader._options, background=True)
+
+    def prepare(self, source: Source, options: LoadOptions, metrics: Metrics) -> Loaded:
+        loaded = super().prepare(source, options, metrics)
+        if options.background:
+            self.first[source.version] = loaded.servable
+            return dataclasses.replace(loaded, why="for now", provisional=True)
+        made = self.plans[source.version]
+        if isinstance(made, Exception):
+            raise made
+        return dataclasses.replace(loaded, plan=made, why="made in 1 s" if made else "no plan could be made: broken")  # type: ignore[arg-type]
+
+    def wait(self) -> None:
+        """For the background; its outcome is taken over in the next round."""
+        assert self.loader._wake.wait(10)
+        self.loader._wake.clear()
+
+
+def test_a_plan_made_in_the_background_is_swapped_in(tmp_path: Path) -> None:
+    house = Improving(tmp_path / "m", {1: "a plan"})
+    house.put(1)
+    house.round()
+    version = house.registry.get("m", 1)
+    assert version.loaded.why == "for now"
+    assert 'tfopt_optimizing_in_background{model="m",version="1"} 1' in house.metrics.render().decode()
+    held = house.registry.resolve("m")
+    house.wait()
+    house.round()
+    with house.registry.resolve("m") as handle:
+        assert (handle.loaded.why, handle.loaded.plan) == ("made in 1 s", "a plan")
+    assert 'tfopt_optimizing_in_background{model="m"' not in house.metrics.render().decode()
+    assert not house.first[1].closed
+    held.release()
+    house.round()
+    assert house.first[1].closed
+    assert not version.loaded.servable.closed
+    assert house.serving == [1]
+
+
+@pytest.mark.parametrize("made", [None, LoadError(Code.INTERNAL, "broken"), RuntimeError("broken")])
+def test_without_a_plan_plain_tensorflow_goes_on_serving(
+    tmp_path: Path, made: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = Improving(tmp_path / "m", {1: made})
+    house.put(1)
+    house.round()
+    house.wait()
+    house.round()
+    with house.registry.resolve("m") as handle:
+        assert handle.loaded.servable is house.first[1]
+        assert handle.loaded.why == "no plan could be made: broken"
+    assert not house.first[1].closed
+    assert "plain TensorFlow goes on serving: no plan could be made: broken" in caplog.text
+
+
+def test_a_plan_for_a_version_that_is_gone_is_given_back(tmp_path: Path) -> None:
+    house = Improving(tmp_path / "m", {1: "a plan", 2: "another"})
+    house.put(1)
+    house.round()
+    house.wait()
+    house.put(2)
+    house.remove(1)
+    house.loader._take_over()  # the plan of version 1
+    improved = house.registry.get("m", 1).loaded.servable
+    house.round()
+    house.round()
+    assert house.serving == [2]
+    assert improved.closed
+    assert house.first[1].closed

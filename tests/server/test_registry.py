@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,21 @@ def test_the_text_of_a_server_that_cannot_start() -> None:
     )
     assert unavailable_error({"m": (loading, end)}) == ""
     assert unavailable_error({"m": ()}) == ""
+
+
+def test_what_is_replaced_serves_those_who_hold_it_and_then_nobody() -> None:
+    registry = Registry(["m"])
+    version = serve(registry, 1)
+    before, after = version.loaded, dataclasses.replace(loaded(), servable=object())  # type: ignore[arg-type]
+    held = registry.resolve("m")
+    held.lanes["serving_default"].enter()  # a run that outlives its handle
+    version.replace(after)
+    with registry.resolve("m") as handle:
+        assert handle.loaded is after
+        assert version.users == 3
+        assert (version.replaced(), version.replacing) == ([], True)
+    held.release()
+    assert version.replaced() == []
+    held.lanes["serving_default"].leave()
+    assert version.replaced() == [before]
+    assert (version.replaced(), version.replacing, version.users) == ([], False, 0)
