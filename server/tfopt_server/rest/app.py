@@ -19,6 +19,7 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.rest import status, vertex
 from tfopt_server.rest.bodies import LONG_PACKED, gunzip
 from tfopt_server.rest.call import Handler
+from tfopt_server.rest.explorer import Explorer
 from tfopt_server.rest.optimization import Optimization
 from tfopt_server.rest.pages import Pages, metrics_paths
 from tfopt_server.rest.predict import Predict
@@ -40,12 +41,15 @@ class App:
         self._meter = Meter(metrics, "REST", settings.model_name)
         self._cors = _CORS if settings.rest_api_enable_cors_support else ()
         predict = Predict(dataplane, settings.rest_api_timeout_in_ms / 1000)
-        pages = Pages(metrics)
+        pages, metrics_at = Pages(metrics), metrics_paths(settings.monitoring_config_file)
+        explorer = Explorer(dataplane, settings, metrics_at)
         self._serving = Routes(dataplane, predict)
         platform = vertex.route(settings.predict_route, settings.model_name, predict, self._serving)
         self._fixed: dict[str, dict[str, Handler]] = {
             "/optimization": {"GET": Optimization(dataplane).answer},
-            **{path: {"GET": pages.metrics} for path in metrics_paths(settings.monitoring_config_file)},
+            "/openapi.json": {"GET": explorer.document},
+            "/docs": {"GET": explorer.page},
+            **{path: {"GET": pages.metrics} for path in metrics_at},
             settings.predict_route: {"POST": platform},
         }
         self._remembered: dict[tuple[str, str], Handler] = {}
