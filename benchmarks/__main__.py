@@ -51,12 +51,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(parts: Sequence[str], chosen: Sequence[models.Model], args: argparse.Namespace, work: Path):
-    calls = inprocess.QUICK if args.quick else inprocess.FULL
+    calls = inprocess.QUICK if args.quick else inprocess.BRIEF if args.bars else inprocess.FULL
     load = wire.QUICK if args.quick else wire.BARS if args.bars else wire.FULL
     flags = args.flags.split(",") if args.flags else list(inprocess.FLAGS)[: 2 if args.quick else None]
     found = bars.Measurements()
     if "inprocess" in parts:
-        rows = inprocess.measure(chosen, flags, calls, work)
+        rows = inprocess.measure(chosen, flags, calls, work, inprocess.BARS if args.bars else None)
         found = dataclasses.replace(found, inprocess=tuple(rows))
     if "wire" in parts:
         served = [m for m in chosen if m.name == "mlp"] if args.bars else chosen

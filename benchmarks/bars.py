@@ -12,6 +12,16 @@ NEVER_SLOWER = 1.05  # chosen runner / plain TensorFlow
 FACE_SHARE = 0.60  # of the bare server
 SECOND_START_S = 3.0
 MLP_GAIN, BERT_GAIN = 4.0, 1.5
+# Plain TensorFlow's signature / chosen runner without any flag, by model and batch size.
+WITHOUT_FLAGS = (
+    ("mlp", 1, 20.0), ("mlp", 32, 12.0),
+    ("tabular", 1, 6.0), ("tabular", 32, 2.3),
+    ("mobilenet_v2", 1, 4.0), ("mobilenet_v2", 8, 4.0),
+    ("resnet50", 1, 1.9), ("resnet50", 8, 1.35),
+    ("bert_small", 1, 2.5), ("bert_small", 8, 2.4),
+    ("bert_base", 1, 1.7), ("bert_base", 8, 1.6),
+)  # fmt: skip
+SGEMM_SHARE = 0.80
 XLA = "xla/pjrt"
 BUSY = 200  # a drain that met fewer requests proves nothing
 
@@ -48,6 +58,8 @@ def judge(found: Measurements) -> list[Bar]:
         _no_tensorflow(found.starts),
         _compiles(found.wire),
         _losses(found.drains),
+        *(_without_flags(found, *bar) for bar in WITHOUT_FLAGS),
+        _sgemm(found),
     ]
 
 
@@ -56,6 +68,22 @@ def _gain(found: Measurements, what: str, model: str, least: float) -> Bar:
     if not rows:
         return Bar(what, f"{least:g}x", "not measured", None)
     return Bar(what, f"{least:g}x", f"{rows[0].speedup:.2f}x ({rows[0].chosen})", rows[0].speedup >= least)
+
+
+def _without_flags(found: Measurements, model: str, batch: int, least: float) -> Bar:
+    what = f"{model}, batch {batch}, no flags: plain TF / chosen"
+    row = next((r for r in found.inprocess if (r.model, r.flags, r.batch) == (model, "default", batch)), None)
+    if row is None:
+        return Bar(what, f"{least:g}x", "not measured", None)
+    return Bar(what, f"{least:g}x", f"{row.speedup:.2f}x ({row.chosen})", row.speedup >= least)
+
+
+def _sgemm(found: Measurements) -> Bar:
+    what = "bert_base, batch 8, no flags: share of this machine's sgemm rate"
+    shares = [r.sgemm_share for r in found.inprocess if (r.model, r.flags, r.batch) == ("bert_base", "default", 8)]
+    if not shares or shares[0] is None:
+        return Bar(what, f"{SGEMM_SHARE:.0%}", "not measured", None)
+    return Bar(what, f"{SGEMM_SHARE:.0%}", f"{shares[0]:.0%}", shares[0] >= SGEMM_SHARE)
 
 
 def _mobilenet(found: Measurements) -> Bar:

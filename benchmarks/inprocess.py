@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_warmup import records
@@ -27,10 +28,18 @@ TIMEOUT_S = 900.0
 # Flag sets by name, as `tfopt serve` gets them. The gains' bars speak of "precompilation", "any flags" of them all.
 FLAGS: Mapping[str, OptimizerFlags] = {
     "default": OptimizerFlags(),
-    "precompilation": OptimizerFlags(allow_precompilation=True),
+    "precompilation": OptimizerFlags(allow_precompilation=True, optimize_budget_s=60.0),
     "precompilation, no tfrt": OptimizerFlags(allow_precompilation=True, use_tfrt=False),
     "compression": OptimizerFlags(allow_precompilation=True, allow_compression=True),
 }
+
+
+# What the bars speak of, and nothing else: a run of them takes minutes.
+BARS: Mapping[str, frozenset[str]] = {
+    "default": frozenset(models.MODELS),
+    "precompilation": frozenset({"mlp", "bert_small", "mobilenet_v2"}),
+}
+SGEMM = 2048  # rows and columns of the float32 matrices by which the machine's own rate is measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Effort:
     seconds: float
 
 
-FULL, QUICK = Effort(40, 20.0), Effort(10, 4.0)
+FULL, QUICK, BRIEF = Effort(40, 20.0), Effort(10, 4.0), Effort(20, 6.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Row:
 
     `chosen` is the engine that the plan names, `chosen_us` its runner called directly, `servable_us` the same through
     Servable (checks, padding, slicing). `evidence`: the optimizer's own medians per candidate, or its reason.
+    `sgemm_share`: the chosen runner's operations per second over those of this machine's sgemm, measured in turn.
     """
 
     model: str
@@ -62,18 +72,30 @@ class Row:
     servable_us: float
     evidence: Mapping[str, str]
     why: str
+    sgemm_share: float | None = None
 
     @property
     def speedup(self) -> float:
         return self.tf_signature_us / self.chosen_us
 
 
-def measure(chosen: Sequence[Model], flag_names: Sequence[str], effort: Effort, work: Path) -> list[Row]:
-    """Optimizes (or takes the plan from an earlier run) here, without TensorFlow; measures in a child process each."""
+def measure(
+    chosen: Sequence[Model],
+    flag_names: Sequence[str],
+    effort: Effort,
+    work: Path,
+    only: Mapping[str, frozenset[str]] | None = None,
+) -> list[Row]:
+    """Optimizes (or takes the plan from an earlier run) here, without TensorFlow; measures in a child process each.
+
+    `only`: the models of each flag set that are wanted, by default all.
+    """
     rows: list[Row] = []
     for model in chosen:
         models.ensure(model)
         for name in flag_names:
+            if only is not None and model.name not in only.get(name, ()):
+                continue
             print(f"  {model.name}, {name} ...", file=sys.stderr, flush=True)
             plan, place = optimized(model, FLAGS[name], work / "plans")
             log = work / "logs" / f"inprocess-{model.name}.log"
@@ -142,11 +164,28 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
             "chosen_us": _call(bucket.run, feeds),
             "servable_us": _call(runner.run, feeds),
         }
+        if model.flop:
+            variants["sgemm_us"] = sgemm()
         times = interleave.interleave(variants, int(blocks), float(seconds))
-        rows.append({"batch": batch} | {key: stats.summary(found).p50 for key, found in times.items()})
+        row = {"batch": batch} | {key: stats.summary(found).p50 for key, found in times.items()}
+        if model.flop:
+            row["sgemm_share"] = share(model.flop * batch, row["chosen_us"], row.pop("sgemm_us"))
+        rows.append(row)
     servable.close()
     json.dump(rows, sys.stdout)
     return 0
+
+
+def sgemm() -> Callable[[], object]:
+    """A product of float32 matrices by numpy's BLAS on all cores: what this machine can do."""
+    left, right = np.random.default_rng(1).standard_normal((2, SGEMM, SGEMM), dtype=np.float32)
+    out = np.empty_like(left)
+    return lambda: np.matmul(left, right, out=out)
+
+
+def share(flop: float, us: float, sgemm_us: float) -> float:
+    """The rate of `flop` operations in `us` over that of a product of SGEMM x SGEMM matrices in `sgemm_us`."""
+    return (flop / us) / (2.0 * SGEMM**3 / sgemm_us)
 
 
 def _call(function: Callable[[Feeds], object], feeds: Feeds) -> Callable[[], object]:

@@ -32,7 +32,8 @@ class Model:
     """`buckets`: the batch sizes that are measured; `rows(batch, seed)` makes feeds whose rows all differ.
 
     `quick`: part of `--quick`. `calls`: about how many calls at batch 1 fit into a second on two cores with plain
-    TensorFlow, to choose counts by.
+    TensorFlow, to choose counts by. `flop`: floating-point operations of a row's matrix products, where they are nearly
+    all of the work and the machine's own rate for them is the limit; else 0.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Model:
     rows: Callable[[int, int], Feeds]
     quick: bool
     calls: int
+    flop: float = 0.0
 
     def samples(self) -> tuple[Feeds, ...]:
         """What the warmup records hold: some single rows and two batches of every bucket's size."""
@@ -82,6 +84,11 @@ def _text_rows(batch: int, seed: int) -> Feeds:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def bert_flop(depth: int, width: int) -> float:
+    """Per text: 12 weights of width x width per block and token, and the two products of the attention."""
+    return depth * TOKENS * (24.0 * width**2 + 4.0 * TOKENS * width)
+
+
 def _image_rows(batch: int, seed: int) -> Feeds:
     return {"image": np.random.default_rng(seed).uniform(-1, 1, (batch, 224, 224, 3)).astype(np.float32)}
 
@@ -94,7 +101,7 @@ MODELS = {
         Model("bert_small", "BERT 4x256, 128 tokens", (1, 8), _text_rows, True, 70),
         Model("mobilenet_v2", "MobileNetV2, 224x224", (1, 8), _image_rows, True, 50),
         Model("resnet50", "ResNet50, 224x224", (1, 8), _image_rows, False, 15),
-        Model("bert_base", "BERT 12x768, 128 tokens", (1, 8), _text_rows, False, 6),
+        Model("bert_base", "BERT 12x768, 128 tokens", (1, 8), _text_rows, False, 6, bert_flop(12, 768)),
     )
 }
 

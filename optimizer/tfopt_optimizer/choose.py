@@ -10,7 +10,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from tfopt_optimizer.plan import Agreement, Candidate, Measured
+from tfopt_optimizer.flags import THROUGHPUT
+from tfopt_optimizer.plan import Agreement, BucketPlan, Candidate, Measured
 
 TIE = 0.05
 FREE = 1.2  # what a bucket may lose so that the server need not load TensorFlow at all
@@ -35,7 +36,10 @@ LOADERS = ("function", "session")
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One candidate as it came out of the contest. `reason` "" means: right, and measured."""
+    """One candidate as it came out of the contest. `reason` "" means: right, and measured.
+
+    `score`: the microseconds that decide, where they are not the median of a call (`scored`).
+    """
 
     engine: str
     variant: str
@@ -46,6 +50,7 @@ class Trial:
     compile_s: float | None = None
     memory_bytes: int | None = None
     artifact: str = ""
+    score: float | None = None
 
     @property
     def label(self) -> str:
@@ -56,13 +61,41 @@ class Trial:
         return self.measured.median_us if self.measured else math.inf
 
     @property
+    def score_us(self) -> float:
+        return self.median_us if self.score is None else self.score
+
+    @property
     def eligible(self) -> bool:
         return not self.reason and self.measured is not None
 
 
 def label(engine: str, variant: str) -> str:
     """The engine, with its variant where several take part in a run: "tensorflow/session", "litert/t2", "xla"."""
-    return f"{engine}/{variant}" if engine in ("tensorflow", "litert", "onnxruntime") else engine
+    several = engine in ("tensorflow", "litert", "onnxruntime") or (engine == "openvino" and variant != "f32")
+    return f"{engine}/{variant}" if several else engine
+
+
+def scored(trials: Sequence[Trial], optimize_for: str) -> list[Trial]:
+    """The trials, the reference's first, with what decides between them.
+
+    For throughput that is the time a call takes of a machine with all cores busy. Whoever makes a lone caller wait
+    longer than plain TensorFlow does is out all the same; who was too slow to be measured so keeps its median.
+    """
+    if optimize_for != THROUGHPUT:
+        return list(trials)
+    bar = trials[0].median_us * (1 + TIE) if trials else 0.0
+    found = []
+    for trial in trials:
+        rate = trial.measured.rate if trial.measured else 0.0
+        score = 1e6 / rate if rate else trial.median_us
+        found.append(dataclasses.replace(trial, score=score if trial.median_us <= bar else math.inf))
+    return found
+
+
+def runners(buckets: Sequence[BucketPlan]) -> int:
+    """How many calls are best under way at a time: as many as any chosen runner gains from; 0 when nobody knows."""
+    chosen = (c.measured for b in buckets for c in b.candidates if c.status == "chosen" and c.measured)
+    return max((measured.callers for measured in chosen), default=0)
 
 
 def loader(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], loaders: Sequence[str]) -> str:
@@ -90,7 +123,7 @@ def _score(buckets: Sequence[Sequence[Trial]], reference: tuple[str, str], name:
         if not any(t.eligible and t.engine == "tensorflow" and _LOADER[t.engine, t.variant] == name for t in trials):
             return math.inf  # requests outside the buckets would run on a loader that was not found right
         found = winner(trials, name)
-        ratio = found.median_us / base.median_us if found else math.inf
+        ratio = found.score_us / base.score_us if found else math.inf
         if ratio > 1 + TIE:
             return math.inf
         ratios.append(math.log(ratio))
@@ -105,9 +138,9 @@ def without_tensorflow(buckets: Sequence[Sequence[Trial]]) -> str:
     """
     worst = 1.0
     for trials in buckets:
-        free = min((t.median_us for t in trials if t.eligible and _is_free(t)), default=math.inf)
-        best = min((t.median_us for t in trials if t.eligible), default=0.0)
-        if free > best * FREE or free > trials[0].median_us:
+        free = min((t.score_us for t in trials if t.eligible and _is_free(t)), default=math.inf)
+        best = min((t.score_us for t in trials if t.eligible), default=0.0)
+        if free > best * FREE or free > trials[0].score_us:
             return ""
         worst = max(worst, free / best)
     if not buckets or worst <= 1.0:
@@ -128,13 +161,13 @@ def winner(trials: Sequence[Trial], loader_name: str, without_tensorflow: bool =
         possible = [t for t in possible if _is_free(t)]
     if not possible:
         return None
-    bar = min(t.median_us for t in possible) * (1 + TIE)
-    return min((t for t in possible if t.median_us <= bar), key=_complexity)
+    bar = min(t.score_us for t in possible) * (1 + TIE)
+    return min((t for t in possible if t.score_us <= bar), key=_complexity)
 
 
 def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:
     """(engine, variant) of the fastest right candidate, whatever it needs."""
-    best = min((t for t in trials if t.eligible), key=lambda t: t.median_us, default=None)
+    best = min((t for t in trials if t.eligible), key=lambda t: t.score_us, default=None)
     return (best.engine, best.variant) if best else None
 
 

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import independence, likely, measure, verify
+from tfopt_optimizer import cpu, independence, likely, measure, verify
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Shapes
 from tfopt_optimizer.choose import Trial, label
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.errors import NeedsConversion
-from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.plan import Agreement, SignatureInfo
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.workers import Budget, Times, Worker, WorkerFailed
@@ -123,6 +123,12 @@ class Reference:
             self.budget(), name, key, feeds, round_s=round_s, max_calls=max_calls
         )
 
+    def saturate(self, signature: SignatureInfo, batch: Batch) -> measure.Saturate:
+        name = self.prepare(signature)
+        return lambda callers, seconds: self.worker.saturate(
+            self.budget(), name, batch.key, batch.feeds, callers=callers, seconds=seconds
+        )
+
 
 @dataclasses.dataclass
 class Candidate:
@@ -138,6 +144,7 @@ class Candidate:
     prepared: Prepared = dataclasses.field(default_factory=Prepared)
     agreement: Agreement | None = None
     times: Times | None = None
+    rate: tuple[float, int] = (0.0, 0)
 
     def trial(self) -> Trial:
         return Trial(
@@ -145,12 +152,30 @@ class Candidate:
             self.entrant.variant,
             self.reason,
             self.skipped,
-            measure.summary(self.times) if self.times is not None and np.isfinite(self.times).all() else None,
+            measure.summary(self.times, *self.rate)
+            if self.times is not None and np.isfinite(self.times).all()
+            else None,
             self.agreement,
             self.prepared.compile_s,
             self.prepared.memory_bytes,
             self.prepared.artifact,
         )
+
+    def saturate(self, batch: Batch) -> measure.Saturate:
+        """No calls at all once the candidate has failed."""
+
+        def run(callers: int, seconds: float) -> float:
+            if self.reason:
+                return 0.0
+            try:
+                return self.worker.saturate(
+                    self.budget, self.name, batch.key, batch.feeds, callers=callers, seconds=seconds
+                )
+            except WorkerFailed as error:
+                self.reason = error.reason
+                return 0.0
+
+        return run
 
     def round(self, batch: Batch) -> measure.Round:
         """Infinite times once the candidate has failed: the race goes on without it."""
@@ -217,16 +242,41 @@ class Contest:
         base_times, times = measure.compare(base, rounds, allotted.left)
         for candidate in candidates:
             candidate.times = times.get(candidate.name)
+        own_rate = self._saturate(signature, first, float(np.median(base_times)), candidates, allotted)
         self._tidy(candidates)
-        own = Trial("tensorflow", self._reference.variant, "", measured=measure.summary(base_times))
+        own = Trial("tensorflow", self._reference.variant, "", measured=measure.summary(base_times, *own_rate))
         return [own, *(c.trial() for c in candidates)]
+
+    def _saturate(
+        self,
+        signature: SignatureInfo,
+        batch: Batch,
+        base_us: float,
+        candidates: Sequence[Candidate],
+        allotted: Allotment,
+    ) -> tuple[float, int]:
+        """Measures with all cores busy: for latency who is fastest, to know how many callers suit it; for throughput
+        all that may win, plain TensorFlow too. Returns what plain TensorFlow reached."""
+        cores = self._flags.intra_op_threads or cpu.usable_cores()
+        medians = {c.name: float(np.median(c.times)) for c in candidates if c.times is not None and not c.reason}
+        best = min([base_us, *medians.values()])
+        # On one thread beside others a call takes at most `cores` times as long, and may still answer as many.
+        limit = best * (1.2 * cores if self._flags.optimize_for == THROUGHPUT else 1.06)
+        racing = {c.name: c for c in candidates if medians.get(c.name, np.inf) <= limit}
+        runs = {name: c.saturate(batch) for name, c in racing.items()}
+        if base_us <= limit:
+            runs[""] = self._reference.saturate(signature, batch)
+        rates = measure.saturate(runs, cores, allotted.left)
+        for name, candidate in racing.items():
+            candidate.rate = rates[name]
+        return rates.get("", (0.0, 0))
 
     def _left_out(
         self, candidate: Candidate, batch: Batch, reference_us: float, entered: Sequence[Candidate], allotted: Allotment
     ) -> str:
         """Why a candidate is not tried; "" when it is."""
         entrant = candidate.entrant
-        if entrant.light and reference_us > LIGHT_US:
+        if entrant.light and reference_us > LIGHT_US and self._flags.optimize_for != THROUGHPUT:
             return f"for calls of less than {LIGHT_US / 1e3:g} ms"
         found = [c for c in entered if not c.reason and c.entrant.engine != "tensorflow"]
         if found and allotted.over():

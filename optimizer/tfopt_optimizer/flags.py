@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 DEFAULT_BUCKETS = (1, 2, 4, 8, 16, 32)
+LATENCY, THROUGHPUT = "latency", "throughput"  # optimize_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +16,8 @@ class OptimizerFlags:
     that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring. Once
     `optimize_budget_s` (None: 30, or 300 where the flags allow compiling or compressing) is used up, a bucket gets one
     more candidate, the likeliest, and at twice the budget no further bucket is opened (allotment.py). `engines` names
-    those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all.
+    those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all. `optimize_for`:
+    "latency" of a call that has the cores for itself, or "throughput" with all cores busy.
     """
 
     allow_precompilation: bool = False
@@ -30,3 +32,4 @@ class OptimizerFlags:
     inter_op_threads: int = 0
     device: str = "cpu"
     engines: tuple[str, ...] = ()
+    optimize_for: str = LATENCY

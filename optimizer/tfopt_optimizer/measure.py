@@ -13,6 +13,9 @@ Array = np.ndarray[Any, Any]
 # (seconds of the round, most calls) -> microseconds of each call, one at least
 Round = Callable[[float, int], Array]
 
+# (callers at once, seconds) -> calls per second
+Saturate = Callable[[int, float], float]
+
 ROUND_S = 0.02  # a round of a model of microseconds
 ROUND_CALLS = 12  # calls that a round of a slower model is given time for
 LONGEST_ROUND_S = 0.15  # ... up to this, then fewer calls; one at least
@@ -22,6 +25,9 @@ SLOW_ROUNDS = 3  # when one call takes longer than SLOW_US
 SLOW_US = 300_000.0
 NEAR = 0.10  # medians this close are measured again
 HOPELESS = 2.0  # a candidate this many times slower than the fastest in two buckets is not tried in others
+SATURATE_S = 0.1
+SATURATE_ROUNDS = 2
+CALLERS_GAIN = 0.05
 RACING = 1.5  # ... this many times slower in its first rounds, it is not measured further
 
 
@@ -70,8 +76,31 @@ def _round_s(times: Array) -> float:
     return min(max(ROUND_S, ROUND_CALLS * float(np.median(times)) / 1e6), LONGEST_ROUND_S)
 
 
-def summary(times: Array) -> Measured:
-    return Measured(float(np.median(times)), float(np.percentile(times, 90)), len(times))
+def summary(times: Array, rate: float = 0.0, callers: int = 0) -> Measured:
+    return Measured(float(np.median(times)), float(np.percentile(times, 90)), len(times), rate, callers)
+
+
+def saturate(
+    runs: Mapping[str, Saturate], cores: int, left_s: Callable[[], float] = lambda: np.inf
+) -> dict[str, tuple[float, int]]:
+    """The highest rate of each, and at how many callers: one, or as many as cores. In turn, as `compare`.
+
+    One caller where more gain less than CALLERS_GAIN: each request then waits less, and more of them share a batch.
+    """
+    callers = (1, cores) if cores > 1 else (1,)
+    found: dict[str, dict[int, float]] = {name: dict.fromkeys(callers, 0.0) for name in runs}
+    for turn in range(SATURATE_ROUNDS):
+        if turn and left_s() <= 0.0:
+            break
+        for name, run in runs.items():
+            for number in callers:
+                found[name][number] = max(found[name][number], run(number, SATURATE_S))
+    return {name: _best_rate(rates) for name, rates in found.items()}
+
+
+def _best_rate(rates: Mapping[int, float]) -> tuple[float, int]:
+    alone, best = rates[1], max(rates, key=lambda number: rates[number])
+    return (rates[best], best) if rates[best] > alone * (1 + CALLERS_GAIN) else (alone, 1)
 
 
 def _median(rounds: list[Array]) -> float:

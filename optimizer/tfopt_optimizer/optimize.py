@@ -254,8 +254,8 @@ class _Tournament:
                 held = []
             out = [Trial(e.engine, e.variant, reason) for e, reason in refused.items()] if held else []
             out += [Trial(e.engine, e.variant, reason, skipped=True) for e, reason in hopeless.items()]
-            trials[index] = (*held, *out)
-            winners |= {best for best in [choose.fastest(held)] if best}
+            trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
+            winners |= {best for best in [choose.fastest(trials[index])] if best}
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
         return tuple(trials.get(i) for i in range(len(found.specs)))
 
@@ -278,12 +278,12 @@ def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) 
         own = [t for trials in extremes for t in trials if (t.engine, t.variant) == (entrant.engine, entrant.variant)]
         if len(own) < len(extremes):
             continue  # plain TensorFlow itself failed in one of them: nothing is known
-        best = [min(t.median_us for t in trials if t.eligible) for trials in extremes]
+        best = [min(t.score_us for t in trials if t.eligible) for trials in extremes]
         if all(t.skipped for t in own):
             found[entrant] = own[0].reason
         elif all(t.reason for t in own):
             found[entrant] = f"failed in the smallest and in the largest bucket: {own[0].reason}"
-        elif all(t.median_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
+        elif all(t.score_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
             found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
     return found
 
@@ -304,6 +304,9 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
     signatures = tuple(_settle_signature(r, loader, bool(free), log) for r in results)
     kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
     weights_bytes = _tidy(job.plan_dir, kept)
+    runners = choose.runners([b for s in signatures for b in s.buckets])
+    if runners:
+        log.say(f"when requests queue, {runners} run at a time")
     return Plan(
         fingerprint=fingerprint(job.model_dir, job.flags, job.tags, job.samples),
         device=job.flags.device,
@@ -315,6 +318,7 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
         optimize_s=round(time.monotonic() - started, 3),
         weights_bytes=weights_bytes,
         files=plan.checksums(job.plan_dir),
+        runners=runners,
     )
 
 

@@ -52,11 +52,16 @@ class SignatureInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Times of one call in microseconds, arrays in and arrays out, as the server calls it."""
+    """Times of one call in microseconds, arrays in and arrays out, as the server calls it.
+
+    `rate`: calls per second with all cores busy, at the number of `callers` at once that gives most; 0.0: not measured.
+    """
 
     median_us: float
     p90_us: float
     calls: int
+    rate: float = 0.0
+    callers: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +160,8 @@ class Plan:
     `loader` is how plain TensorFlow loads the model: "function" (tf.saved_model.load) or "session" (the TF1 loader, a
     session callable as in TensorFlow Serving). `records` says where the check inputs came from: "warmup" or
     "synthesized". `log` holds the optimization log, one readable line per decision. `files` gives the size and checksum
-    of every artifact, so that a damaged plan is found before it is served.
+    of every artifact, so that a damaged plan is found before it is served. `runners`: how many calls are best under way
+    at a time when requests queue, 0 where that was not measured.
     """
 
     fingerprint: Fingerprint
@@ -169,6 +175,7 @@ class Plan:
     weights_bytes: int = 0
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    runners: int = 0
 
     def signature(self, key: str) -> SignaturePlan | None:
         return next((s for s in self.signatures if s.signature.key == key), None)

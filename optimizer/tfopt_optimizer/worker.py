@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tfopt_optimizer import frames
@@ -62,6 +63,24 @@ class Commands:
             runner(feeds)
             times.append((time.perf_counter() - started) * 1e6)
         return times[1:] if len(times) > ENOUGH_CALLS else times
+
+    def saturate(self, name: str, feed: str, callers: int, seconds: float) -> float:
+        """Calls per second that so many callers at once get answered, each as fast as it can; one call each or more."""
+        runner, feeds = self._runners[name][0], self._feeds[feed]
+
+        def calls() -> int:
+            made = 0
+            while not made or time.perf_counter() < end:
+                runner(feeds)
+                made += 1
+            return made
+
+        started = time.perf_counter()
+        end = started + seconds
+        with ThreadPoolExecutor(callers) as threads:
+            made = [threads.submit(calls) for _ in range(callers)]
+            total = sum(found.result() for found in made)
+        return total / (time.perf_counter() - started)
 
     def forget_feeds(self) -> None:
         self._feeds.clear()

@@ -127,6 +127,12 @@ class Worker:
         self._feed(budget, key, feeds)
         return np.asarray(self.ask(budget, "measure", name, key, round_s, max_calls))
 
+    def saturate(self, budget: Budget, name: str, key: str, feeds: Arrays, *, callers: int, seconds: float) -> float:
+        """Calls per second that so many callers at once get answered."""
+        self._ensure(budget, name)
+        self._feed(budget, key, feeds)
+        return float(self.ask(budget, "saturate", name, key, callers, seconds))
+
     def forget_feeds(self, budget: Budget) -> None:
         self._fed.clear()
         self.ask(budget, "forget_feeds")

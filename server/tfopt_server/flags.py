@@ -133,6 +133,10 @@ OPTIMIZER: tuple[Flag, ...] = (
     ),
     Flag("plan_cache_dir", "str", None, "where plans are kept (default ~/.cache/tfopt/plans)"),
     Flag(
+        "optimize_for", "str", "latency", "what decides between right candidates: the latency of a lone call, or the "
+        "throughput with all cores busy", choices=("latency", "throughput"),
+    ),
+    Flag(
         "optimize_budget_s", "float", None, "seconds for trying candidates; the likeliest come first (default 30, with "
         "allow_precompilation or allow_compression 300)", within=_SECONDS,
     ),

@@ -21,11 +21,16 @@ def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
     options = load_options(settings)
     threads = options.parameters.num_batch_threads if options.parameters is not None else None
     executor = Executor(metrics, threads or usable_cores())
+    wishes: list[int] = []  # of plans; the pool is shared, so the largest counts
 
     def loaded(version: Loaded) -> None:
         # A model's own batching file may ask for threads; the pool is shared, so the largest wish counts.
         if version.parameters is not None and version.parameters.num_batch_threads is not None:
             executor.runners = max(executor.runners, version.parameters.num_batch_threads)
+        elif threads is None and version.plan is not None and version.plan.runners:
+            # As many as were measured to answer most: what more than that have in hand only waits in the engine.
+            wishes.append(version.plan.runners)
+            executor.runners = max(wishes)
 
     models = (ModelConfig(settings.model_name, settings.model_base_path),)
     registry = Registry([model.name for model in models])
@@ -61,6 +66,7 @@ def optimizer_flags(settings: Settings) -> OptimizerFlags:
         allowed_batch_sizes=settings.allowed_batch_sizes,
         candidate_timeout_s=settings.candidate_timeout_s,
         optimize_budget_s=settings.optimize_budget_s,
+        optimize_for=settings.optimize_for,
         lossless_max_rel_error=settings.lossless_max_rel_error,
         intra_op_threads=settings.tensorflow_intra_op_parallelism,
         inter_op_threads=settings.tensorflow_inter_op_parallelism,

@@ -65,6 +65,7 @@ class Settings:
     allowed_batch_sizes: tuple[int, ...]
     lossless_max_rel_error: float
     plan_cache_dir: Path
+    optimize_for: str
     optimize_budget_s: float | None
     optimize_in_background: bool
     candidate_timeout_s: float

@@ -55,7 +55,13 @@ MOBILENET = row(
     why="litert/t2 3.3 ms; xla took 6.8 times as long as plain TensorFlow",
 )
 GOOD = bars.Measurements(
-    inprocess=(row(), row("bert_small", tf_signature_us=15_800.0, chosen_us=9_000.0), MOBILENET),
+    inprocess=(
+        *(row(), row("bert_small", tf_signature_us=15_800.0, chosen_us=9_000.0), MOBILENET),
+        *(
+            row(model, "default", batch, tf_signature_us=1000.0 * least, chosen_us=990.0, sgemm_share=0.81)
+            for model, batch, least in bars.WITHOUT_FLAGS
+        ),
+    ),
     wire=wire.Wire(
         (
             over(REST, "tfopt", 9000.0),
@@ -72,13 +78,13 @@ GOOD = bars.Measurements(
 
 
 def test_a_good_run_passes_every_bar():
-    assert [bar.passed for bar in bars.judge(GOOD)] == [True] * 10
+    assert [bar.passed for bar in bars.judge(GOOD)] == [True] * 23
 
 
 def test_nothing_measured_is_neither_passed_nor_failed():
     found = bars.judge(bars.Measurements())
     assert {(bar.measured, bar.passed) for bar in found} == {("not measured", None)}
-    assert [cells[-1] for cells in bars.table_rows(found)] == ["-"] * 10
+    assert [cells[-1] for cells in bars.table_rows(found)] == ["-"] * 23
 
 
 def broken(**changes) -> bars.Measurements:
@@ -94,7 +100,7 @@ def broken(**changes) -> bars.Measurements:
         (broken(inprocess=(dataclasses.replace(MOBILENET, why=""),)), [2]),
         (broken(inprocess=(dataclasses.replace(MOBILENET, evidence={}),)), [2]),
         (broken(inprocess=(dataclasses.replace(MOBILENET, chosen="xla/pjrt"),)), [2]),
-        (broken(inprocess=(row("resnet50", "default", 8, tf_signature_us=100.0, chosen_us=106.0),)), [3]),
+        (broken(inprocess=(row("resnet50", "compression", 8, tf_signature_us=100.0, chosen_us=106.0),)), [3]),
         (broken(wire=wire.Wire((over(REST, "tfopt", 7000.0), *GOOD.wire.rows[1:]), {"mlp": 0.0}, {})), [4]),
         (broken(wire=wire.Wire((over(REST, "tfopt", 9e3, failed=1), *GOOD.wire.rows[1:]), {"mlp": 0.0}, {})), [4]),
         (broken(starts=Starts(20.0, stats.spread([3.5]), (), ("xla",))), [6]),
@@ -114,3 +120,17 @@ def test_each_shortfall_fails_its_own_bar(found, which):
 def test_the_share_of_the_bare_server_stands_beside_the_rate():
     rows = GOOD.wire.rows
     assert [wire.share(rows, r) for r in rows] == ["75%", None, "67%", None]
+
+
+def test_a_gain_without_flags_that_is_missed_is_named():
+    slow = [dataclasses.replace(r, chosen_us=1010.0) if r.flags == "default" else r for r in GOOD.inprocess]
+    found = bars.judge(broken(inprocess=tuple(slow)))
+    missed = [bar.what for bar in found if bar.passed is False]
+    assert missed == [f"{model}, batch {batch}, no flags: plain TF / chosen" for model, batch, _ in bars.WITHOUT_FLAGS]
+
+
+def test_a_share_of_the_machines_own_rate():
+    half = [dataclasses.replace(r, sgemm_share=0.5) for r in GOOD.inprocess]
+    (bar,) = (b for b in bars.judge(broken(inprocess=tuple(half))) if b.passed is False)
+    assert (bar.at_least, bar.measured) == ("80%", "50%")
+    assert inprocess.share(2.0 * inprocess.SGEMM**3, 100.0, 80.0) == pytest.approx(0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tfopt_optimizer import choose, report
+from tfopt_optimizer import plan as plans
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.plan import Agreement, Measured
 
@@ -126,3 +127,36 @@ def test_a_decision_is_one_readable_line():
     assert report.decision("a x 1", trials[0], trials, trials[0]) == (
         "a x 1: plain TF 402 us chosen; xla rejected: XLA has no kernel for Foo"
     )
+
+
+def busy(engine, variant, us, rate, callers=2):
+    return Trial(engine, variant, "", measured=Measured(us, us, 100, rate, callers), agreement=RIGHT)
+
+
+def test_for_throughput_the_rate_with_all_cores_busy_decides():
+    plain = busy("tensorflow", "function", 1000.0, 1500.0)
+    together, alone = busy("litert", "t2", 100.0, 9_000.0, 1), busy("litert", "t1", 160.0, 12_000.0)
+    trials = [plain, together, alone]
+    assert choose.winner(choose.scored(trials, "latency"), "function").variant == "t2"
+    assert choose.winner(choose.scored(trials, "throughput"), "function").variant == "t1"
+
+
+def test_for_throughput_a_lone_call_is_never_slower_than_plain_tensorflows():
+    trials = [busy("tensorflow", "function", 1000.0, 1500.0), busy("litert", "t1", 1100.0, 12_000.0)]
+    assert choose.winner(choose.scored(trials, "throughput"), "function").engine == "tensorflow"
+
+
+def test_who_was_too_slow_to_be_measured_with_all_cores_busy_keeps_its_median():
+    trials = [trial("tensorflow", "function", 1000), busy("litert", "t1", 100.0, 12_000.0)]
+    assert choose.winner(choose.scored(trials, "throughput"), "function").engine == "litert"
+
+
+def planned(*callers):
+    measured = [Measured(1.0, 1.0, 9, 5.0, n) for n in callers]
+    found = [plans.Candidate("litert", "t1", "chosen", "", m) for m in measured]
+    return [plans.BucketPlan(1, {}, "litert", "t1", True, "", (c,), "") for c in found]
+
+
+@pytest.mark.parametrize(("callers", "runners"), [((1, 1), 1), ((1, 2), 2), ((0, 0), 0), ((), 0)])
+def test_as_many_runners_as_any_bucket_gains_from(callers, runners):
+    assert choose.runners(planned(*callers)) == runners

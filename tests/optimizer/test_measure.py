@@ -92,3 +92,10 @@ def test_without_time_left_one_turn_each_must_do():
 def test_the_first_call_of_a_slow_model_counts():
     journal, _, _ = race(1e6, fast=1000.0)
     assert journal.count("reference") == 2
+
+
+def test_more_callers_only_where_they_get_more_answered():
+    rates = {"wide": {1: 100.0, 2: 103.0}, "narrow": {1: 60.0, 2: 115.0}, "gone": {1: 0.0, 2: 0.0}}
+    runs = {name: lambda callers, seconds, name=name: rates[name][callers] for name in rates}
+    assert measure.saturate(runs, 2) == {"wide": (100.0, 1), "narrow": (115.0, 2), "gone": (0.0, 1)}
+    assert measure.saturate({"wide": runs["wide"]}, 1) == {"wide": (100.0, 1)}

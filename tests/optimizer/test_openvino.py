@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -9,8 +11,9 @@ import sys
 import numpy as np
 import pytest
 from enginecases import Prepared, agree, feeds, hammer, place, plain, save, steps_of_another_thread, target
+from tfopt_optimizer import saved_model
 from tfopt_optimizer.engines import openvino, openvino_freeze
-from tfopt_optimizer.engines.base import Target
+from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 
 pytestmark = pytest.mark.tensorflow
@@ -48,7 +51,7 @@ def test_large_models_share_one_compiled_model(engine, monkeypatch):
     prepared = engine("cnn")
     first, second = (prepared.check(target("cnn", "serving_default", "f32", batch)) for batch in (2, 5))
     model = prepared.worker._device.model("s0/openvino")
-    assert list(model._compiled) == [(("image", (-1, 16, 16, 3)),)]
+    assert list(model._compiled) == [(1, (("image", (-1, 16, 16, 3)),))]
     prepared.worker.release(target("cnn", "serving_default", "f32", 2))
     given = feeds(target("cnn", "serving_default", "f32", 5))
     agree(plain("cnn", target("cnn", "serving_default", "f32", 5), given), second(given))
@@ -173,3 +176,41 @@ print(json.dumps({"loaded": loaded, "threads": threading.active_count()}))
 """
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
     assert json.loads(done.stdout) == {"loaded": [], "threads": 1}
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5])
+def test_a_batch_runs_as_parts_side_by_side(engine, rows):
+    """Where the rows divide; else whole on one stream. Calls at the same time do not mix."""
+    wanted, prepared = dataclasses.replace(target("cnn", "serving_default", "f32-s2", rows), rows=rows), engine("cnn")
+    runner, batches = prepared.runner(wanted), [feeds(wanted, seed) for seed in range(4)]
+    expected = [plain("cnn", wanted, given) for given in batches]
+    hammer([functools.partial(_agrees, runner, *pair) for pair in zip(batches, expected, strict=True)])
+
+
+def _agrees(runner, given, expected):
+    agree(expected, runner(given))
+
+
+def test_both_variants_of_a_bucket_are_there_at_a_time(engine):
+    one = dataclasses.replace(target("cnn", "serving_default", "f32", 4), rows=4)
+    two, prepared = dataclasses.replace(one, variant="f32-s2"), engine("cnn")
+    prepared.check(one)
+    runner = prepared.check(two)
+    prepared.worker.release(one)
+    given = feeds(one, 7)
+    agree(plain("cnn", two, given), runner(given))
+    prepared.worker.release(two)
+    assert prepared.worker._device.model("s0/openvino")._compiled == {}
+
+
+def test_a_part_that_is_declined_declines_the_batch_and_harms_no_later_one(engine, tmp_path):
+    save(tmp_path / "gather", lambda tf, module, x: {"y": tf.gather(tf.range(9.0), x)}, x=([None], "int32"))
+    worker = openvino.Worker()
+    worker.open(Place(tmp_path / "gather", tmp_path / "plan", ("serve",), 2, 2))
+    (info,) = saved_model.read_signatures(tmp_path / "gather")
+    wanted = Target(info, "f32-s2", {"x": (4,)}, "s0/b4", 4)
+    worker.prepare(wanted)
+    runner = worker.runner(wanted)
+    with pytest.raises(Declined):
+        runner({"x": np.array([0, 1, 2, 99], np.int32)})
+    assert runner({"x": np.array([0, 1, 2, 3], np.int32)})["y"].tolist() == [0, 1, 2, 3]

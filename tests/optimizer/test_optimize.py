@@ -272,6 +272,18 @@ def test_when_time_is_up_the_likeliest_candidate_is_tried_and_what_is_left_runs_
     assert signature.row_independent
 
 
+def test_for_throughput_candidates_are_measured_with_all_cores_busy(savedmodel, tmp_path):
+    flags = OptimizerFlags(optimize_for="throughput", allowed_batch_sizes=(4,), engines=("litert", "openvino"))
+    plan = optimize(job(savedmodel("cnn"), tmp_path / "plan", {"image": floats(4, 16, 16, 3)}, flags), lambda _: None)
+    (bucket,) = plan.signature("serving_default").buckets
+    measured = {(c.engine, c.variant): c.measured for c in bucket.candidates if c.measured}
+    chosen = measured[bucket.engine, bucket.variant]
+    assert chosen.rate * 1.06 > max(m.rate for m in measured.values())
+    assert sum(m.rate > 0 for m in measured.values()) >= 2
+    assert plan.runners == chosen.callers
+    assert f"when requests queue, {plan.runners} run at a time" in plan.log
+
+
 def test_what_cannot_be_read_is_an_error_for_the_operator(tmp_path):
     with pytest.raises(OptimizeError, match="does not appear to contain a SavedModel bundle"):
         optimize(job(tmp_path, tmp_path / "plan", {}), lambda _: None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.plan import Fingerprint, Plan
 from tfopt_server import plane
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
 from tfopt_server.dataplane import Dataplane, ModelSpec
@@ -41,11 +42,12 @@ class TestSettings:
                 "--allowed_batch_sizes=1,8", "--candidate_timeout_s=7", "--lossless_max_rel_error=0.001",
                 "--tensorflow_intra_op_parallelism=3", "--tensorflow_inter_op_parallelism=4", "--plan_cache_dir=/plans",
                 "--saved_model_tags=serve,tpu", "--optimize_timeout_s=9", "--optimize_budget_s=5",
+                "--optimize_for=throughput",
                 "--noenable_model_warmup",
                 "--num_request_iterations_for_warmup=5", "--enable_batching", "--enable_per_model_batching_parameters",
             )
         )  # fmt: skip
-        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 5.0, 0.001, 3, 4)
+        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 5.0, 0.001, 3, 4, optimize_for="throughput")
         batching = BatchingParameters()
         assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 9.0, False, 5, batching, True)
 
@@ -73,6 +75,22 @@ class TestSettings:
         assert not dataplane.ready()
         assert dataplane.failure() == ""
         assert dataplane.drain(10)
+
+
+def test_the_plan_says_how_many_run_at_a_time() -> None:
+    dataplane, loader = plane.build(settings(), Metrics())
+    plan = Plan(Fingerprint("", "", {}, {}), "cpu", "session", "none", (), (), "", 0.0, runners=1)
+    loader._loaded(Loaded(None, {}, plan, "a fake", {}))  # type: ignore[arg-type]
+    assert dataplane._executor.runners == 1
+
+
+def test_threads_that_the_operator_named_count_more_than_the_plan(tmp_path: Path) -> None:
+    path = tmp_path / "batching.txt"
+    path.write_text("num_batch_threads { value: 3 }")
+    dataplane, loader = plane.build(settings("--enable_batching", f"--batching_parameters_file={path}"), Metrics())
+    plan = Plan(Fingerprint("", "", {}, {}), "cpu", "session", "none", (), (), "", 0.0, runners=1)
+    loader._loaded(Loaded(None, {}, plan, "a fake", {}))  # type: ignore[arg-type]
+    assert dataplane._executor.runners == 3
 
 
 @pytest.fixture

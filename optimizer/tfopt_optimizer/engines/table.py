@@ -41,11 +41,15 @@ def _threads(cores: int) -> tuple[str, ...]:
     return ("t1", f"t{cores}") if cores > 1 else ("t1",)
 
 
+def _streams(cores: int) -> tuple[str, ...]:
+    return ("f32", f"f32-s{cores}") if cores > 1 else ("f32",)
+
+
 # The order is that of simplicity: where two are equally fast, the upper one runs.
 ROWS = (
     Row("litert", "ai_edge_litert", _threads, "litert:Worker", "litert:Opener", "litert_convert:Converter",
         heavy=True),
-    Row("openvino", "openvino", lambda cores: ("f32",), "openvino:Worker", "openvino:Opener",
+    Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
@@ -66,7 +70,7 @@ def entrants(flags: OptimizerFlags) -> tuple[tuple[Entrant, ...], tuple[str, ...
 
 
 def _entrant(row: Row, variant: str, cores: int) -> Entrant:
-    light = variant != row.variants(cores)[-1]
+    light = cores > 1 and variant.partition("+")[0] == "t1"
     return Entrant(
         row.engine,
         variant,
