@@ -8,10 +8,11 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
-from tfopt_optimizer.page import axes, facts
+from tfopt_optimizer.page import axes, drawing, facts
 from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.page import POLICY, Version, render
 from tfopt_optimizer.plan import (
@@ -200,9 +201,67 @@ def test_distributions_where_the_plan_has_them() -> None:
 
 def test_lossy_candidates_are_told_apart_and_the_headline_does_not_claim_equal_answers() -> None:
     lossy = candidate("openvino", "f32", "chosen", 100.0, 3e-3, precision="int8")
-    page = read(render(versions(plan(bucket(1, dataclasses.replace(PLAIN, status="slower"), lossy)))))
+    flags = '{"lossless_max_rel_error": 0.0001, "lossy_max_rel_error": 0.01}'
+    made = plan(
+        bucket(1, dataclasses.replace(PLAIN, status="slower"), lossy), fingerprint=Fingerprint("m", flags, {}, {})
+    )
+    page = read(render(versions(made)))
+    assert [v for _, key, v in page.attributes if (key, v) == ("class", "gate")] == ["gate"] * 2
     assert "within the accuracy that was allowed" in page.text
     assert "openvino/f32 int8" in page.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed(Measured):
+    rate: float = 0.0
+    callers: int = 0
+
+
+def test_throughput_is_a_column_where_it_was_measured() -> None:
+    fast = dataclasses.replace(candidate("xla", "pjrt", "chosen", 100.0), measured=Timed(100.0, 120.0, 10, 18234.5, 2))
+    assert "18,200 by 2" in read(render(versions(plan(bucket(1, PLAIN, fast))))).text
+    assert "calls/s" not in read(render(versions(usual()))).text
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut(SignaturePlan):
+    segments: tuple[object, ...] = ()
+
+
+def crossing(name: str, *shape: int | None, packed: int = 1) -> object:
+    return SimpleNamespace(name=name, dtype="int32", shape=shape, parts=("t",) * packed)
+
+
+def test_the_drawing_shows_segments_and_what_crosses() -> None:
+    why = SimpleNamespace(name=EVIL, op="StringLower", why="no compiled kernel")
+    host = SimpleNamespace(
+        where="host", runs_on="tensorflow", kinds={"StringLower": 2, EVIL: 1}, operations=(why,), takes=()
+    )
+    device = SimpleNamespace(
+        where="device", runs_on="", kinds={f"Op{i}": 1 for i in range(20)}, operations=(),
+        takes=(crossing("ids", None, 26, packed=26), *(crossing(f"t{i}", 3) for i in range(20))),
+    )  # fmt: skip
+    after = SimpleNamespace(where="host", runs_on="python", kinds={}, operations=(), takes=(crossing(EVIL, None),))
+    split = candidate("host+xla", "pjrt", "chosen", 100.0, 1e-7)
+    signature = plan(bucket(1, dataclasses.replace(PLAIN, status="slower"), split)).signatures[0]
+    fields = {f.name: getattr(signature, f.name) for f in dataclasses.fields(signature)}
+    made = plan(signatures=(Cut(**fields | {"segments": (host, device, after)}),))
+    words = re.sub(r"\s+", " ", read(render(versions(made))).text)
+    assert "XLA behind a host part answers" in words
+    assert "host, tensorflow StringLower × 2 no compiled kernel" in words
+    assert "ids int32[?, 26] (26 packed), t0 int32[3]" in words
+    assert "and 7 more" in words  # tensors
+    assert "and 6 more" in words  # operations
+    whole = drawing.stages(made.signatures[0], facts.bucket(bucket(1, PLAIN)))
+    assert [s.kind for s in whole] == ["edge", "device", "edge"]  # a bucket that another engine runs whole
+
+
+NUMBERS = [(18234.5, "18,200"), (7.891, "7.89"), (456.4, "456"), (1234567, "1,230,000"), (0.0, "0"), (99.96, "100.0")]
+
+
+@pytest.mark.parametrize(("value", "text"), NUMBERS)
+def test_numbers_as_people_read_them(value: float, text: str) -> None:
+    assert facts.number(value) == text
 
 
 def test_signatures_that_share_a_plan_are_shown_once() -> None:

@@ -46,7 +46,7 @@ def uninitialized(model: Patient) -> Iterator[Found]:
 def duplicates(model: Patient) -> Iterator[Found]:
     first: dict[tuple[str, tuple[int, ...], int], str] = {}
     twice, saved = [], 0
-    for entry in model.checkpoint.values():
+    for entry in sorted(model.checkpoint.values(), key=lambda e: (-e.size, e.key)):
         original = first.setdefault((entry.dtype, entry.shape, entry.crc32c), entry.key)
         if original != entry.key and entry.elements > 1:
             twice.append(f"{entry.key} is {original}, {size(entry.size)}")

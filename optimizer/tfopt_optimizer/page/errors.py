@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tfopt_optimizer.page import facts
 from tfopt_optimizer.page.axes import LogAxis
-from tfopt_optimizer.page.facts import Bucket
+from tfopt_optimizer.page.facts import Bucket, Gate
 from tfopt_optimizer.page.markup import Markup, join, tag
 from tfopt_optimizer.page.svg import WIDTH, color, px, svg
 from tfopt_optimizer.plan import Agreement, Candidate
@@ -18,7 +18,7 @@ _HISTOGRAM_BINS = 20
 CAPTION = "How far values are from plain TensorFlow's: how many, by the square root; or from the mean to the largest."
 
 
-def errors(buckets: Sequence[Bucket], gate: float | None) -> Markup | None:
+def errors(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup | None:
     """A row per candidate on a logarithmic axis: from the mean to the largest error, a mark per bucket, and the gate.
 
     Where the plan holds histograms the row shows the distribution over all its buckets instead of the range.
@@ -33,7 +33,7 @@ def errors(buckets: Sequence[Bucket], gate: float | None) -> Markup | None:
     left = 20 + 6.6 * min(max(map(len, rows)), 24)
     height = _ROW * len(rows) + 44
     x = LogAxis(_SMALLEST, _LARGEST, left, WIDTH - 14)
-    drawn = [_decades(x, height), _gate(x, gate, height)]
+    drawn = [_decades(x, height), _gates(x, gates, height)]
     for i, (name, candidates) in enumerate(rows.items()):
         drawn.append(_error_row(name, candidates, x, left, 14 + _ROW * (i + 0.5)))
     return svg(height, "Error of each candidate relative to the output's largest magnitude", drawn)
@@ -53,16 +53,18 @@ def _decades(x: LogAxis, height: float) -> Markup:
     )
 
 
-def _gate(x: LogAxis, gate: float | None, height: float) -> Markup | None:
-    if gate is None:
-        return None
-    at, bottom = x.at(gate), height - 30
-    return join([
-        tag("rect", x=px(at), y=8, width=px(x.end - at), height=px(bottom - 8), class_="beyond"),
-        tag("line", tag("title", f"lossless candidates must stay below {gate:g}"), x1=px(at), x2=px(at), y1=8,
-            y2=px(bottom), class_="gate"),
-        tag("text", "gate", x=px(at + 4), y=px(bottom - 4), class_="axis"),
-    ])  # fmt: skip
+def _gates(x: LogAxis, gates: Sequence[Gate], height: float) -> Markup:
+    """Beyond the widest gate nothing may be; each one is a line of its own."""
+    bottom, found = height - 30, list[Markup]()
+    if gates:
+        at = x.at(max(g.bound for g in gates))
+        found.append(tag("rect", x=px(at), y=8, width=px(x.end - at), height=px(bottom - 8), class_="beyond"))
+    for gate in gates:
+        at = x.at(gate.bound)
+        title = tag("title", f"{gate.label} candidates must stay below {gate.bound:g}")
+        found.append(tag("line", title, x1=px(at), x2=px(at), y1=8, y2=px(bottom), class_="gate"))
+        found.append(tag("text", gate.label, x=px(at + 4), y=px(bottom - 4), class_="axis"))
+    return join(found)
 
 
 def _error_row(name: str, candidates: Sequence[Candidate], x: LogAxis, left: float, y: float) -> Markup:

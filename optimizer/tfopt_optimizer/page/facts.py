@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from tfopt_optimizer.choose import microseconds
 from tfopt_optimizer.plan import BucketPlan, Candidate, Plan, SignaturePlan
 
+NOTHING = "–"  # stands where nothing was measured
 PLAIN = ("function", "session")  # plain TensorFlow is the first of these that was measured
 
 
@@ -88,13 +91,13 @@ def time_us(candidate: Candidate | None) -> float | None:
 
 def time(us: float | None) -> str:
     """`21.4 µs`; a dash where nothing was measured."""
-    return microseconds(us).replace("us", "µs").replace(" ", "\N{NO-BREAK SPACE}") if us is not None else "–"
+    return microseconds(us).replace("us", "µs").replace(" ", "\N{NO-BREAK SPACE}") if us is not None else NOTHING
 
 
 def times(ratio: float | None) -> str:
     """`63×`, `1.6×`."""
     if ratio is None:
-        return "–"
+        return NOTHING
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×" if ratio >= 1.05 else f"{ratio:.2f}×"
 
 
@@ -107,7 +110,7 @@ def rows(plan: BucketPlan) -> str:
 
 def seconds(value: float | None) -> str:
     if value is None:
-        return "–"
+        return NOTHING
     return f"{value:.2f} s" if value >= 0.01 else "< 0.01 s"
 
 
@@ -129,7 +132,7 @@ def prose(text: str) -> str:
 def error(value: float | None) -> str:
     """`3e-07` as `3 · 10⁻⁷`; 0 as `equal`."""
     if value is None:
-        return "–"
+        return NOTHING
     if value == 0:
         return "equal"
     if not 0 < value < float("inf"):
@@ -141,10 +144,25 @@ def error(value: float | None) -> str:
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def gate(plan: Plan) -> float | None:
-    """The bound on the relative error of lossless candidates, from the flags that the plan was made with."""
-    found = flags(plan).get("lossless_max_rel_error")
-    return found if isinstance(found, float) and found > 0 else None
+@dataclasses.dataclass(frozen=True)
+class Gate:
+    """A bound on the largest relative error; `lossy`: for candidates that change precision."""
+
+    bound: float
+    lossy: bool
+
+    @property
+    def label(self) -> str:
+        return "lossy" if self.lossy else "lossless"
+
+
+def gates(plan: Plan) -> tuple[Gate, ...]:
+    """From the flags that the plan was made with; the lossy one only where such a candidate took part."""
+    given = flags(plan)
+    found = [(given.get("lossless_max_rel_error"), False)]
+    if any(c.precision for s in plan.signatures for b in s.buckets for c in b.candidates):
+        found.append((given.get("lossy_max_rel_error"), True))
+    return tuple(Gate(bound, lossy) for bound, lossy in found if isinstance(bound, float) and bound > 0)
 
 
 def flags(plan: Plan) -> dict[str, object]:
@@ -153,6 +171,29 @@ def flags(plan: Plan) -> dict[str, object]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def rate(candidate: Candidate) -> tuple[float, int] | None:
+    """Calls per second with all cores busy, and how many callers that took; None where it was not measured."""
+    measured = candidate.measured
+    found = float(getattr(measured, "rate", 0.0)), int(getattr(measured, "callers", 0))
+    return found if found[0] > 0 else None
+
+
+def number(value: float) -> str:
+    """Three figures that count, thousands apart: 1,230,000; 456; 7.89."""
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
+
+
+def device_engine(engine: str) -> str:
+    """The engine of the device segment: `host+xla` is xla."""
+    return engine.removeprefix("host+")
+
+
+def segments(signature: SignaturePlan, plan: BucketPlan) -> tuple[Any, ...]:
+    """The cut that a bucket runs in; () where one engine runs the whole signature."""
+    return getattr(signature, "segments", ()) if plan.engine.startswith("host+") else ()
 
 
 def best(found: Sequence[Bucket]) -> Bucket | None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import resources
 
 from tfopt_optimizer.page import drawing, errors, facts, latency
-from tfopt_optimizer.page.facts import Bucket, Group
+from tfopt_optimizer.page.facts import NOTHING, Bucket, Gate, Group
 from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.svg import color
 from tfopt_optimizer.plan import Candidate, Plan
@@ -93,7 +93,8 @@ def _lossy(groups: Sequence[Group]) -> bool:
 
 
 def _engine(engine: str) -> str:
-    return _ENGINES.get(engine, engine)
+    device = facts.device_engine(engine)
+    return _ENGINES.get(device, device) + (" behind a host part" if device != engine else "")
 
 
 def _facts(plan: Plan, why: str) -> Markup:
@@ -105,6 +106,8 @@ def _facts(plan: Plan, why: str) -> Markup:
         ("weights", size(plan.weights_bytes)),
         ("plain TensorFlow", f"by the {plan.loader} loader"),
     ]
+    if runners := int(getattr(plan, "runners", 0)):
+        rows.append(("calls at a time", f"{runners}, when requests queue"))
     if why:
         rows.append(("this plan", why))
     return tag("dl", [tag("div", tag("dt", k), tag("dd", v)) for k, v in rows], class_="facts")
@@ -153,8 +156,8 @@ def _group(group: Group, plan: Plan) -> Markup:
         _gains(group.buckets),
         tag("div", notes, class_="notes"),
         tag("h3", "Path of a request"),
-        drawing.draw(signature.signature, shown),
-        _plots(group.buckets, facts.gate(plan)),
+        drawing.draw(signature, shown),
+        _plots(group.buckets, facts.gates(plan)),
         tag("h3", "Every candidate"),
         [_bucket(b, opened=b is shown) for b in group.buckets],
     )
@@ -175,10 +178,10 @@ def _gains(buckets: Sequence[Bucket]) -> Markup:
     return tag("ul", cells, class_="gains", aria_label="times faster than plain TensorFlow")
 
 
-def _plots(buckets: Sequence[Bucket], gate: float | None) -> Markup:
+def _plots(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup:
     plots = [
         ("Latency", "Time of one call, arrays in and arrays out. Ringed: chosen.", latency.latency(buckets)),
-        ("Error", errors.CAPTION, errors.errors(buckets, gate)),
+        ("Error", errors.CAPTION, errors.errors(buckets, gates)),
     ]
     figures = [
         tag("figure", tag("h3", title), svg, tag("figcaption", caption))
@@ -203,34 +206,46 @@ def _bucket(bucket: Bucket, opened: bool) -> Markup:
     return tag("details", summary, _candidates(bucket), open="open" if opened else None)
 
 
+_HEADS = (
+    ("candidate", ""), ("median", "n"), ("p90", "n wide"), ("vs plain", "n"), ("calls/s", "n wide"), ("max error", "n"),
+    ("mean error", "n wide"), ("top 1", "n wide"), ("compiled in", "n wide"), ("memory", "n wide"),
+)  # fmt: skip
+
+
 def _candidates(bucket: Bucket) -> Markup:
-    heads = [("candidate", ""), ("median", "n"), ("p90", "n wide"), ("vs plain", "n"), ("max error", "n"),
-             ("mean error", "n wide"), ("top 1", "n wide"), ("compiled in", "n wide"),
-             ("memory", "n wide")]  # fmt: skip
+    """A row per candidate, the chosen one first; columns that would be empty are left out."""
     order = {"chosen": 0, "slower": 1, "rejected": 2, "skipped": 3}
     ordered = sorted(bucket.plan.candidates, key=lambda c: (order.get(c.status, 4), facts.time_us(c) or 0.0))
-    body = [_candidate(c, bucket, len(heads)) for c in ordered]
+    texts = [_cells(c, bucket) for c in ordered]
+    shown = [i for i, _ in enumerate(_HEADS[1:]) if any(row[i] != NOTHING for row in texts)]
+    heads = [_HEADS[0], *(_HEADS[i + 1] for i in shown)]
     head = tag("thead", tag("tr", [tag("th", text, class_=style or None, scope="col") for text, style in heads]))
+    body = [_candidate(c, bucket, texts[j], shown) for j, c in enumerate(ordered)]
     return tag("div", tag("table", head, body), class_="scroll")
 
 
-def _candidate(c: Candidate, bucket: Bucket, columns: int) -> Markup:
+def _cells(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
+    """What stands under _HEADS, the first one aside."""
     us, plain = facts.time_us(c), facts.time_us(bucket.plain)
-    agreement, measured = c.agreement, c.measured
-    cells = [
-        tag("td", tag("span", class_="dot"), name(facts.candidate_name(c)), " ", tag("em", _status(c, bucket))),
-        tag("td", facts.time(us), class_="n"),
-        tag("td", facts.time(measured.p90_us if measured else None), class_="n wide"),
-        tag("td", facts.times(plain / us if us and plain else None), class_="n"),
-        tag("td", facts.error(agreement.max_rel_error if agreement else None), class_="n"),
-        tag("td", facts.error(agreement.mean_rel_error if agreement else None), class_="n wide"),
-        tag("td", f"{agreement.top1:.1%}" if agreement and agreement.top1 is not None else "–", class_="n wide"),
-        tag("td", facts.seconds(c.compile_s), class_="n wide"),
-        tag("td", size(c.memory_bytes) if c.memory_bytes is not None else "–", class_="n wide"),
-    ]
-    rows = [tag("tr", cells)]
+    agreement, measured, rate = c.agreement, c.measured, facts.rate(c)
+    return (
+        facts.time(us),
+        facts.time(measured.p90_us if measured else None),
+        facts.times(plain / us if us and plain else None),
+        f"{facts.number(rate[0])} by {rate[1]}" if rate else NOTHING,
+        facts.error(agreement.max_rel_error if agreement else None),
+        facts.error(agreement.mean_rel_error if agreement else None),
+        f"{agreement.top1:.1%}" if agreement and agreement.top1 is not None else NOTHING,
+        facts.seconds(c.compile_s),
+        size(c.memory_bytes) if c.memory_bytes is not None else NOTHING,
+    )
+
+
+def _candidate(c: Candidate, bucket: Bucket, texts: Sequence[str], shown: Sequence[int]) -> Markup:
+    who = tag("td", tag("span", class_="dot"), name(facts.candidate_name(c)), " ", tag("em", _status(c, bucket)))
+    rows = [tag("tr", who, [tag("td", texts[i], class_=_HEADS[i + 1][1]) for i in shown])]
     if c.reason and c.status != "slower":  # that it was slower is in its numbers
-        rows.append(tag("tr", tag("td", facts.prose(c.reason), colspan=columns), class_="why"))
+        rows.append(tag("tr", tag("td", facts.prose(c.reason), colspan=len(shown) + 1), class_="why"))
     return tag("tbody", rows, class_=f"{color(c.engine)} s-{c.status if c.status in _STATUS else 'other'}")
 
 

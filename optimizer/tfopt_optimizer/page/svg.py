@@ -12,7 +12,8 @@ _COLORS = ("tensorflow", "litert", "openvino", "xla", "onnxruntime")
 
 
 def color(engine: str) -> str:
-    """The class that gives an engine its colour."""
+    """The class that gives an engine its colour; a split one has that of its device segment."""
+    engine = engine.removeprefix("host+")
     return f"e-{engine}" if engine in _COLORS else "e-other"
 
 
