@@ -211,14 +211,10 @@ def test_lossy_candidates_are_told_apart_and_the_headline_does_not_claim_equal_a
     assert "openvino/f32 int8" in page.text
 
 
-@dataclasses.dataclass(frozen=True)
-class Timed(Measured):
-    rate: float = 0.0
-    callers: int = 0
-
-
 def test_throughput_is_a_column_where_it_was_measured() -> None:
-    fast = dataclasses.replace(candidate("xla", "pjrt", "chosen", 100.0), measured=Timed(100.0, 120.0, 10, 18234.5, 2))
+    fast = dataclasses.replace(
+        candidate("xla", "pjrt", "chosen", 100.0), measured=Measured(100.0, 120.0, 10, 18234.5, 2)
+    )
     assert "18,200 by 2" in read(render(versions(plan(bucket(1, PLAIN, fast))))).text
     assert "calls/s" not in read(render(versions(usual()))).text
 

@@ -44,7 +44,7 @@ def stages(signature: SignaturePlan, bucket: Bucket) -> tuple[Stage, ...]:
 def _whole(bucket: Bucket, crossing: str) -> Stage:
     engine = bucket.plan.engine
     title = f"{engine}/{bucket.plan.variant}".rstrip("/")
-    return Stage("device", title, engine, (("the whole signature", _padding(bucket)),), crossing)
+    return Stage("device", title, engine, (("the whole signature", ""), ("", _padding(bucket))), crossing)
 
 
 def _segment(segment: Any, bucket: Bucket, inputs: str) -> Stage:

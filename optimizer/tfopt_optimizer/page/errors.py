@@ -15,7 +15,12 @@ from tfopt_optimizer.plan import Agreement, Candidate
 _ROW = 26
 _SMALLEST, _LARGEST = 1e-9, 1.0  # relative errors; what is smaller counts as equal
 _HISTOGRAM_BINS = 20
-CAPTION = "How far values are from plain TensorFlow's: how many, by the square root; or from the mean to the largest."
+
+
+def caption(buckets: Sequence[Bucket]) -> str:
+    if any(facts.histogram(c) for b in buckets for c in b.plan.candidates):
+        return "How many values are how far from plain TensorFlow's; heights are square roots, so that tails are seen."
+    return "Distance from plain TensorFlow, from the mean to the largest."
 
 
 def errors(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup | None:

@@ -176,8 +176,7 @@ def flags(plan: Plan) -> dict[str, object]:
 def rate(candidate: Candidate) -> tuple[float, int] | None:
     """Calls per second with all cores busy, and how many callers that took; None where it was not measured."""
     measured = candidate.measured
-    found = float(getattr(measured, "rate", 0.0)), int(getattr(measured, "callers", 0))
-    return found if found[0] > 0 else None
+    return (measured.rate, measured.callers) if measured is not None and measured.rate > 0 else None
 
 
 def number(value: float) -> str:

@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Sequence
 from importlib import resources
 
-from tfopt_optimizer.page import drawing, errors, facts, latency
-from tfopt_optimizer.page.facts import NOTHING, Bucket, Gate, Group
+from tfopt_optimizer.page import candidates, drawing, errors, facts, latency
+from tfopt_optimizer.page.facts import Bucket, Gate, Group
 from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.svg import color
-from tfopt_optimizer.plan import Candidate, Plan
+from tfopt_optimizer.plan import Plan
 from tfopt_optimizer.wording import size
 
 # Only the page's own styles: whatever a model's names may hold, nothing runs and nothing is fetched.
@@ -106,8 +106,8 @@ def _facts(plan: Plan, why: str) -> Markup:
         ("weights", size(plan.weights_bytes)),
         ("plain TensorFlow", f"by the {plan.loader} loader"),
     ]
-    if runners := int(getattr(plan, "runners", 0)):
-        rows.append(("calls at a time", f"{runners}, when requests queue"))
+    if plan.runners:
+        rows.append(("calls at a time", f"{plan.runners}, when requests queue"))
     if why:
         rows.append(("this plan", why))
     return tag("dl", [tag("div", tag("dt", k), tag("dd", v)) for k, v in rows], class_="facts")
@@ -181,7 +181,7 @@ def _gains(buckets: Sequence[Bucket]) -> Markup:
 def _plots(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup:
     plots = [
         ("Latency", "Time of one call, arrays in and arrays out. Ringed: chosen.", latency.latency(buckets)),
-        ("Error", errors.CAPTION, errors.errors(buckets, gates)),
+        ("Error", errors.caption(buckets), errors.errors(buckets, gates)),
     ]
     figures = [
         tag("figure", tag("h3", title), svg, tag("figcaption", caption))
@@ -203,57 +203,7 @@ def _bucket(bucket: Bucket, opened: bool) -> Markup:
         tag("span", facts.time(facts.time_us(bucket.chosen)), class_="figure"),
         tag("span", facts.times(bucket.ratio), class_="figure strong"),
     )
-    return tag("details", summary, _candidates(bucket), open="open" if opened else None)
-
-
-_HEADS = (
-    ("candidate", ""), ("median", "n"), ("p90", "n wide"), ("vs plain", "n"), ("calls/s", "n wide"), ("max error", "n"),
-    ("mean error", "n wide"), ("top 1", "n wide"), ("compiled in", "n wide"), ("memory", "n wide"),
-)  # fmt: skip
-
-
-def _candidates(bucket: Bucket) -> Markup:
-    """A row per candidate, the chosen one first; columns that would be empty are left out."""
-    order = {"chosen": 0, "slower": 1, "rejected": 2, "skipped": 3}
-    ordered = sorted(bucket.plan.candidates, key=lambda c: (order.get(c.status, 4), facts.time_us(c) or 0.0))
-    texts = [_cells(c, bucket) for c in ordered]
-    shown = [i for i, _ in enumerate(_HEADS[1:]) if any(row[i] != NOTHING for row in texts)]
-    heads = [_HEADS[0], *(_HEADS[i + 1] for i in shown)]
-    head = tag("thead", tag("tr", [tag("th", text, class_=style or None, scope="col") for text, style in heads]))
-    body = [_candidate(c, bucket, texts[j], shown) for j, c in enumerate(ordered)]
-    return tag("div", tag("table", head, body), class_="scroll")
-
-
-def _cells(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
-    """What stands under _HEADS, the first one aside."""
-    us, plain = facts.time_us(c), facts.time_us(bucket.plain)
-    agreement, measured, rate = c.agreement, c.measured, facts.rate(c)
-    return (
-        facts.time(us),
-        facts.time(measured.p90_us if measured else None),
-        facts.times(plain / us if us and plain else None),
-        f"{facts.number(rate[0])} by {rate[1]}" if rate else NOTHING,
-        facts.error(agreement.max_rel_error if agreement else None),
-        facts.error(agreement.mean_rel_error if agreement else None),
-        f"{agreement.top1:.1%}" if agreement and agreement.top1 is not None else NOTHING,
-        facts.seconds(c.compile_s),
-        size(c.memory_bytes) if c.memory_bytes is not None else NOTHING,
-    )
-
-
-def _candidate(c: Candidate, bucket: Bucket, texts: Sequence[str], shown: Sequence[int]) -> Markup:
-    who = tag("td", tag("span", class_="dot"), name(facts.candidate_name(c)), " ", tag("em", _status(c, bucket)))
-    rows = [tag("tr", who, [tag("td", texts[i], class_=_HEADS[i + 1][1]) for i in shown])]
-    if c.reason and c.status != "slower":  # that it was slower is in its numbers
-        rows.append(tag("tr", tag("td", facts.prose(c.reason), colspan=len(shown) + 1), class_="why"))
-    return tag("tbody", rows, class_=f"{color(c.engine)} s-{c.status if c.status in _STATUS else 'other'}")
-
-
-_STATUS = ("chosen", "slower", "rejected", "skipped")
-
-
-def _status(candidate: Candidate, bucket: Bucket) -> str:
-    return f"{candidate.status}, plain TF" if candidate is bucket.plain else candidate.status
+    return tag("details", summary, candidates.table(bucket), open="open" if opened else None)
 
 
 def _log(plan: Plan) -> Markup:
