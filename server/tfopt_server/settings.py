@@ -18,8 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tfopt_optimizer.cpu import usable_cores
-
 from tfopt_server import argv as arguments
 from tfopt_server import flags
 from tfopt_server.flags import Flag, Value
@@ -81,7 +79,7 @@ class Settings:
     port: int
     grpc_socket_path: str
     grpc_channel_arguments: Mapping[str, int | str]
-    grpc_max_threads: int
+    ssl_config_file: Path | None
     enable_serialization_as_tensor_content: bool
     rest_api_port: int
     rest_api_timeout_in_ms: int
@@ -103,24 +101,17 @@ class Settings:
     http_ports: tuple[int, ...]
 
 
-def parse(
-    argv: Sequence[str], environ: Mapping[str, str], *, cpus: int | None = None
-) -> tuple[Settings, tuple[Notice, ...]]:
-    """Settings from `argv` (without the program's name) and `environ`. SettingsErrors with everything that is wrong.
-
-    `cpus` is what defaults that depend on the machine are worked out from (default: the cores this process may use).
-    """
-    return resolve(arguments.parse(argv, flags.ALL, environ), environ, cpus=cpus)
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...]]:
+    """Settings from `argv` (without the program's name) and `environ`. SettingsErrors with everything that is wrong."""
+    return resolve(arguments.parse(argv, flags.ALL, environ), environ)
 
 
-def resolve(
-    parsed: arguments.Parsed, environ: Mapping[str, str], *, cpus: int | None = None
-) -> tuple[Settings, tuple[Notice, ...]]:
+def resolve(parsed: arguments.Parsed, environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...]]:
     """`parse` for arguments that were already read, maybe by a table with flags of a sub-command's own."""
     values: dict[str, Any] = {f.name: f.default for f in flags.ALL} | dict(parsed.values)
     errors = list(parsed.errors)
     env = {k: arguments.expand(v, environ) for k, v in environ.items() if v and k in _READ}
-    _fill_in(values, set(parsed.values), env, cpus or usable_cores(), errors)
+    _fill_in(values, set(parsed.values), env, errors)
     errors += _refused(parsed.values) + _cross_field(values)
     for pool in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"):
         values[pool] = values[pool] or values["tensorflow_session_parallelism"]
@@ -141,20 +132,18 @@ _READ = frozenset({
 })  # fmt: skip
 
 
-def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], cpus: int, errors: list[str]) -> None:
+def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors: list[str]) -> None:
     """Replaces every None in `v` by what the environment or the machine says."""
     _model(v, env, errors)
     _ports(v, given, env, errors)
     _routes(v, given, env, errors)
-    if v["grpc_max_threads"] is None:
-        v["grpc_max_threads"] = 4 * cpus
     try:
         v["grpc_channel_arguments"] = _channel_arguments(v["grpc_channel_arguments"])
     except ValueError as error:
         errors.append(str(error))
     cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
-    for name in ("batching_parameters_file", "monitoring_config_file"):
+    for name in ("batching_parameters_file", "monitoring_config_file", "ssl_config_file"):
         v[name] = Path(v[name]).absolute() if v[name] else None
         if v[name] is not None and not v[name].is_file():
             errors.append(f"--{name}: expected a file, received {str(v[name])!r}")

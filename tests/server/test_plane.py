@@ -25,7 +25,7 @@ from tests.server.fakes import Runner, x
 
 
 def settings(*flags: str) -> Settings:
-    return parse(["--model_base_path=/models/m", *flags], {"HOME": "/home/me"}, cpus=2)[0]
+    return parse(["--model_base_path=/models/m", *flags], {"HOME": "/home/me"})[0]
 
 
 class TestSettings:

@@ -21,7 +21,7 @@ VERTEX = {
 
 
 def read(*argv: str, **environ: str) -> Settings:
-    settings, notices = parse(argv, environ, cpus=4)
+    settings, notices = parse(argv, environ)
     assert [n for n in notices if n.severity == "WARNING"] == []
     return settings
 
@@ -32,7 +32,7 @@ def fields(settings: Settings, *names: str) -> tuple:
 
 def mistakes(*argv: str, **environ: str) -> tuple[str, ...]:
     with pytest.raises(SettingsErrors) as caught:
-        parse(argv, environ, cpus=4)
+        parse(argv, environ)
     return caught.value.errors
 
 
@@ -59,7 +59,6 @@ def test_nothing_asked_for_gives_tensorflow_servings_defaults():
     assert fields(settings, "model_name", "port", "http_ports", "health_route", "predict_route") == (
         "default", 8500, (8501,), "/health", "/predict"
     )  # fmt: skip
-    assert settings.grpc_max_threads == 16
 
 
 def test_on_vertex_the_environment_is_enough():
@@ -119,7 +118,7 @@ def test_variables_expand_in_variables_too():
 
 def test_every_mistake_is_reported_at_once():
     found = mistakes(
-        "--port=x", "--ssl_config_file=tls.txt", "--batching_parameters_file=/no/such", "--allowed_batch_sizes=4,2",
+        "--port=x", "--ssl_config_file=/no/tls.txt", "--batching_parameters_file=/no/such", "--allowed_batch_sizes=4,2",
         "--grpc_channel_arguments=a", "--saved_model_tags=", "--drain_grace_s=30", "--model_name=a/b",
         "--tensorflow_session_parallelism=1", "--tensorflow_intra_op_parallelism=1",
         "--tensorflow_inter_op_parallelism=1",
@@ -134,7 +133,7 @@ def test_every_mistake_is_reported_at_once():
         "AIP_HEALTH_ROUTE: expected a path that starts with '/', received 'health'",
         "--grpc_channel_arguments: expected key=value, received 'a'",
         "--batching_parameters_file: expected a file, received '/no/such'",
-        "--ssl_config_file: is not supported yet; end TLS in front of the server",
+        "--ssl_config_file: expected a file, received '/no/tls.txt'",
         "--batching_parameters_file: expected --enable_batching with it, received it alone",
         "--allowed_batch_sizes: expected rising sizes, received (4, 2)",
         "--tensorflow_session_parallelism: expected it without the intra- and inter-op flags, received all three",

@@ -37,7 +37,7 @@ class Served:
     async def open_rpc(self) -> None:
         try:
             self._rpc = await self._start_rpc(self._dataplane, self._settings, self._metrics)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # an address that is taken, a TLS file that is none
             raise CannotStart(str(error)) from error
 
     def ready(self) -> bool:

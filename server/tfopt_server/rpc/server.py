@@ -9,40 +9,54 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 from pathlib import Path
+from typing import Any
 
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.metrics import Metrics
+from tfopt_server.rpc import tls
 from tfopt_server.rpc.health import Health
-from tfopt_server.rpc.http2.limits import Limits
+from tfopt_server.rpc.options import read as read_options
+from tfopt_server.rpc.reflection import Reflection
 from tfopt_server.rpc.services import NAMES, Services
 from tfopt_server.rpc.transport import Shared, Transport
 from tfopt_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MESSAGE_LIMIT = 2**31 - 1
 BACKLOG = 2048
 # After the sockets turned deaf: a handshake that had begun completes within a round trip.
 HANDSHAKE_S = 0.1
-# How long a client may take to echo the PING behind the first GOAWAY; what it sends later is refused, and it retries.
-LAST_CALL_S = 1.0
+TICK_S = 1.0
 
 
 class RpcServer:
     """A server that accepts calls. `port` is the bound one, 0 when it only listens on a UNIX socket."""
 
-    def __init__(self, shared: Shared) -> None:
+    def __init__(self, shared: Shared, context: ssl.SSLContext | None) -> None:
         self._shared = shared
+        self._tls: dict[str, Any] = (
+            {} if context is None else {"ssl": context, "ssl_handshake_timeout": shared.options.handshake_s}
+        )
         self._servers: list[asyncio.Server] = []
+        self._ticking = shared.loop.create_task(self._tick())
         self.sockets: list[socket.socket] = []
         self.port = 0
 
     async def listen(self, sock: socket.socket) -> None:
-        loop = self._shared.loop
-        server = await loop.create_server(lambda: Transport(self._shared), sock=sock)
+        server = await self._shared.loop.create_server(lambda: Transport(self._shared), sock=sock, **self._tls)
         self._servers.append(server)
         self.sockets.append(sock)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._each_tick()
+
+    def _each_tick(self) -> None:
+        for transport in tuple(self._shared.connections):
+            transport.tick()
 
     async def drain(self, timeout: float) -> None:
         """Takes no more connections, tells clients to go elsewhere, and waits, at most `timeout` seconds, for every
@@ -55,29 +69,35 @@ class RpcServer:
         await asyncio.sleep(min(HANDSHAKE_S, timeout))
         for server in self._servers:
             server.close()
-        last_call = loop.time() + LAST_CALL_S
         while shared.connections and loop.time() < end:
             for transport in tuple(shared.connections):
-                if loop.time() >= last_call:
-                    transport.last_call()
                 transport.end_talks()
+                transport.tick()
             await asyncio.sleep(0.02)
         if shared.connections:
             log.error("%d gRPC connections cut: the time to drain is over", len(shared.connections))
         for transport in tuple(shared.connections):
             transport.cut()
+        self._ticking.cancel()
 
 
 async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> RpcServer:
-    """Opens settings.port (0: none) and settings.grpc_socket_path. OSError names the address that cannot be had.
+    """Opens settings.port (0: none) and settings.grpc_socket_path. OSError names the address that cannot be had,
+    TlsError what is wrong with settings.ssl_config_file.
 
-    With several workers every one listens on the same port and the kernel spreads the connections.
+    With several workers every one listens on the same port and the kernel spreads the connections. TLS is for both
+    addresses, as in TensorFlow Serving.
     """
+    options, lines = read_options(settings.grpc_channel_arguments)
+    for line in lines:
+        log.warning(line)
+    context = None if settings.ssl_config_file is None else tls.read(settings.ssl_config_file)
     services = Services(dataplane, metrics, settings.model_name, settings.enable_serialization_as_tensor_content)
-    loop = asyncio.get_running_loop()
     health = Health(dataplane.ready, NAMES)
-    shared = Shared({**services.methods(), **health.methods()}, Limits(), MESSAGE_LIMIT, loop)
-    server = RpcServer(shared)
+    methods = {**services.methods(), **health.methods()}
+    reflection = Reflection(path.split(b"/")[1].decode() for path in methods)
+    shared = Shared({**methods, **reflection.methods()}, options, asyncio.get_running_loop())
+    server = RpcServer(shared, context)
     if settings.port:
         sock = _tcp(settings.port, settings.workers > 1)
         server.port = sock.getsockname()[1]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +22,10 @@ from tfopt_server.faces import failure
 from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head, reader
 from tfopt_server.rpc.http2.connection import BODY, REQUEST, Connection
-from tfopt_server.rpc.http2.limits import Limits
 from tfopt_server.rpc.http2.stream import Stream
 from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix
 from tfopt_server.rpc.methods import Method, Pending
+from tfopt_server.rpc.options import Options
 from tfopt_server.rpc.talk import Talk
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,8 @@ LONG = 64 * 1024  # bytes of a message that would hold the event loop for about 
 LONG_THREADS = 4
 # How long a connection is kept for a peer to read the last frames: closing at once could reset them away.
 LINGER_S = 0.5
+# How long a client may take to echo the PING behind the first GOAWAY; what it sends later is refused, and it retries.
+LAST_CALL_S = 1.0
 # A deadline beyond this is none: no event loop waits for centuries.
 FOREVER_S = 365 * 86400.0
 
@@ -39,12 +43,9 @@ FOREVER_S = 365 * 86400.0
 class Shared:
     """What all connections of a server have in common."""
 
-    def __init__(
-        self, methods: Mapping[bytes, Method], limits: Limits, message_limit: int, loop: asyncio.AbstractEventLoop
-    ) -> None:
-        self.read = reader(methods, limits.headers)
-        self.limits = limits
-        self.message_limit = message_limit
+    def __init__(self, methods: Mapping[bytes, Method], options: Options, loop: asyncio.AbstractEventLoop) -> None:
+        self.read = reader(methods, options.limits.headers)
+        self.options = options
         self.loop = loop
         self.threads = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="grpc-long")
         self.connections: set[Transport] = set()
@@ -67,8 +68,13 @@ class Transport(asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._loop = shared.loop
-        self.core = Connection(shared.read, shared.limits)
+        self._options = shared.options
+        self.core = Connection(shared.read, shared.options.limits)
         self._closing = False
+        # On the event loop's clock.
+        self._opened = self._heard = self._quiet = shared.loop.time()
+        self._age_limit = shared.options.age_s * random.uniform(0.9, 1.1)  # so that clients do not all leave at once
+        self._left = self._pinged = math.inf
         self._fresh: list[Stream] = []
 
     # The socket.
@@ -76,9 +82,9 @@ class Transport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._shared.connections.add(self)
-        if self._shared.leaving:
-            self.core.leave()
         self._flush()
+        if self._shared.leaving:
+            self.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._closing = True
@@ -100,6 +106,7 @@ class Transport(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         core = self.core
+        self._heard = self._loop.time()
         for kind, stream, body, ended in core.receive(data):
             if kind == BODY:
                 self._body(stream, body, ended)
@@ -135,12 +142,42 @@ class Transport(asyncio.Protocol):
             self._loop.call_later(LINGER_S, self._transport.close)
 
     def leave(self) -> None:
-        self.core.leave()
-        self._flush()
+        """Tells the client to go elsewhere; every call that it sends before it knows is still served."""
+        if not self.core.leaving:
+            self._left = self._loop.time()
+            self.core.leave()
+            self._flush()
 
-    def last_call(self) -> None:
-        self.core.last_call()
-        self._flush()
+    def tick(self) -> None:
+        """What only time brings about; called about once a second, oftener at the end."""
+        now, options, core = self._loop.time(), self._options, self.core
+        if self._closing:
+            return
+        if not core.greeted and now - self._opened > options.handshake_s:
+            self.cut()
+        elif now - self._left > LAST_CALL_S:
+            core.last_call()
+            self._flush()
+            if now - self._left > options.age_grace_s and not self._shared.leaving:
+                self.cut()
+        elif core.streams:
+            self._quiet = now
+        elif now - self._quiet > options.idle_s:
+            self.leave()
+        if now - self._opened > self._age_limit:
+            self.leave()
+        self._keep_alive(now)
+
+    def _keep_alive(self, now: float) -> None:
+        options, core = self._options, self.core
+        if core.unanswered_pings:
+            if now - self._heard > options.keepalive_timeout_s and now - self._pinged > options.keepalive_timeout_s:
+                log.info("a gRPC connection was cut: the client did not answer a keepalive ping")
+                self.cut()
+        elif now - self._heard > options.keepalive_s and (core.streams or options.keepalive_without_calls):
+            self._pinged = now
+            core.ping()
+            self._flush()
 
     def end_talks(self) -> None:
         """Streaming calls may go on for ever: at the end they are told to stop."""
@@ -158,7 +195,7 @@ class Transport(asyncio.Protocol):
         if head.refusal is not None:
             self.core.finish(stream, head.refusal)
         elif head.method.unary is None:
-            stream.owner = Talk(self.core, stream, self._shared.message_limit, self._flush)
+            stream.owner = Talk(self.core, stream, self._options.receive_limit, self._flush)
             if ended:
                 stream.owner.body(b"", True)
         else:
@@ -185,7 +222,7 @@ class Transport(asyncio.Protocol):
             return
         if call is None and ended and len(data) >= PREFIX and not data[0]:
             size = int.from_bytes(data[1:PREFIX], "big")
-            if size == len(data) - PREFIX <= min(LONG, self._shared.message_limit):
+            if size == len(data) - PREFIX <= min(LONG, self._options.receive_limit):
                 self._run(stream, data[PREFIX:])
                 return
         self._gather(stream, data, ended)
@@ -196,7 +233,7 @@ class Transport(asyncio.Protocol):
         if call is None:
             call = stream.owner = _Call(None)
         if call.inbox is None:
-            call.inbox = Inbox(self._shared.message_limit)
+            call.inbox = Inbox(self._options.receive_limit)
         try:
             for message in call.inbox.feed(data):
                 if call.message is not None:
@@ -237,7 +274,7 @@ class Transport(asyncio.Protocol):
         def run() -> bytes | Pending:
             data, compressed = message
             if compressed:
-                data = inflate(data, head.encoding, self._shared.message_limit)
+                data = inflate(data, head.encoding, self._options.receive_limit)
             return head.method.unary(data, deadline)  # type: ignore[misc]
 
         self._on_thread(stream, run)

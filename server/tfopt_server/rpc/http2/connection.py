@@ -58,7 +58,7 @@ class Connection(Sender):
         self._pieces: list[bytes] = []  # of a frame that is not whole yet
         self._needed = len(frames.PREFACE)
         self._have = 0
-        self._greeted = False
+        self.greeted = False
         self._configured = False
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags and parts of an unfinished header block
         self._resets: dict[int, None] = {}
@@ -93,13 +93,13 @@ class Connection(Sender):
     def _frames(self, data: bytes, events: list[Event]) -> int:
         """Handles every whole frame; where the first one that is not whole begins. `_needed`: how long that one is."""
         at, end = 0, len(data)
-        if not self._greeted:
+        if not self.greeted:
             if not frames.PREFACE.startswith(data[:24]):
                 raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "this port speaks HTTP/2 (gRPC) only")
             if end < 24:
                 self._needed = 24
                 return 0
-            self._greeted, at = True, 24
+            self.greeted, at = True, 24
         unpack, largest = frames.FRAME.unpack_from, self._limits.frame
         while end - at >= 9:
             high, low, kind, flags, number = unpack(data, at)

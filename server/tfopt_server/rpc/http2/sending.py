@@ -42,7 +42,9 @@ class Sender:
 
     def greet(self) -> None:
         self.out.append(frames.settings(self._limits.settings()))
-        self.out.append(frames.window_update(0, self._limits.connection_window - frames.DEFAULT_WINDOW))
+        more = self._limits.connection_window - frames.DEFAULT_WINDOW
+        if more > 0:
+            self.out.append(frames.window_update(0, more))
 
     def take(self) -> bytes:
         """The next bytes for the socket, about PORTION of them; b"" when there are none for now."""
