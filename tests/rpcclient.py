@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +93,36 @@ class Running:
 
     def drain(self, timeout: float) -> None:
         self._loop.do(self.face.drain(timeout), timeout + 5)
+
+    def open_calls(self) -> int:
+        return sum(len(each.core.streams) for each in tuple(self.face.shared.connections))
+
+    def connections_seen(self) -> int:
+        return self.face.shared.accepted
+
+
+def until(true: Callable[[], Any], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@contextmanager
+def served_port(*argv: str) -> Iterator[int]:
+    """The TCP port of a face over a fake plane."""
+    plane, loop, port = faceplane.plane(), Loop(), free_port()
+    running = Running(loop, loop.do(server.start(plane, faceplane.configured(f"--port={port}", *argv), plane.metrics)))
+    try:
+        yield port
+    finally:
+        running.drain(1)
+        loop.end()
+
+
+def free_port() -> int:
+    with socket.create_server(("", 0)) as probe:
+        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -32,6 +32,18 @@ def test_a_port_in_use_names_the_port_and_frees_the_others():
         socket.create_server(("", free)).close()
 
 
+def test_a_claimed_port_is_taken_for_everybody_but_its_workers():
+    port = free_port()
+    with listeners.claim(port, shared=True) as claimed:
+        assert claimed is not None
+        for shared in (False, True):
+            with pytest.raises(listeners.ListenError, match=rf"gRPC cannot listen on \[::\]:{port}: Address already"):
+                listeners.claim(port, shared)
+        for _ in range(2):
+            socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=True).close()
+    assert listeners.claim(port, shared=False) is None
+
+
 def test_a_deaf_socket_keeps_what_was_connected_and_takes_nobody_new():
     (listener,) = listeners.listen([port := free_port()])
     before = socket.create_connection(("127.0.0.1", port), timeout=2)

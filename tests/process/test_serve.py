@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from tfopt_protos import messages, tensors
 
@@ -62,7 +63,8 @@ class RpcClient(threading.Thread):
 
     def run(self) -> None:
         request, response = half_plus_two_request(), messages.message("tensorflow.serving.PredictResponse")
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        own = [("grpc.use_local_subchannel_pool", 1)]  # channels of one process share a connection otherwise
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}", own) as channel:
             call = channel.unary_unary(PREDICT, response_deserializer=response.FromString)
             while True:
                 try:
@@ -147,6 +149,42 @@ def test_a_grpc_port_that_is_taken_ends_with_255(tmp_path):
             assert second.process.wait(20) == 255
     (said,) = [line["message"] for line in second.lines() if line["severity"] == "CRITICAL"]
     assert f":{taken}" in said
+
+
+@pytest.mark.tensorflow
+def test_grpc_with_several_workers_loses_no_call_to_sigterm(tmp_path, savedmodel):
+    """Closed loops on connections of their own, which the kernel spreads over the workers."""
+    flags = (f"--model_base_path={savedmodel('half_plus_two').parent}", "--disable_optimizer", "--workers=3")
+    with serve(tmp_path, *flags) as (server, rpc):
+        server.wait_for_health(200, 90)
+        callers = [RpcClient(rpc) for _ in range(12)]
+        for caller in callers:
+            caller.start()
+        until(lambda: all(caller.answered > 5 for caller in callers), 30, lambda: [c.answered for c in callers])
+        assert len(server.workers()) == 3
+        busy = [pid for pid in server.workers() if established(pid, rpc)]
+        assert len(busy) > 1
+        assert server.stop() == 0
+        for caller in callers:
+            caller.join(15)
+    assert {caller.ended[: len(NOBODY)] for caller in callers} == {NOBODY}
+    assert [line for line in server.lines() if line["severity"] != "INFO"] == []
+
+
+def established(pid: int, port: int) -> int:
+    """How many clients a process holds on its port."""
+    connections = psutil.Process(pid).net_connections("tcp")
+    return sum(c.status == psutil.CONN_ESTABLISHED and c.laddr.port == port for c in connections)
+
+
+def test_without_rest_the_healthcheck_asks_grpc(tmp_path):
+    flags = ("--model_base_path=/nowhere", "--rest_api_port=0")
+    with serve(tmp_path, *flags) as (server, rpc):
+        asked = ("healthcheck", "--rest_api_port=0", f"--port={rpc}")
+        until(lambda: "not serving" in tfopt(*asked).stderr, 20, server.text)
+        assert (done := tfopt(*asked)).returncode == 1
+        assert done.stderr == f"gRPC port {rpc}: not serving\n"
+    assert tfopt(*asked).stderr == f"gRPC port {rpc}: [Errno 111] Connection refused\n"
 
 
 @pytest.mark.tensorflow

@@ -19,6 +19,7 @@ from rpcclient import HEALTH, MODEL, PREDICTION, Client, Refusal, predict_reques
 from tfopt_protos import messages
 from tfopt_server.errors import Code
 from tfopt_server.lifecycle import State
+from tfopt_server.rpc import probe
 
 X = np.float32([[1, 2]])
 HEALTH_REQUEST = messages.message("grpc.health.v1.HealthCheckRequest")
@@ -132,6 +133,13 @@ def test_watch_follows_readiness(tmp_path: Path) -> None:
             next(said)
     assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
     assert ended.value.details() == "The server is shutting down"
+
+
+def test_a_probe_asks_without_a_grpc_library() -> None:
+    with rpcclient.served_port() as port:
+        assert probe.call(port, HEALTH + "Check", b"", 10) == b"\x08\x01"
+        with pytest.raises(probe.ProbeError, match="NOT_FOUND unknown service"):
+            probe.call(port, HEALTH + "Check", HEALTH_REQUEST(service="x").SerializeToString(), 10)
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,11 @@ def _ask_http(settings: Settings) -> str:
 
 
 def _ask_grpc(settings: Settings) -> str:
-    import grpc
+    from tfopt_server.rpc import probe, tls
 
-    with grpc.insecure_channel(f"127.0.0.1:{settings.port}") as channel:
-        check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        try:
-            answer = check(b"", timeout=TIMEOUT_S)
-        except grpc.RpcError as error:
-            return f"gRPC port {settings.port}: {error.code().name} {error.details()}"
-    return "" if answer == _SERVING else f"gRPC port {settings.port}: not serving"
+    where = f"gRPC port {settings.port}"
+    try:
+        answer = probe.call(settings.port, "/grpc.health.v1.Health/Check", b"", TIMEOUT_S, settings.ssl_config_file)
+    except (OSError, probe.ProbeError, tls.TlsError) as error:
+        return f"{where}: {error}"
+    return "" if answer == _SERVING else f"{where}: not serving"

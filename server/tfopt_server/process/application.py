@@ -80,6 +80,8 @@ def serve(settings: Settings, build: Build) -> NoReturn:
         signal.signal(sig, lambda *_: sys.exit(DRAINED))
     try:
         sockets = listeners.listen(settings.http_ports)
+        # Held as long as this process lives, which never leaves this function.
+        claimed = listeners.claim(settings.port, settings.workers > 1) if settings.port else None  # noqa: F841
     except listeners.ListenError as error:
         log.critical("Failed to start server. Error: %s", error)
         sys.exit(CANNOT_START)

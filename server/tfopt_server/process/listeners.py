@@ -8,6 +8,7 @@ accepted, and only then it is closed.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -57,6 +58,29 @@ def listen(ports: Sequence[int]) -> list[socket.socket]:
             reason = os.strerror(error.errno) if error.errno else str(error)  # strerror itself repeats the address
             raise ListenError(f"cannot listen on port {port}: {reason}") from error
     return opened
+
+
+def claim(port: int, shared: bool) -> socket.socket | None:
+    """Makes sure that workers can have `port` for gRPC; ListenError when somebody else does.
+
+    `shared`: every worker will open a listening socket of its own on it (SO_REUSEPORT), which any program of this user
+    could join. A bound socket that does not listen, returned here, keeps the port for those who join it.
+    """
+    dual = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if dual else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+    except OSError as error:
+        raise ListenError(f"gRPC cannot listen on [::]:{port}: {os.strerror(error.errno or 0)}") from error
+    if not shared:
+        return None
+    held = socket.socket(family)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if dual:
+        held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    with contextlib.suppress(OSError):  # connections of another program that had the port are still fading
+        held.bind(("", port))
+    return held
 
 
 def turn_deaf(sockets: Iterable[socket.socket]) -> None:

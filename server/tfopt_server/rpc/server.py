@@ -35,7 +35,7 @@ class RpcServer:
     """A server that accepts calls. `port` is the bound one, 0 when it only listens on a UNIX socket."""
 
     def __init__(self, shared: Shared, context: ssl.SSLContext | None) -> None:
-        self._shared = shared
+        self.shared = shared
         self._tls: dict[str, Any] = (
             {} if context is None else {"ssl": context, "ssl_handshake_timeout": shared.options.handshake_s}
         )
@@ -45,7 +45,7 @@ class RpcServer:
         self.port = 0
 
     async def listen(self, sock: socket.socket) -> None:
-        server = await self._shared.loop.create_server(lambda: Transport(self._shared), sock=sock, **self._tls)
+        server = await self.shared.loop.create_server(lambda: Transport(self.shared), sock=sock, **self._tls)
         self._servers.append(server)
         self.sockets.append(sock)
 
@@ -55,13 +55,13 @@ class RpcServer:
             self._each_tick()
 
     def _each_tick(self) -> None:
-        for transport in tuple(self._shared.connections):
+        for transport in tuple(self.shared.connections):
             transport.tick()
 
     async def drain(self, timeout: float) -> None:
         """Takes no more connections, tells clients to go elsewhere, and waits, at most `timeout` seconds, for every
         call that they had sent; what is left is cut."""
-        shared, loop = self._shared, self._shared.loop
+        shared, loop = self.shared, self.shared.loop
         end = loop.time() + timeout
         shared.leaving = True
         for transport in tuple(shared.connections):

@@ -49,6 +49,7 @@ class Shared:
         self.loop = loop
         self.threads = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="grpc-long")
         self.connections: set[Transport] = set()
+        self.accepted = 0  # connections so far
         self.leaving = False
 
 
@@ -82,6 +83,7 @@ class Transport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport: asyncio.Transport = transport  # type: ignore[assignment]
         self._shared.connections.add(self)
+        self._shared.accepted += 1
         self._flush()
         if self._shared.leaving:
             self.leave()
@@ -263,7 +265,7 @@ class Transport(asyncio.Protocol):
             self._refuse(stream, failure(error, head.method.path))
             return
         if isinstance(answer, bytes):
-            self.core.respond(stream, status.LEAD, prefix(len(answer)), answer, status.OK)
+            self._answer(stream, answer)
         else:
             self._wait(stream, answer)
 
@@ -320,8 +322,14 @@ class Transport(asyncio.Protocol):
         self._flush()
 
     def _answer(self, stream: Stream, answer: bytes) -> None:
-        self._settle(stream)
-        self.core.respond(stream, status.LEAD, prefix(len(answer)), answer, status.OK)
+        if stream.owner is not None:
+            self._settle(stream)
+        size, limit = len(answer), self._options.send_limit
+        if size > limit:
+            text = f"Sent message larger than max ({size} vs. {limit})"
+            self._refuse(stream, ServingError(Code.RESOURCE_EXHAUSTED, text))
+            return
+        self.core.respond(stream, status.LEAD, prefix(size), answer, status.OK)
 
     def _refuse(self, stream: Stream, refused: ServingError) -> None:
         self._settle(stream)
