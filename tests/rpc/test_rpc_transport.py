@@ -239,7 +239,7 @@ GOOD = st.integers(0, 4).flatmap(
             window(0, 9),
             headers(2 * n + 1, fields(**{":path": "/s/Double"})),
         ]
-    )  # fmt: skip
+    )
 )
 
 
