@@ -150,9 +150,10 @@ def test_a_client_that_vanishes_gives_its_calls_up(tmp_path: Path):
     plane.start = lambda *_: queued
     with rpcclient.face(tmp_path, plane):
         other = Client(f"unix:{tmp_path}/s")
-        other.channel.unary_unary(PREDICT).future(predict_request({"x": X}).SerializeToString())
+        call = other.channel.unary_unary(PREDICT).future(predict_request({"x": X}).SerializeToString())
         rpcclient.until(lambda: plane.held == 1)
         other.channel.close()
+        assert call.cancelled()
         rpcclient.until(queued.cancelled)
         rpcclient.until(lambda: plane.held == 0)
 
