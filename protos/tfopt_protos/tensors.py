@@ -107,6 +107,13 @@ def encode(array: Array, content: bool = False) -> bytes:
     return header + bytes(messages.TensorProto(**{field: array.ravel().tolist()}).SerializeToString())
 
 
+def is_plain(array: Array, content: bool = False) -> bool:
+    """Whether `encode` ends with the array's memory in C order, as it is."""
+    if not array.size or array.dtype.hasobject or not array.dtype.isnative:
+        return False
+    return content or _name(array.dtype) in _PACKED
+
+
 def _dtype(number: int) -> tuple[str, np.dtype[Any]]:
     try:
         return _known(number)

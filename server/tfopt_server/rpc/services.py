@@ -7,10 +7,11 @@ UNIMPLEMENTED by name. Health has a file of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import Any
+from typing import Any, NamedTuple
 
+from tfopt_optimizer.plan import SignatureInfo
 from tfopt_protos import messages
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
@@ -18,7 +19,9 @@ from tfopt_server.errors import Code, ServingError, invalid
 from tfopt_server.faces import Meter, failure
 from tfopt_server.metrics import Metrics, Steps
 from tfopt_server.registry import Handle
+from tfopt_server.rows import Feeds
 from tfopt_server.rpc import codec
+from tfopt_server.rpc.known import Known, Memory
 from tfopt_server.rpc.methods import Method, Pending, Unary
 from tfopt_server.tasks import Result
 
@@ -31,6 +34,27 @@ _MODEL = "tensorflow.serving.ModelService"
 NAMES = frozenset({"ModelService", "PredictionService", _MODEL, _PREDICTION})
 
 
+class _Asked(NamedTuple):
+    """A request's bytes, what is known of such bytes, and where nothing is, the message that they parse to."""
+
+    data: bytes
+    known: Known | None
+    message: Any
+
+    @classmethod
+    def read(cls, data: bytes, memory: Memory) -> _Asked:
+        known = memory.find(data)
+        return cls(data, known, None if known is not None else _parsed(data))
+
+    @property
+    def model(self) -> str:
+        return str(self.message.model_spec.name) if self.known is None else self.known.spec.name
+
+
+def _parsed(data: bytes) -> Any:
+    return codec.parse("tensorflow.serving.PredictRequest", data)
+
+
 class Services:
     """Every method on raw bytes. `content`: answers carry tensor_content instead of typed fields."""
 
@@ -38,6 +62,7 @@ class Services:
         self._plane = plane
         self._meter = Meter(metrics, "GRPC", model)
         self._content = content
+        self._memory = Memory()
 
     def methods(self) -> Mapping[bytes, Method]:
         """By path."""
@@ -53,25 +78,28 @@ class Services:
 
     def predict(self, data: bytes, deadline: float | None) -> bytes | Pending:
         began = time.perf_counter()
-        request = codec.parse("tensorflow.serving.PredictRequest", data)
-        name = request.model_spec.name
+        asked = _Asked.read(data, self._memory)
         try:
-            return self._predict(request, deadline, began)
+            return self._predict(asked, deadline, began)
         except Exception as error:
-            refused = self.failed(name, error)
+            refused = self.failed(asked.model, error)
             raise refused from (None if refused is error else error)
 
-    def _predict(self, request: Any, deadline: float | None, began: float) -> bytes | Pending:
-        plane = self._plane
-        handle = plane.resolve(_spec(request))
+    def _predict(self, asked: _Asked, deadline: float | None, began: float) -> bytes | Pending:
+        plane, known = self._plane, asked.known
+        spec = _spec(asked.message) if known is None else known.spec
+        handle = plane.resolve(spec)
         kept = False
         try:
-            key = request.model_spec.signature_name or codec.DEFAULT_SIGNATURE
+            key = known.key if known is not None else asked.message.model_spec.signature_name or codec.DEFAULT_SIGNATURE
             signature = plane.signature(handle, key)
             if signature is None:
                 raise codec.unknown_signature(key)
-            feeds = codec.feeds(request.inputs, signature, lambda alias: plane.metadata(handle)[key].defaults[alias])
-            outputs = codec.wanted(request.output_filter, signature) if request.output_filter else None
+            feeds: Feeds
+            if known is not None and known.signature is signature:
+                feeds, outputs = known.feeds(asked.data), known.outputs
+            else:
+                feeds, outputs = self._read(asked, handle, spec, key, signature)
             steps = plane.steps(handle, key)
             steps.decode.observe(time.perf_counter() - began)
             result = plane.start(handle, key, feeds, outputs, deadline, "GRPC")
@@ -82,6 +110,17 @@ class Services:
         finally:
             if not kept:
                 handle.release()
+
+    def _read(
+        self, asked: _Asked, handle: Handle, spec: ModelSpec, key: str, signature: SignatureInfo
+    ) -> tuple[Feeds, Sequence[str] | None]:
+        """Protobuf's way, with every check; the next request of this look may go without."""
+        request = _parsed(asked.data) if asked.message is None else asked.message
+        default = lambda alias: self._plane.metadata(handle)[key].defaults[alias]  # noqa: E731
+        feeds = codec.feeds(request.inputs, signature, default)
+        outputs = codec.wanted(request.output_filter, signature) if request.output_filter else None
+        self._memory.learn(asked.data, spec, key, signature, feeds, outputs)
+        return feeds, outputs
 
     def written(self, handle: Handle, key: str, steps: Steps, result: Result, began: float) -> bytes:
         """The serialized answer; the call is counted as done."""

@@ -60,6 +60,7 @@ class Connection(Sender):
         self._have = 0
         self.greeted = False
         self._configured = False
+        self._guarded = True
         self._block: tuple[int, int, list[bytes]] | None = None  # stream, flags and parts of an unfinished header block
         self._resets: dict[int, None] = {}
         self._window = limits.connection_window
@@ -100,7 +101,7 @@ class Connection(Sender):
                 self._needed = 24
                 return 0
             self.greeted, at = True, 24
-        unpack, largest = frames.FRAME.unpack_from, self._limits.frame
+        unpack, largest, handlers = frames.FRAME.unpack_from, self._limits.frame, _HANDLERS
         while end - at >= 9:
             high, low, kind, flags, number = unpack(data, at)
             size = high << 16 | low
@@ -110,25 +111,28 @@ class Connection(Sender):
                 self._needed = 9 + size
                 return at
             at += 9
+            if self._guarded:
+                self._guard(kind, flags, number & frames.LARGEST)
             try:
-                self._frame(kind, flags, number & frames.LARGEST, data[at : at + size], events)
+                if kind < _KINDS:
+                    handlers[kind](self, flags, number & frames.LARGEST, data[at : at + size], events)
+                elif not size:
+                    self._bucket.spend("frames of unknown types")
             except StreamFailure as error:
                 self._stream_failed(error, events)
             at += size
         self._needed = 9
         return at
 
-    def _frame(self, kind: int, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
+    def _guard(self, kind: int, flags: int, number: int) -> None:
+        """What may come where not every frame may: first SETTINGS, and inside a header block only its own rest."""
         if self._block is not None and (kind != frames.CONTINUATION or number != self._block[0]):
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "another frame inside a header block")
         if not self._configured:
             if kind != frames.SETTINGS or flags & frames.ACK:
                 raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, "the first frame is no SETTINGS")
             self._configured = True
-        if kind < len(_HANDLERS):
-            _HANDLERS[kind](self, flags, number, payload, events)
-        elif not payload:
-            self._bucket.spend("frames of unknown types")
+            self._guarded = False
 
     # Requests.
 
@@ -145,6 +149,7 @@ class Connection(Sender):
             self._on_block(number, payload, flags & frames.END_STREAM, events)
         else:
             self._block = (number, flags, [payload])
+            self._guarded = True
 
     def _on_continuation(self, flags: int, number: int, payload: bytes, events: list[Event]) -> None:
         if self._block is None:
@@ -157,6 +162,7 @@ class Connection(Sender):
             )
         if flags & frames.END_HEADERS:
             self._block = None
+            self._guarded = False
             self._on_block(number, b"".join(parts), first & frames.END_STREAM, events)
 
     def _on_block(self, number: int, block: bytes, ended: int, events: list[Event]) -> None:
@@ -389,3 +395,4 @@ _HANDLERS: tuple[Callable[[Connection, int, int, bytes, list[Event]], None], ...
     Connection._on_window_update,
     Connection._on_continuation,
 )
+_KINDS = len(_HANDLERS)
