@@ -1,7 +1,8 @@
 """Who wins: pure rules over what was measured. No engine, no clock.
 
 The chosen runner is never slower than plain TensorFlow, and where two are within TIE the simpler one runs: TensorFlow
-before the engines in the order of their table, the plain call before a variant, one thread before several.
+before the engines in the order of their table, the plain call before a variant, one thread before several, exact
+answers before close ones.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Trial:
     memory_bytes: int | None = None
     artifact: str = ""
     score: float | None = None
+    precision: str = ""
 
     @property
     def label(self) -> str:
@@ -171,8 +173,10 @@ def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:
     return (best.engine, best.variant) if best else None
 
 
-def _complexity(trial: Trial) -> tuple[int, int]:
-    return _place(_SIMPLEST_FIRST, trial.engine), _place(_VARIANTS.get(trial.engine, ()), trial.variant)
+def _complexity(trial: Trial) -> tuple[bool, int, int]:
+    """Exact answers first."""
+    lossy = bool(trial.precision)
+    return lossy, _place(_SIMPLEST_FIRST, trial.engine), _place(_VARIANTS.get(trial.engine, ()), trial.variant)
 
 
 def _place(order: Sequence[str], name: str) -> int:
@@ -202,6 +206,7 @@ def _candidate(trial: Trial, chosen: Trial | None) -> Candidate:
         trial.agreement,
         trial.compile_s,
         trial.memory_bytes,
+        trial.precision,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfopt_optimizer import verify
+
 DEFAULT_BUCKETS = (1, 2, 4, 8, 16, 32)
 LATENCY, THROUGHPUT = "latency", "throughput"  # optimize_for
 
@@ -18,6 +20,9 @@ class OptimizerFlags:
     more candidate, the likeliest, and at twice the budget no further bucket is opened (allotment.py). `engines` names
     those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all. `optimize_for`:
     "latency" of a call that has the cores for itself, or "throughput" with all cores busy.
+
+    The `lossy_*` ones are the gate of `allow_compression`: `lossy_top1` is the share of rows that must keep their best
+    class. `compression_requires_records` leaves lossy candidates out where the model has no warmup records.
     """
 
     allow_precompilation: bool = False
@@ -33,3 +38,11 @@ class OptimizerFlags:
     device: str = "cpu"
     engines: tuple[str, ...] = ()
     optimize_for: str = LATENCY
+    lossy_mean_rel_error: float = 1e-4
+    lossy_max_rel_error: float = 1e-2
+    lossy_top1: float = 0.99
+    compression_requires_records: bool = False
+
+    def lossy(self) -> verify.Tolerance:
+        """The gate of candidates that change precision."""
+        return verify.Tolerance(self.lossy_max_rel_error, self.lossy_mean_rel_error, self.lossy_top1)

@@ -23,6 +23,8 @@ class Named(Protocol):
     def heavy(self) -> bool: ...
     @property
     def reserve(self) -> bool: ...
+    @property
+    def precision(self) -> str: ...
 
 
 Entrant = TypeVar("Entrant", bound=Named)
@@ -37,12 +39,13 @@ def order(
     winners: Collection[tuple[str, str]] = (),
 ) -> list[Entrant]:
     """The likely winner first. `winners`: (engine, variant) of the model's other buckets; `large`: its weights take a
-    heavy converter long, which is therefore left for last. Reserves wait for what the others can do."""
+    heavy converter long, which is therefore left for last. Reserves wait for what the others can do. Lossy candidates
+    come after all exact ones, of whose models they are made."""
     engines = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
 
-    def rank(entrant: Entrant) -> tuple[bool, bool, bool, int]:
+    def rank(entrant: Entrant) -> tuple[bool, bool, bool, bool, int]:
         place = engines.index(entrant.engine) if entrant.engine in engines else len(engines)
         won = (entrant.engine, entrant.variant) in winners
-        return not won, entrant.reserve, large and entrant.heavy, place
+        return bool(entrant.precision), not won, entrant.reserve, large and entrant.heavy, place
 
     return sorted(entrants, key=rank)

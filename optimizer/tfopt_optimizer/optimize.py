@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import allotment, choose, contest, cpu, measure, plan, report, saved_model, twins
+from tfopt_optimizer import allotment, choose, compression, contest, cpu, measure, plan, report, saved_model, twins
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
-from tfopt_optimizer.engines import artifacts, table, weights
+from tfopt_optimizer.engines import artifacts, calibration, table, weights
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
@@ -62,14 +62,32 @@ def entrants_for(flags: OptimizerFlags, log: Log) -> tuple[Entrant, ...]:
     return found
 
 
+def _by_terms(entrants: tuple[Entrant, ...], job: OptimizeJob, log: Log) -> tuple[Entrant, ...]:
+    """Without the lossy candidates that the records, the flags or the processor rule out."""
+    if not job.flags.allow_compression:
+        return entrants
+    gate = job.flags.lossy()
+    terms = compression.terms(
+        job.records, job.flags.compression_requires_records, gate.mean_rel_error, gate.max_rel_error, gate.top1
+    )
+    log.say(terms.line)
+    features, out = cpu.processor().get("isa", "").split(), []
+    for entrant in entrants:
+        why = compression.unfit(entrant.precision, features) if entrant.precision else ""
+        if why:
+            log.say(f"{entrant.label} does not take part: {why}")
+        if not entrant.precision or (terms.allowed and not why):
+            out.append(entrant)
+    return tuple(out)
+
+
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
     budget = _budget(job.flags)
     _clear(job.plan_dir)
     allowed = entrants_for(job.flags, log) if entrants is None else tuple(entrants)
-    if job.flags.allow_compression:
-        log.say("allow_compression: no lossy engine is part of this version; only lossless candidates take part")
+    allowed = _by_terms(allowed, job, log)
     try:
         signatures = saved_model.read_signatures(job.model_dir, job.tags)
         states = saved_model.states(job.model_dir, job.tags)
@@ -223,7 +241,19 @@ class _Tournament:
             self._log.say(f"{info.key}: {unfit} of {len(samples)} records do not have its inputs and types, left out")
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
+        self._keep_records(found, folder)
         return Result(info, found, self._buckets(found, allotted))
+
+    def _keep_records(self, found: Study, folder: str) -> None:
+        """For those who calibrate. Says so where they are also checked on them."""
+        if found.split is None or not found.specs or not any(e.precision for e in self._entrants):
+            return
+        calibration.write(self._job.plan_dir / folder, found.calibration())
+        if not found.split.apart:
+            self._log.say(
+                f"{found.info.key}: lossy candidates are calibrated and checked on the same {len(found.split.check)} "
+                f"records; with {compression.ENOUGH} or more they are kept apart"
+            )
 
     def _buckets(self, found: Study, allotted: Allotment) -> tuple[tuple[Trial, ...] | None, ...]:
         """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
@@ -252,8 +282,15 @@ class _Tournament:
             except WorkerFailed as error:
                 self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
                 held = []
-            out = [Trial(e.engine, e.variant, reason) for e, reason in refused.items()] if held else []
-            out += [Trial(e.engine, e.variant, reason, skipped=True) for e, reason in hopeless.items()]
+            out = (
+                [Trial(e.engine, e.variant, reason, precision=e.precision) for e, reason in refused.items()]
+                if held
+                else []
+            )
+            out += [
+                Trial(e.engine, e.variant, reason, skipped=True, precision=e.precision)
+                for e, reason in hopeless.items()
+            ]
             trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
             winners |= {best for best in [choose.fastest(trials[index])] if best}
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))

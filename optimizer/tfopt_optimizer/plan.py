@@ -84,7 +84,7 @@ class Agreement:
 class Candidate:
     """One engine tried on one signature and bucket. status: "chosen", "slower", "rejected" or "skipped".
 
-    `precision` is what a lossy candidate computes or keeps its weights in (precisions.py), "" for a lossless one.
+    `precision` is what a lossy candidate computes or keeps its weights in (compression.py), "" for a lossless one.
     """
 
     engine: str

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import buckets, independence, verify
+from tfopt_optimizer import buckets, compression, independence, verify
 from tfopt_optimizer.buckets import Feeds, Rows
+from tfopt_optimizer.compression import Split
 from tfopt_optimizer.contest import BucketSpec, Material, Reference
 from tfopt_optimizer.engines.base import Arrays
 from tfopt_optimizer.flags import OptimizerFlags
@@ -17,6 +20,7 @@ from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.saved_model import State
 from tfopt_optimizer.workers import WorkerFailed
 
+CALIBRATION_BATCH = 4  # rows of a calibration call
 ROW_LIMIT = 1024  # rows used for checks: as many as TensorFlow Serving accepts records
 
 
@@ -31,6 +35,7 @@ class Study:
     no_contest: str
     rows: Rows | None = None
     samples: tuple[Feeds, ...] = ()
+    split: Split | None = None
 
     @property
     def stateful(self) -> bool:
@@ -38,8 +43,25 @@ class Study:
 
     def material(self, spec: BucketSpec) -> Material:
         if spec.batch is not None and self.rows is not None:
-            return Material(self.rows.batches(spec.batch), independence.alter(self.rows))
-        return Material(_of_shapes(self.samples, spec), None)
+            altered = independence.alter(self.rows)
+            if self.split is None or not self.split.apart:
+                return Material(self.rows.batches(spec.batch), altered)
+            check, rest = self.rows.pick(self.split.check), self.rows.pick(self.split.calibration)
+            apart = math.ceil(check.count / spec.batch)
+            return Material(itertools.chain(check.batches(spec.batch), rest.batches(spec.batch)), altered, apart)
+        if self.split is None or not self.split.apart:
+            return Material(_of_shapes(self.samples, spec), None)
+        checked = list(_of_shapes([self.samples[i] for i in self.split.check], spec))
+        seen = _of_shapes([self.samples[i] for i in self.split.calibration], spec)
+        return Material(itertools.chain(checked, seen), None, len(checked))
+
+    def calibration(self) -> list[Feeds]:
+        """Calls to calibrate on: a few rows each where rows are independent, else the records as they are."""
+        if self.split is None:
+            return []
+        if self.proof.independent and self.rows is not None:
+            return list(self.rows.pick(self.split.calibration).batches(CALIBRATION_BATCH))
+        return [self.samples[i] for i in self.split.calibration]
 
 
 def study(
@@ -70,7 +92,9 @@ def study(
         specs = tuple(
             BucketSpec(None, shapes, f"{folder}/x{i}") for i, shapes in enumerate(buckets.exact_shapes(usable))
         )
-    return Study(info, state, proof, specs, "", rows, usable)
+    count = rows.count if proof.independent and rows is not None else len(usable)
+    split = compression.split(count) if flags.allow_compression else None
+    return Study(info, state, proof, specs, "", rows, usable, split)
 
 
 def _prove(info: SignatureInfo, rows: Rows | None, flags: OptimizerFlags, reference: Reference) -> Proof:

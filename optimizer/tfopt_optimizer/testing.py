@@ -78,6 +78,22 @@ class OffByTwoPercent(Right):
         return super().answer(x) * np.float32(1.02)
 
 
+class OffByHalfAPercent(Right):
+    """Every value is 0.5 % too large: no single error is large, the mean is."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        return super().answer(x) * np.float32(1.005)
+
+
+class Close(Right):
+    """One value in 200 is 0.5 % too large, as after a good quantization."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        y = super().answer(x)
+        y.flat[::200] *= np.float32(1.005)
+        return y
+
+
 class Leaks(Right):
     """The largest row lends a little to all of them, once it is large: padding would change the answer."""
 

@@ -134,6 +134,16 @@ OPTIMIZER: tuple[Flag, ...] = (
         "lossless_max_rel_error", "float", 1e-4, "largest error a lossless candidate may have, relative to the "
         "output's largest magnitude", within=(0.0, 1.0),
     ),
+    Flag(
+        "lossy_mean_rel_error", "float", 1e-4, "largest mean error of a candidate that --allow_compression lets in, "
+        "relative to the output's largest magnitude", within=(0.0, 1.0),
+    ),
+    Flag("lossy_max_rel_error", "float", 1e-2, "largest error of such a candidate anywhere", within=(0.0, 1.0)),
+    Flag("lossy_top1", "float", 0.99, "least share of rows whose best class it must keep", within=(0.0, 1.0)),
+    Flag(
+        "compression_requires_records", "bool", False,
+        "no such candidate where the model has no warmup records to check it on",
+    ),
     Flag("plan_cache_dir", "str", None, "where plans are kept (default ~/.cache/tfopt/plans)"),
     Flag(
         "optimize_for", "str", "latency", "what decides between right candidates: the latency of a lone call, or the "

@@ -68,6 +68,10 @@ def optimizer_flags(settings: Settings) -> OptimizerFlags:
         optimize_budget_s=settings.optimize_budget_s,
         optimize_for=settings.optimize_for,
         lossless_max_rel_error=settings.lossless_max_rel_error,
+        lossy_mean_rel_error=settings.lossy_mean_rel_error,
+        lossy_max_rel_error=settings.lossy_max_rel_error,
+        lossy_top1=settings.lossy_top1,
+        compression_requires_records=settings.compression_requires_records,
         intra_op_threads=settings.tensorflow_intra_op_parallelism,
         inter_op_threads=settings.tensorflow_inter_op_parallelism,
     )

@@ -62,6 +62,10 @@ class Settings:
     disable_optimizer: bool
     allowed_batch_sizes: tuple[int, ...]
     lossless_max_rel_error: float
+    lossy_mean_rel_error: float
+    lossy_max_rel_error: float
+    lossy_top1: float
+    compression_requires_records: bool
     plan_cache_dir: Path
     optimize_for: str
     optimize_budget_s: float | None

@@ -45,9 +45,15 @@ class TestSettings:
                 "--optimize_for=throughput",
                 "--noenable_model_warmup",
                 "--num_request_iterations_for_warmup=5", "--enable_batching", "--enable_per_model_batching_parameters",
+                "--lossy_mean_rel_error=0.002", "--lossy_max_rel_error=0.03", "--lossy_top1=0.9",
+                "--compression_requires_records",
             )
         )  # fmt: skip
-        flags = OptimizerFlags(True, True, False, True, (1, 8), 7.0, 5.0, 0.001, 3, 4, optimize_for="throughput")
+        flags = OptimizerFlags(
+            True, True, False, True, (1, 8), 7.0, 5.0, 0.001, 3, 4,
+            lossy_mean_rel_error=0.002, lossy_max_rel_error=0.03, lossy_top1=0.9, compression_requires_records=True,
+            optimize_for="throughput",
+        )  # fmt: skip
         batching = BatchingParameters()
         assert options == LoadOptions(flags, Path("/plans"), ("serve", "tpu"), 9.0, False, 5, batching, True)
 

@@ -5,7 +5,8 @@ bucket's shapes when it takes over from another bucket (2 us for a small MLP, 35
 MobileNet; static models are no faster). So the weights are on disk once, mapped into memory, and packed once per
 interpreter. Where the converter needs static shapes, a bucket has a model file of its own (litert_convert.py).
 
-Variants are thread counts: `t1`, and `t<usable cores>` where there are several. Measured on 2 cores with AVX-512 (plain
+Variants are thread counts: `t1`, and `t<usable cores>` where there are several; `t2+int8-dynamic` is one in another
+precision, a model of its own that litert_compress.py made of the float one. Measured on 2 cores with AVX-512 (plain
 TensorFlow beside it): small MLP 2 us, and 3.5 us with 2 threads (266 us); 26 string look-ups 400 and 255 us (1868 us);
 MobileNetV2 6.5 and 3.5 ms (19.8 ms). `invoke` releases the GIL: another thread keeps its full speed meanwhile.
 """
@@ -32,15 +33,31 @@ FOLDER = "litert"  # beside the buckets' folders: s0/litert for all of them, s0/
 _FAILURES = (RuntimeError, ValueError)  # all that the interpreter raises
 
 
+def threads(variant: str) -> int:
+    """2 for "t2" and for "t2+int8-dynamic"."""
+    return int(variant.partition("+")[0].removeprefix("t"))
+
+
+def precision(variant: str) -> str:
+    """ "int8-dynamic" for "t2+int8-dynamic", "" for "t2"."""
+    return variant.partition("+")[2]
+
+
 def shared_folder(target: Target) -> str:
-    """Where the model for all shapes of a signature lies, relative to the plan: "s0/litert" for "s0/b8"."""
+    """Where the float model for all shapes of a signature lies, relative to the plan: "s0/litert" for "s0/b8"."""
     return (Path(target.folder).parent / FOLDER).as_posix()
 
 
 def own_folder(target: Target) -> str:
-    """Where a model for the target's shapes alone lies: "s0/litert-b8" for "s0/b8"."""
+    """Where a float model for the target's shapes alone lies: "s0/litert-b8" for "s0/b8"."""
     folder = Path(target.folder)
     return (folder.parent / f"{FOLDER}-{folder.name}").as_posix()
+
+
+def folders(target: Target) -> tuple[str, str]:
+    """Where a model of the target's precision may lie: for its shapes alone, and for all."""
+    suffix = f"-{precision(target.variant)}" if precision(target.variant) else ""
+    return own_folder(target) + suffix, shared_folder(target) + suffix
 
 
 class Session:
@@ -96,11 +113,11 @@ class Models:
         return runner
 
     def _runner(self, folder: str, variant: str, shapes: Mapping[str, tuple[int, ...]]) -> LitertRunner:
-        path, threads = self._plan_dir / folder / MODEL, int(variant.removeprefix("t"))
+        path, count = self._plan_dir / folder / MODEL, threads(variant)
         path.stat()  # if it is missing, the error names it
         if (folder, variant) not in self._sessions:
-            limit = max(1, cpu.usable_cores() // threads)
-            self._sessions[folder, variant] = Pool(lambda: Session(path, threads), limit)
+            limit = max(1, cpu.usable_cores() // count)
+            self._sessions[folder, variant] = Pool(lambda: Session(path, count), limit)
         runner = LitertRunner(self._sessions[folder, variant], shapes)
         try:
             runner.give_back(runner.take())
@@ -199,12 +216,12 @@ class Worker:
 
     def prepare(self, target: Target) -> Prepared:
         started, before = time.perf_counter(), own_bytes()
-        folders = [f for f in (own_folder(target), shared_folder(target)) if (self._plan_dir / f / MODEL).exists()]
-        if not folders:
+        there = [f for f in folders(target) if (self._plan_dir / f / MODEL).exists()]
+        if not there:
             raise NeedsConversion("there is no LiteRT model yet")
-        runner = self._models.runner(dataclasses.replace(target, folder=folders[0]))
+        runner = self._models.runner(dataclasses.replace(target, folder=there[0]))
         self._runners[target.folder, target.variant] = runner
-        return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), folders[0])
+        return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), there[0])
 
     def runner(self, target: Target) -> Runner:
         return self._runners[target.folder, target.variant]

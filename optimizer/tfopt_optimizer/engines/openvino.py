@@ -1,4 +1,7 @@
-"""The openvino engine: OpenVINO's CPU plugin, without TensorFlow, in 32-bit floats whatever the processor prefers.
+"""The openvino engine: OpenVINO's CPU plugin, without TensorFlow. The variant is the precision.
+
+`f32` computes in 32-bit floats whatever the processor prefers. The others are lossy: `bf16` is the same model computed
+in bfloat16, the rest are models that NNCF made of it (openvino_compress.py), each in a folder of its own.
 
 A signature's model is kept once in OpenVINO's own format (`model.xml`, `model.bin`, mapped into memory) and compiled
 for each bucket when a plan is opened. OpenVINO's cache of compiled blobs is not used: it adds the weights once more on
@@ -28,10 +31,10 @@ from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer import cpu
+from tfopt_optimizer import compression, cpu
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.pool import Pool
-from tfopt_optimizer.errors import Declined, NotLowerable
+from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 
 F32 = "f32"
 STREAMS = f"{F32}-s"  # + a number: so many streams of one thread each, a batch's parts run side by side on them
@@ -69,10 +72,11 @@ class Device:
         self._plan_dir = place.plan_dir
         self._models: dict[str, Model] = {}
 
-    def properties(self, streams: int) -> dict[str, Any]:
+    def properties(self, variant: str) -> dict[str, Any]:
         return {
-            "INFERENCE_PRECISION_HINT": F32,  # AMX processors would be given bfloat16
-            "NUM_STREAMS": streams,
+            # AMX processors would be given bfloat16 where nothing is said.
+            "INFERENCE_PRECISION_HINT": compression.BF16 if variant == compression.BF16 else F32,
+            "NUM_STREAMS": streams_of(variant),
             "INFERENCE_NUM_THREADS": self._threads,
             # Threads bound to cores wait for whoever else runs there: with a neighbour a call took twice as long.
             "ENABLE_CPU_PINNING": False,
@@ -82,6 +86,13 @@ class Device:
         if folder not in self._models:
             self._models[folder] = Model(self, self._plan_dir / folder)
         return self._models[folder]
+
+
+def folder(target: Target) -> str:
+    """Where the model lies, relative to the plan: "s0/openvino" for f32 in "s0/b8", "s0/openvino-int8" for int8."""
+    same = target.variant.startswith(F32) or target.variant == compression.BF16
+    name = FOLDER if same else f"{FOLDER}-{target.variant}"
+    return (Path(target.folder).parent / name).as_posix()
 
 
 class Model:
@@ -96,13 +107,16 @@ class Model:
 
     def runner(self, target: Target) -> OpenvinoRunner:
         """Compiles for the shapes, or takes what serves them already. NotLowerable when OpenVINO refuses them."""
-        streams, part = streams_of(target.variant), parts(target)
-        wanted = {t.name: self._dimensions(t.shape, part[t.name]) for t in target.signature.inputs}
-        key = (streams, tuple(sorted(wanted.items())))
+        variant, streams, part = target.variant, streams_of(target.variant), parts(target)
+        # int8 with an unknown batch always: with a static batch of 8 OpenVINO 2026.4 answers a small quantized MLP
+        # wrongly on AMX (errors of 20 to 60 % of the largest value; batch 1, 3 and unknown are right).
+        shared = self._shared or variant == compression.INT8
+        wanted = {t.name: _dimensions(t.shape, part[t.name], shared) for t in target.signature.inputs}
+        key = (variant, tuple(sorted(wanted.items())))
         try:
             if key not in self._compiled:
                 self._model.reshape({p.any_name: list(wanted[p.any_name]) for p in self._model.inputs})
-                properties = self._device.properties(streams)
+                properties = self._device.properties(variant)
                 self._compiled[key] = self._device.core.compile_model(self._model, "CPU", properties)
             one = functools.partial(Request, self._device.openvino, self._compiled[key], part, self._limits)
             make = one if part is target.shapes else functools.partial(Team, one, streams)
@@ -110,13 +124,9 @@ class Model:
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
 
-    def _dimensions(self, declared: Sequence[int | None] | None, shape: tuple[int, ...]) -> tuple[int, ...]:
-        unknown = bool(shape) and (declared is None or declared[0] is None)
-        return (-1, *shape[1:]) if self._shared and unknown else shape
-
     def forget(self, target: Target) -> None:
         """Frees what was compiled for these shapes alone."""
-        self._compiled.pop((streams_of(target.variant), tuple(sorted(parts(target).items()))), None)
+        self._compiled.pop((target.variant, tuple(sorted(parts(target).items()))), None)
 
 
 def streams_of(variant: str) -> int:
@@ -130,6 +140,11 @@ def parts(target: Target) -> Shapes:
     if streams == 1 or not rows or rows % streams:
         return target.shapes
     return {name: (rows // streams, *shape[1:]) for name, shape in target.shapes.items()}
+
+
+def _dimensions(declared: Sequence[int | None] | None, shape: tuple[int, ...], shared: bool) -> tuple[int, ...]:
+    unknown = bool(shape) and (declared is None or declared[0] is None)
+    return (-1, *shape[1:]) if shared and unknown else shape
 
 
 class Request:
@@ -289,15 +304,17 @@ class Worker:
         from tfopt_optimizer.engines import openvino_read
 
         started, before = time.perf_counter(), own_bytes()
-        folder = (Path(target.folder).parent / FOLDER).as_posix()
-        if not (self._place.plan_dir / folder / MODEL).exists():
-            openvino_read.write_model(self._device, self._place, target.signature, self._place.plan_dir / folder)
-        self._runners[target.folder, target.variant] = self._device.model(folder).runner(target)
-        return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), folder)
+        place = folder(target)
+        if not (self._place.plan_dir / place / MODEL).exists():
+            if place != (Path(target.folder).parent / FOLDER).as_posix():
+                raise NeedsConversion(f"there is no model in {target.variant} yet")
+            openvino_read.write_model(self._device, self._place, target.signature, self._place.plan_dir / place)
+        self._runners[target.folder, target.variant] = self._device.model(place).runner(target)
+        return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), place)
 
     def runner(self, target: Target) -> Runner:
         return self._runners[target.folder, target.variant]
 
     def release(self, target: Target) -> None:
         if self._runners.pop((target.folder, target.variant), None) is not None:
-            self._device.model((Path(target.folder).parent / FOLDER).as_posix()).forget(target)
+            self._device.model(folder(target)).forget(target)

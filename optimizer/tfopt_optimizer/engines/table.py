@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
-from tfopt_optimizer import cpu
+from tfopt_optimizer import compression, cpu
 from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 
@@ -22,7 +22,7 @@ class Row:
     `variants` of the usable cores, the simplest first. The others are "module:Class" in this folder: `worker` and
     `converter` (engines/base.py: Engine) for the optimizer, `opener` for the server: Opener(place, load_tensorflow)
     with `runner(target, note)`. `standby`, `heavy` and `reserve` as in contest.Entrant; a variant of one thread
-    beside one of several is `light`.
+    beside one of several is `light`. The variants of a `lossy` row end with their precision (compression.py).
     """
 
     engine: str
@@ -34,6 +34,7 @@ class Row:
     standby: bool = False
     heavy: bool = False
     reserve: bool = False
+    lossy: bool = False
     allowed: Callable[[OptimizerFlags], bool] = lambda flags: True
 
 
@@ -43,6 +44,19 @@ def _threads(cores: int) -> tuple[str, ...]:
 
 def _streams(cores: int) -> tuple[str, ...]:
     return ("f32", f"f32-s{cores}") if cores > 1 else ("f32",)
+
+
+def _litert_precisions(cores: int) -> tuple[str, ...]:
+    precisions = (compression.INT8_DYNAMIC, compression.INT8_WEIGHTS)
+    return tuple(f"{threads}+{precision}" for precision in precisions for threads in _threads(cores))
+
+
+def _openvino_precisions(_cores: int) -> tuple[str, ...]:
+    return (compression.INT8, compression.INT8_WEIGHTS, compression.INT4_WEIGHTS)
+
+
+def _compression(flags: OptimizerFlags) -> bool:
+    return flags.allow_compression
 
 
 # The order is that of simplicity: where two are equally fast, the upper one runs.
@@ -57,16 +71,27 @@ ROWS = (
         allowed=lambda flags: flags.allow_precompilation and not flags.use_tfrt),
     Row("xla", "jaxlib", lambda cores: ("pjrt",), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
         allowed=lambda flags: flags.allow_precompilation and flags.use_tfrt),
+    Row("litert", "ai_edge_quantizer", _litert_precisions, "litert:Worker", "litert:Opener",
+        "litert_compress:Converter", standby=True, lossy=True, allowed=_compression),
+    Row("openvino", "openvino", lambda cores: (compression.BF16,), "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True, lossy=True, allowed=_compression),
+    Row("openvino", "nncf", _openvino_precisions, "openvino:Worker", "openvino:Opener",
+        "openvino_compress:Converter", standby=True, lossy=True, allowed=_compression),
 )  # fmt: skip
 
 
 def entrants(flags: OptimizerFlags) -> tuple[tuple[Entrant, ...], tuple[str, ...]]:
-    """The candidates that the flags allow, and the engines among them that are not installed."""
+    """The candidates that the flags allow, and the packages among theirs that are not installed."""
     rows = [r for r in ROWS if r.allowed(flags) and (not flags.engines or r.engine in flags.engines)]
-    missing = tuple(r.engine for r in rows if importlib.util.find_spec(r.package) is None)
+    missing = tuple(dict.fromkeys(r.package for r in rows if importlib.util.find_spec(r.package) is None))
     cores = flags.intra_op_threads or cpu.usable_cores()
-    found = tuple(_entrant(r, v, cores) for r in rows if r.engine not in missing for v in r.variants(cores))
+    found = tuple(_entrant(r, v, cores) for r in rows if r.package not in missing for v in r.variants(cores))
     return found, missing
+
+
+def precision(row: Row, variant: str) -> str:
+    """What a lossy row's variant computes in, "" for a lossless one."""
+    return variant.rpartition("+")[2] if row.lossy else ""
 
 
 def _entrant(row: Row, variant: str, cores: int) -> Entrant:
@@ -80,6 +105,7 @@ def _entrant(row: Row, variant: str, cores: int) -> Entrant:
         heavy=row.heavy,
         light=light,
         reserve=row.reserve,
+        precision=precision(row, variant),
     )
 
 

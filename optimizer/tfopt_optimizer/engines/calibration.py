@@ -1,0 +1,40 @@
+"""The calibration records of one signature, kept in a file for the processes that quantize.
+
+The file lies in the plan's folder while the tournament runs and goes with what lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tfopt_optimizer.engines.base import Arrays, Feeds, Target
+
+FOLDER, FILE = "calibration", "feeds.npz"
+
+
+def path(plan_dir: Path, target: Target) -> Path:
+    """s0/calibration/feeds.npz for the target in s0/b8."""
+    return (plan_dir / target.folder).parent / FOLDER / FILE
+
+
+def write(folder: Path, feeds: Sequence[Feeds]) -> None:
+    """`folder`: the signature's, e.g. plan_dir / "s0". Feeds are calls of any batch size."""
+    place = folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{number}/{name}": array for number, call in enumerate(feeds) for name, array in call.items()}
+    # Strings are object arrays and are pickled: the file never leaves this run.
+    np.savez(place / FILE, **arrays)  # type: ignore[arg-type]
+
+
+def read(file: Path) -> list[Arrays]:
+    """FileNotFoundError when nothing was written: the signature has no records."""
+    found: dict[int, Arrays] = {}
+    with np.load(file, allow_pickle=True) as data:
+        for key in data.files:
+            number, _, name = key.partition("/")
+            if number.isdigit():
+                found.setdefault(int(number), {})[name] = data[key]
+    return [found[number] for number in sorted(found)]
