@@ -6,6 +6,7 @@ be there: the openvino worker wrote it when `f32` was tried.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -86,12 +87,12 @@ MAKERS: Mapping[str, Callable[[Converter, Any, Target], Any]] = {
 
 
 def library() -> Any:
-    """The nncf package without its reports to a web service, and without its progress bars on our pipe."""
+    """The nncf package, without its reports to a web service."""
     openvino.library()
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import nncf
 
-    nncf.set_log_level(40)  # errors
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would set every handler of the process
     return nncf
 
 
