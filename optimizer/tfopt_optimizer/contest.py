@@ -164,7 +164,7 @@ class Candidate:
             self.prepared.compile_s,
             self.prepared.memory_bytes,
             self.prepared.artifact,
-            self.entrant.precision,
+            precision=self.entrant.precision,
         )
 
     def saturate(self, batch: Batch) -> measure.Saturate:

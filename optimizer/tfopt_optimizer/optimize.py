@@ -17,12 +17,24 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import allotment, choose, compression, contest, cpu, measure, plan, report, saved_model, twins
+from tfopt_optimizer import (
+    allotment,
+    choose,
+    compression,
+    contest,
+    cpu,
+    entry,
+    measure,
+    plan,
+    report,
+    saved_model,
+    twins,
+)
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
-from tfopt_optimizer.engines import artifacts, calibration, table, weights
+from tfopt_optimizer.engines import artifacts, calibration, weights
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
@@ -54,40 +66,13 @@ class OptimizeJob:
     records: str
 
 
-def entrants_for(flags: OptimizerFlags, log: Log) -> tuple[Entrant, ...]:
-    """The candidates that the flags allow, beside plain TensorFlow's own variants."""
-    found, missing = table.entrants(flags)
-    if missing:
-        log.say(f"not installed, so they do not take part: {', '.join(missing)}")
-    return found
-
-
-def _by_terms(entrants: tuple[Entrant, ...], job: OptimizeJob, log: Log) -> tuple[Entrant, ...]:
-    """Without the lossy candidates that the records, the flags or the processor rule out."""
-    if not job.flags.allow_compression:
-        return entrants
-    gate = job.flags.lossy()
-    terms = compression.terms(
-        job.records, job.flags.compression_requires_records, gate.mean_rel_error, gate.max_rel_error, gate.top1
-    )
-    log.say(terms.line)
-    features, out = cpu.processor().get("isa", "").split(), []
-    for entrant in entrants:
-        why = compression.unfit(entrant.precision, features) if entrant.precision else ""
-        if why:
-            log.say(f"{entrant.label} does not take part: {why}")
-        if not entrant.precision or (terms.allowed and not why):
-            out.append(entrant)
-    return tuple(out)
-
-
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
     budget = _budget(job.flags)
     _clear(job.plan_dir)
-    allowed = entrants_for(job.flags, log) if entrants is None else tuple(entrants)
-    allowed = _by_terms(allowed, job, log)
+    allowed = entry.installed(job.flags, log) if entrants is None else tuple(entrants)
+    allowed = entry.lossy_by_terms(allowed, job.flags, job.records, log)
     try:
         signatures = saved_model.read_signatures(job.model_dir, job.tags)
         states = saved_model.states(job.model_dir, job.tags)

@@ -121,12 +121,16 @@ def labels(**flags):
 
 
 def test_lossless_engines_need_no_flag_and_xla_does():
-    lossless = ["litert/t1", "litert/t4", "openvino/f32", "onnxruntime/t1", "onnxruntime/t4"]
+    lossless = ["litert/t1", "litert/t4", "openvino/f32", "openvino/f32-s4", "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]
     assert labels(allow_precompilation=True, use_tfrt=False) == [*lossless, "xla/jit"]
     assert labels(engines=("xla",)) == []
-    assert labels(engines=("openvino", "xla"), allow_precompilation=True) == ["openvino/f32", "xla/pjrt"]
+    assert labels(engines=("openvino", "xla"), allow_precompilation=True) == [
+        "openvino/f32",
+        "openvino/f32-s4",
+        "xla/pjrt",
+    ]
 
 
 def test_one_core_has_one_variant_and_only_the_fewer_threads_are_light():
