@@ -47,17 +47,36 @@ def counts(nodes: Sequence[Placed], graph: Graph, registry: Registry) -> tuple[d
 
 def why_on_host(node: Any, graph: Graph, registry: Registry) -> str:
     """ "" for an operation that a device may take, or that is neutral."""
-    if node.op in NEUTRAL or node.op in _CALLS or node.op in graph.functions:
-        return ""  # the bodies of calls are looked at themselves
+    own = _own_reason(node, graph, registry)
+    if own or _is_call(node, graph):
+        return own  # the bodies of calls are looked at themselves
+    seen: set[str] = set()  # functions may call each other in circles
+    todo = list(calls(node))
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in graph.functions:
+            continue
+        seen.add(name)
+        for inner in graph.body(graph.functions[name]).values():
+            if _own_reason(inner, graph, registry):
+                return f"{node.op} holds {inner.op}"
+            todo += calls(inner)
+    return ""
+
+
+def _is_call(node: Any, graph: Graph) -> bool:
+    return node.op in _CALLS or node.op in graph.functions
+
+
+def _own_reason(node: Any, graph: Graph, registry: Registry) -> str:
+    """Why the operation itself stays, whatever it calls."""
+    if node.op in NEUTRAL or _is_call(node, graph):
+        return ""
     if node.op not in registry.names:
         return f"{node.op} is not TensorFlow's own"
     if node.op not in registry.compiled:
         return f"{node.op} has no compiled kernel"
-    if _types(node) & _HOST_TYPES:
-        return f"{node.op} on strings or variants"
-    inner = [n for name in calls(node) if name in graph.functions for n in graph.body(graph.functions[name]).values()]
-    blocked = next((n for n in inner if why_on_host(n, graph, registry)), None)
-    return f"{node.op} holds {blocked.op}" if blocked is not None else ""
+    return f"{node.op} on strings or variants" if _types(node) & _HOST_TYPES else ""
 
 
 def _types(node: Any) -> set[int]:

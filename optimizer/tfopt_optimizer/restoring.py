@@ -60,8 +60,11 @@ def _keys(restore: Any, nodes: Mapping[str, Any]) -> list[str]:
     names = nodes.get(source(restore.input[1])) if len(restore.input) > 1 else None
     if names is None or names.op != "Const":
         return []
-    values = tensors.to_numpy(names.attr["value"].tensor).ravel().tolist()
-    return [value.decode("utf-8", "replace") for value in values]
+    try:
+        values = tensors.to_numpy(names.attr["value"].tensor).ravel().tolist()
+    except tensors.TensorError:
+        return []
+    return [value.decode("utf-8", "replace") for value in values if isinstance(value, bytes)]
 
 
 def _origin(edge: str, nodes: Mapping[str, Any]) -> tuple[str, int]:
@@ -70,6 +73,7 @@ def _origin(edge: str, nodes: Mapping[str, Any]) -> tuple[str, int]:
         name, _, number = edge.partition(":")
         node = nodes.get(name)
         if node is None or node.op not in ("Identity", "Cast") or not node.input:
-            return name, int(number.rpartition(":")[2] or 0)
+            last = number.rpartition(":")[2]
+            return name, int(last) if last.isdecimal() else 0
         edge = node.input[0]
     return "", 0

@@ -112,7 +112,15 @@ def _tensor(name: str, info: Any) -> TensorInfo:
     shape = None
     if info.HasField("tensor_shape") and not info.tensor_shape.unknown_rank:
         shape = tuple(None if dim.size < 0 else int(dim.size) for dim in info.tensor_shape.dim)
-    return TensorInfo(name, dtypes.name(info.dtype), shape, info.name)
+    return TensorInfo(name, _dtype(name, info.dtype), shape, info.name)
+
+
+def _dtype(name: str, number: int) -> str:
+    """ "invalid" for composite tensors (sparse, ragged), which stand for several and have no type of their own."""
+    try:
+        return dtypes.name(number) if number else "invalid"
+    except dtypes.DtypeError as error:
+        raise SavedModelError(f"tensor {name!r}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

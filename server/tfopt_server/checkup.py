@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import subprocess
@@ -45,6 +46,21 @@ def _warmup(folder: Path) -> Warmup | None:
     except records.WarmupError as error:
         problem = str(error)
     return Warmup(count, problem, tuple(runs))
+
+
+def claim(run_dir: Path | None, folder: Path) -> bool:
+    """Whether this worker, of those that share `run_dir`, is the one to examine the folder as it is now."""
+    if run_dir is None:
+        return True
+    try:
+        stamps = [path.stat().st_mtime_ns for path in sorted(folder.glob("saved_model.pb*"))]
+        mark = hashlib.sha256(f"{folder} {stamps}".encode()).hexdigest()[:16]
+        (run_dir / f"doctor-{mark}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True  # a line twice is better than none
+    return True
 
 
 def log_in_background(folder: Path, tags: Sequence[str], extra: Mapping[str, Any]) -> threading.Thread:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tfopt_optimizer.cpu import usable_cores
 from tfopt_optimizer.flags import OptimizerFlags
 
@@ -16,7 +18,7 @@ from tfopt_server.registry import Loaded, Registry, Version
 from tfopt_server.settings import Settings
 
 
-def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
+def build(settings: Settings, metrics: Metrics, run_dir: Path | None = None) -> tuple[Dataplane, Loader]:
     """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file."""
     options = load_options(settings)
     threads = options.parameters.num_batch_threads if options.parameters is not None else None
@@ -36,8 +38,9 @@ def build(settings: Settings, metrics: Metrics) -> tuple[Dataplane, Loader]:
     registry = Registry([model.name for model in models])
 
     def available(version: Version) -> None:
-        who = {"model": version.name, "version": version.number}
-        checkup.log_in_background(version.path, settings.saved_model_tags, who)
+        if checkup.claim(run_dir, version.path):
+            who = {"model": version.name, "version": version.number}
+            checkup.log_in_background(version.path, settings.saved_model_tags, who)
 
     loader = Loader(models, registry, options, schedule(settings), metrics, loaded=loaded, available=available)
     return Dataplane(registry, executor, metrics, loader), loader

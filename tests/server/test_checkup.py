@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def test_errors_and_warnings_become_lines_of_the_log(caplog: pytest.LogCaptureFi
 def test_what_cannot_be_examined_is_one_line(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     ((level, text),) = lines(tmp_path, caplog)
     assert (level, text.startswith(f"the doctor could not look at {tmp_path}: ")) == ("INFO", True)
+
+
+def test_of_several_workers_one_examines_a_version(tmp_path: Path, savedmodel_copy: Callable[..., Path]) -> None:
+    first, second = savedmodel_copy("scalar", 1), savedmodel_copy("scalar", 2)
+    assert [checkup.claim(tmp_path, folder) for folder in (first, first, second, first)] == [True, False, True, False]
+    assert [checkup.claim(None, first), checkup.claim(None, first)] == [True, True]
+    os.utime(first / "saved_model.pb", (1, 1))  # another model under the same number
+    assert checkup.claim(tmp_path, first)
+    assert checkup.claim(tmp_path / "gone", second)
 
 
 def test_the_warmup_file_is_examined_too(savedmodel_copy: Callable[..., Path]) -> None:

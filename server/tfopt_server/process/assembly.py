@@ -24,7 +24,7 @@ class Served:
         self._metrics = Metrics()
         if run_dir is not None:
             self._metrics.share(run_dir)
-        self._dataplane, self._loader = plane.build(settings, self._metrics)
+        self._dataplane, self._loader = plane.build(settings, self._metrics, run_dir)
         self.app = App(self._dataplane, settings, self._metrics)
 
     def start(self) -> None:
