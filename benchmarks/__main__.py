@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import bars, inprocess, machine, models, process_checks, table, wire
+from benchmarks import bars, inprocess, machine, memory, models, process_checks, table, wire
 
 HERE = Path(__file__).parent
 PARTS = ("inprocess", "wire", "process")
@@ -65,6 +65,8 @@ def _measure(parts: Sequence[str], chosen: Sequence[models.Model], args: argpars
     if "process" in parts:
         drains = tuple(process_checks.drain(face, work, load) for face in ("rest", "grpc"))
         found = dataclasses.replace(found, starts=process_checks.starts(work, 2 if args.quick else 5), drains=drains)
+        if not args.quick:
+            found = dataclasses.replace(found, memory=memory.measure(work))
     return found
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from benchmarks import inprocess, wire
+from benchmarks.memory import Memory
 from benchmarks.process_checks import Drain, Starts
 
 NEVER_SLOWER = 1.05  # chosen runner / plain TensorFlow
@@ -34,6 +35,7 @@ class Measurements:
     wire: wire.Wire | None = None
     starts: Starts | None = None
     drains: tuple[Drain, ...] = ()
+    memory: Memory | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +62,7 @@ def judge(found: Measurements) -> list[Bar]:
         _losses(found.drains),
         *(_without_flags(found, *bar) for bar in WITHOUT_FLAGS),
         _sgemm(found),
+        _peak(found.memory),
     ]
 
 
@@ -84,6 +87,14 @@ def _sgemm(found: Measurements) -> Bar:
     if not shares or shares[0] is None:
         return Bar(what, f"{SGEMM_SHARE:.0%}", "not measured", None)
     return Bar(what, f"{SGEMM_SHARE:.0%}", f"{shares[0]:.0%}", shares[0] >= SGEMM_SHARE)
+
+
+def _peak(memory: Memory | None) -> Bar:
+    what = "bert_base: peak memory of the server with a plan / plain TF"
+    if memory is None:
+        return Bar(what, "< 1", "not measured", None)
+    measured = f"{memory.plan / memory.plain:.2f} ({memory.plan / 1e6:,.0f} of {memory.plain / 1e6:,.0f} MB)"
+    return Bar(what, "< 1", measured, memory.plan < memory.plain)
 
 
 def _mobilenet(found: Measurements) -> Bar:

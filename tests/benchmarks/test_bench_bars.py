@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from benchmarks import bars, inprocess, stats, wire
+from benchmarks.memory import Memory, high_water
 from benchmarks.process_checks import Drain, Starts
 
 
@@ -74,17 +75,18 @@ GOOD = bars.Measurements(
     ),
     starts=Starts(20.0, stats.spread([1.5, 1.4, 1.6]), (), ("litert", "xla")),
     drains=(Drain("rest", 900, 900, 0, 0, 16, 0, 0.4, ""), Drain("grpc", 500, 500, 0, 0, 8, 0, 0.3, "")),
+    memory=Memory("bert_base", 900_000_000, 1_200_000_000, ("openvino",)),
 )
 
 
 def test_a_good_run_passes_every_bar():
-    assert [bar.passed for bar in bars.judge(GOOD)] == [True] * 23
+    assert [bar.passed for bar in bars.judge(GOOD)] == [True] * 24
 
 
 def test_nothing_measured_is_neither_passed_nor_failed():
     found = bars.judge(bars.Measurements())
     assert {(bar.measured, bar.passed) for bar in found} == {("not measured", None)}
-    assert [cells[-1] for cells in bars.table_rows(found)] == ["-"] * 23
+    assert [cells[-1] for cells in bars.table_rows(found)] == ["-"] * 24
 
 
 def broken(**changes) -> bars.Measurements:
@@ -134,3 +136,11 @@ def test_a_share_of_the_machines_own_rate():
     (bar,) = (b for b in bars.judge(broken(inprocess=tuple(half))) if b.passed is False)
     assert (bar.at_least, bar.measured) == ("80%", "50%")
     assert inprocess.share(2.0 * inprocess.SGEMM**3, 100.0, 80.0) == pytest.approx(0.8)
+
+
+def test_peak_memory():
+    more = dataclasses.replace(GOOD.memory, plan=1_300_000_000)
+    (bar,) = (b for b in bars.judge(broken(memory=more)) if b.passed is False)
+    assert bar.measured == "1.08 (1,300 of 1,200 MB)"
+    assert high_water("VmPeak:\t 9 kB\nVmHWM:\t  2 kB\n") == 2048
+    assert high_water("Name: gone\n") == 0
