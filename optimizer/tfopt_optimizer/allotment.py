@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 GRACE_S = 20.0  # what a candidate gets, however late it is, while nobody else has been found right
+SEARCH = 0.5  # this share of the budget is for trying candidates, however long loading and proving took
 OVERTIME = 1.0  # buckets are opened, for one candidate each, until the budget is used up this many times more
 WITHOUT_FLAGS_S = 30.0
 WITH_FLAGS_S = 300.0  # compiling and compressing are what takes long
@@ -34,6 +35,12 @@ class Allotment:
         """An equal part of what is left; what it does not use is there for the others."""
         now = self.clock()
         return dataclasses.replace(self, end=now + max(0.0, self.end - now) / max(1, parts))
+
+    def at_least(self, seconds: float) -> Allotment:
+        """With no less than this left from now on, and as much again after it."""
+        now = self.clock()
+        end = max(self.end, now + seconds)
+        return dataclasses.replace(self, end=end, last=max(self.last, end + seconds))
 
     def left(self) -> float:
         return max(0.0, self.end - self.clock())

@@ -21,6 +21,7 @@ ROUND_CALLS = 12  # calls that a round of a slower model is given time for
 LONGEST_ROUND_S = 0.15  # ... up to this, then fewer calls; one at least
 MAX_CALLS = 400
 ROUNDS = 6
+LEAST_TURNS = 2  # of each, whatever the time
 SLOW_ROUNDS = 3  # when one call takes longer than SLOW_US
 SLOW_US = 300_000.0
 NEAR = 0.10  # medians this close are measured again
@@ -47,7 +48,7 @@ def compare(
 
     Who loses these rounds by RACING is not measured further, the reference neither: its own time matters to the digit
     only where it may win. They are judged by their fastest calls, which a busy neighbour spoils last. When the best
-    two end within NEAR of each other, the rounds are doubled once. When no time is left, one turn each must do.
+    two end within NEAR of each other, the rounds are doubled once. When no time is left, LEAST_TURNS must do.
     """
     runs = {"": reference, **candidates}
     times = {name: [first(run)] for name, run in runs.items()}
@@ -61,7 +62,7 @@ def compare(
     round_s = _round_s(np.array([fastest[best]]))
     for again in range(2):
         for turn in range(rounds if len(racing) > 1 else 0):
-            if (turn or again) and left_s() <= 0.0:
+            if (turn >= LEAST_TURNS or again) and left_s() <= 0.0:
                 break
             for name in racing:
                 times[name].append(runs[name](round_s, MAX_CALLS))

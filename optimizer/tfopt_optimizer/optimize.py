@@ -69,7 +69,7 @@ class OptimizeJob:
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
-    budget = _budget(job.flags)
+    budget = Allotment.of(_seconds(job.flags))
     _clear(job.plan_dir)
     allowed = entry.installed(job.flags, log) if entrants is None else tuple(entrants)
     allowed = entry.lossy_by_terms(allowed, job.flags, job.records, log)
@@ -91,9 +91,10 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     return made
 
 
-def _budget(flags: OptimizerFlags) -> Allotment:
+def _seconds(flags: OptimizerFlags) -> float:
+    """The budget of a run."""
     given, default = flags.optimize_budget_s, allotment.default_s(flags.allow_precompilation, flags.allow_compression)
-    return Allotment.of(default if given is None else given)
+    return default if given is None else given
 
 
 def _clear(plan_dir: Path) -> None:
@@ -185,6 +186,7 @@ class _Tournament:
         budget: Allotment,
     ) -> None:
         self._job, self._log, self._entrants, self._budget = job, log, entrants, budget
+        self._least_s = 0.0
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         weights_bytes = saved_model.variables_bytes(job.model_dir)
@@ -195,6 +197,7 @@ class _Tournament:
         job, found = self._job, dict[str, Result]()
         elders = twins.elders(job.model_dir, job.tags, signatures)
         eldest = [s for s in signatures if elders[s.key] == s.key]
+        self._least_s = allotment.SEARCH * _seconds(job.flags) / len(eldest)
         for number, info in enumerate(eldest):
             records = [
                 sample for key, elder in elders.items() if elder == info.key for sample in job.samples.get(key, ())
@@ -227,7 +230,7 @@ class _Tournament:
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
         self._keep_records(found, folder)
-        return Result(info, found, self._buckets(found, allotted))
+        return Result(info, found, self._buckets(found, allotted.at_least(self._least_s)))
 
     def _keep_records(self, found: Study, folder: str) -> None:
         """For those who calibrate. Says so where they are also checked on them."""

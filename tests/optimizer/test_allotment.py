@@ -37,6 +37,17 @@ def test_after_the_budget_one_candidate_each_and_after_twice_the_budget_nothing(
     assert whole.gone()
 
 
+def test_some_time_is_for_the_search_however_long_loading_took():
+    clock = Clock()
+    whole = Allotment.of(30.0, clock)
+    clock.now += 50
+    late = whole.share(1).at_least(15.0)
+    assert (late.left(), late.gone()) == (15, False)
+    clock.now += 31
+    assert (late.over(), late.gone()) == (True, True)
+    assert Allotment.of(30.0, clock).at_least(15.0).left() == 30
+
+
 def test_a_candidate_gets_the_time_that_is_left_and_never_none():
     clock = Clock()
     whole = Allotment.of(300.0, clock)
