@@ -64,9 +64,8 @@ def high_water(status: str) -> int:
 
 def main(name: str = "bert_base") -> int:
     found = measure(models.ROOT / ".work", name)
-    print(
-        f"{name}: {found.plan / 1e6:,.0f} MB with a plan ({', '.join(found.engines)}), {found.plain / 1e6:,.0f} MB plain"
-    )
+    with_plan, without = (f"{peak / 1e6:,.0f} MB" for peak in (found.plan, found.plain))
+    print(f"{name}: {with_plan} with a plan ({', '.join(found.engines)}), {without} without")
     return 0
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 
 GRACE_S = 20.0  # what a candidate gets, however late it is, while nobody else has been found right
+SHORTEST_S = 2.0
 SEARCH = 0.5  # this share of the budget is for trying candidates, however long loading and proving took
 OVERTIME = 1.0  # buckets are opened, for one candidate each, until the budget is used up this many times more
 WITHOUT_FLAGS_S = 30.0
@@ -51,9 +52,12 @@ class Allotment:
     def gone(self) -> bool:
         return self.clock() >= self.last
 
-    def patience(self, timeout_s: float) -> float:
-        """Seconds for one candidate: what is left, but never less than GRACE_S, and never more than `timeout_s`."""
-        return min(timeout_s, max(self.left(), GRACE_S))
+    def patience(self, timeout_s: float, found: Sized = ()) -> float:
+        """Seconds for one candidate: what is left, and never more than `timeout_s`.
+
+        Never less than GRACE_S as long as none was `found` right, nor than SHORTEST_S afterwards.
+        """
+        return min(timeout_s, max(self.left(), SHORTEST_S if found else GRACE_S))
 
 
 def default_s(allow_precompilation: bool, allow_compression: bool) -> float:

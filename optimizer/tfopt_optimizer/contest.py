@@ -200,6 +200,11 @@ class Candidate:
         return run
 
 
+def _found(entered: Sequence[Candidate]) -> list[Candidate]:
+    """The engines that were found right."""
+    return [c for c in entered if not c.reason and c.entrant.engine != "tensorflow"]
+
+
 class Contest:
     """Holds the contests of one model."""
 
@@ -238,7 +243,7 @@ class Contest:
             candidate.reason = self._left_out(candidate, batches[0], reference_us, entered, allotted)
             candidate.skipped = bool(candidate.reason)
             if not candidate.skipped:
-                candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s))
+                candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s, _found(entered)))
                 checked = unseen if candidate.entrant.precision else batches
                 self._enter(place, candidate, checked, material.altered, entered)
                 entered.append(candidate)
@@ -286,7 +291,7 @@ class Contest:
         entrant = candidate.entrant
         if entrant.light and reference_us > LIGHT_US and self._flags.optimize_for != THROUGHPUT:
             return f"for calls of less than {LIGHT_US / 1e3:g} ms"
-        found = [c for c in entered if not c.reason and c.entrant.engine != "tensorflow"]
+        found = _found(entered)
         if found and allotted.over():
             return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"
         if entrant.spare and reference_us > SPARE_US:

@@ -54,6 +54,7 @@ def test_a_candidate_gets_the_time_that_is_left_and_never_none():
     assert (whole.patience(60), whole.patience(900)) == (60, 300)
     clock.now += 299
     assert (whole.patience(900), whole.patience(3)) == (allotment.GRACE_S, 3)
+    assert whole.patience(900, ["somebody"]) == allotment.SHORTEST_S
 
 
 @pytest.mark.parametrize(("flags", "seconds"), [((False, False), 30), ((True, False), 300), ((False, True), 300)])

@@ -37,6 +37,7 @@ from tfopt_optimizer.engines.pool import Pool
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 
 F32 = "f32"
+AMX = f"{F32}-amx"  # matrix products by the processor's bfloat16 unit, in three parts (openvino_amx.py)
 STREAMS = f"{F32}-s"  # + a number: so many streams of one thread each, a batch's parts run side by side on them
 FOLDER, MODEL, WEIGHTS = "openvino", "model.xml", "model.bin"
 SHARED_ABOVE = 64 << 20
@@ -116,13 +117,22 @@ class Model:
         try:
             if key not in self._compiled:
                 self._model.reshape({p.any_name: list(wanted[p.any_name]) for p in self._model.inputs})
-                properties = self._device.properties(variant)
-                self._compiled[key] = self._device.core.compile_model(self._model, "CPU", properties)
+                model = self._split() if variant == AMX else self._model
+                self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
             one = functools.partial(Request, self._device.openvino, self._compiled[key], part, self._limits)
             make = one if part is target.shapes else functools.partial(Team, one, streams)
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
+
+    def _split(self) -> Any:
+        from tfopt_optimizer.engines import openvino_amx
+
+        if self._shared:
+            raise NotLowerable("weights of more than 64 MB would be packed at half their size again")
+        model = self._model.clone()
+        openvino_amx.split_products(self._device.openvino, model)
+        return model
 
     def forget(self, target: Target) -> None:
         """Frees what was compiled for these shapes alone."""

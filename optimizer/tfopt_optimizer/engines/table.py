@@ -65,6 +65,8 @@ ROWS = (
         heavy=True),
     Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
+    Row("openvino", "openvino", lambda cores: ("f32-amx",), "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener",
