@@ -68,7 +68,8 @@ def _gates(x: LogAxis, gates: Sequence[Gate], height: float) -> Markup:
         at = x.at(gate.bound)
         title = tag("title", f"{gate.label} candidates must stay below {gate.bound:g}")
         found.append(tag("line", title, x1=px(at), x2=px(at), y1=8, y2=px(bottom), class_="gate"))
-        found.append(tag("text", gate.label, x=px(at + 4), y=px(bottom - 4), class_="axis"))
+        side = (at + 3, None) if gate.lossy else (at - 3, "end")
+        found.append(tag("text", gate.label, x=px(side[0]), y=4, text_anchor=side[1], class_="axis"))
     return join(found)
 
 

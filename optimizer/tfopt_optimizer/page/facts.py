@@ -72,9 +72,9 @@ def label(plan: BucketPlan) -> str:
 
 
 def candidate_name(candidate: Candidate) -> str:
-    """`litert/t1`, `openvino/f32`; with its precision where it is a lossy one."""
+    """`litert/t1`, `openvino/f32`; with its precision where the variant does not say it."""
     text = candidate.engine + (f"/{candidate.variant}" if candidate.variant else "")
-    return f"{text} {precision(candidate)}".rstrip()
+    return text if precision(candidate) in candidate.variant else f"{text} {precision(candidate)}"
 
 
 def precision(candidate: Candidate) -> str:

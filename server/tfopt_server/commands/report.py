@@ -89,9 +89,11 @@ def _bucket(signature: SignaturePlan, bucket: BucketPlan) -> list[tuple[str, ...
 
 
 def _candidate(c: Candidate) -> tuple[str, ...]:
+    from tfopt_optimizer.page import facts
+
     measured, agreement = c.measured, c.agreement
     return (
-        c.engine + (f"/{c.variant}" if c.variant else ""),
+        facts.candidate_name(c),
         c.status,
         f"{measured.median_us:.1f}" if measured else "-",
         f"{measured.p90_us:.1f}" if measured else "-",
