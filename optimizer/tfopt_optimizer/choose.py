@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 from tfopt_optimizer.flags import THROUGHPUT
+from tfopt_optimizer.likely import HOST
 from tfopt_optimizer.plan import Agreement, BucketPlan, Candidate, Measured
 
 TIE = 0.05
@@ -73,7 +74,8 @@ class Trial:
 
 def label(engine: str, variant: str) -> str:
     """The engine, with its variant where several take part in a run: "tensorflow/session", "litert/t2", "xla"."""
-    several = engine in ("tensorflow", "litert", "onnxruntime") or (engine == "openvino" and variant != "f32")
+    device = engine.removeprefix(HOST)
+    several = device in ("tensorflow", "litert", "onnxruntime") or (device == "openvino" and variant != "f32")
     return f"{engine}/{variant}" if several else engine
 
 
@@ -174,9 +176,10 @@ def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:
 
 
 def _complexity(trial: Trial) -> tuple[bool, int, int]:
-    """Exact answers first."""
-    lossy = bool(trial.precision)
-    return lossy, _place(_SIMPLEST_FIRST, trial.engine), _place(_VARIANTS.get(trial.engine, ()), trial.variant)
+    """Exact answers first, then whole signatures before split ones."""
+    engine = trial.engine.removeprefix(HOST)
+    place = _place(_SIMPLEST_FIRST, engine) + len(_SIMPLEST_FIRST) * trial.engine.startswith(HOST)
+    return bool(trial.precision), place, _place(_VARIANTS.get(engine, ()), trial.variant)
 
 
 def _place(order: Sequence[str], name: str) -> int:

@@ -32,6 +32,7 @@ REFERENCE_TIMEOUT_S = 900.0
 LIGHT_US = 10_000.0  # calls of plain TensorFlow above this are all computing
 LARGE = 64 << 20  # bytes of variables from which on a heavy conversion must promise something
 BEATEN = 1.3  # ... which it does not where another engine is this many times faster than plain TensorFlow
+CONVERSIONS = 2  # a split signature is cut, and then its segments may have to be converted
 SERVED = 1.8  # another engine this many times faster than plain TensorFlow leaves nothing to win for a `reserve`
 SPARE_US = 100_000.0  # calls of plain TensorFlow above this are too long to try its other ways where it is beaten so
 
@@ -61,6 +62,10 @@ class Entrant:
     @property
     def label(self) -> str:
         return label(self.engine, self.variant)
+
+    @property
+    def split(self) -> bool:
+        return self.engine.startswith(likely.HOST)
 
     def refuses(self, signature: SignatureInfo) -> str:
         """Why this engine cannot take a signature, by what it declares; "" when it has to be tried."""
@@ -300,7 +305,7 @@ class Contest:
 
     def _candidate(self, signature: SignatureInfo, spec: BucketSpec, entrant: Entrant) -> Candidate:
         static = entrant.engine != "tensorflow"
-        target = Target(signature, entrant.variant)
+        target = Target(signature, entrant.variant, engine=entrant.engine)
         if static:
             target = dataclasses.replace(target, shapes=spec.shapes, folder=spec.folder, rows=spec.batch)
         name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
@@ -329,16 +334,17 @@ class Contest:
     def _prepare(self, candidate: Candidate, batch: Batch, rivals: Sequence[Candidate]) -> Prepared:
         """Converts where the engine asks for it: a model for several buckets is there after the first."""
         worker, converter = candidate.worker, self._workers.get(candidate.entrant.converter)
-        try:
-            return worker.prepare(candidate.budget, candidate.name, candidate.target)
-        except WorkerFailed as error:
-            if error.kind != NeedsConversion.__name__ or converter is None:
-                raise
-        if why := self._not_worth_it(candidate, batch, rivals):
-            candidate.skipped = True
-            raise WorkerFailed(f"not converted: {why}")
-        converter.on_wait = worker.on_wait
-        converter.lower(candidate.budget, candidate.target)
+        for _ in range(CONVERSIONS):
+            try:
+                return worker.prepare(candidate.budget, candidate.name, candidate.target)
+            except WorkerFailed as error:
+                if error.kind != NeedsConversion.__name__ or converter is None:
+                    raise
+            if why := self._not_worth_it(candidate, batch, rivals):
+                candidate.skipped = True
+                raise WorkerFailed(f"not converted: {why}")
+            converter.on_wait = worker.on_wait
+            converter.lower(candidate.budget, candidate.target)
         return worker.prepare(candidate.budget, candidate.name, candidate.target)
 
     def _not_worth_it(self, candidate: Candidate, batch: Batch, rivals: Sequence[Candidate]) -> str:

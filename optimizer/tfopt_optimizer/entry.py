@@ -14,7 +14,7 @@ def installed(flags: OptimizerFlags, log: Log) -> tuple[Entrant, ...]:
     found, missing = table.entrants(flags)
     if missing:
         log.say(f"not installed, so they do not take part: {', '.join(missing)}")
-    return found
+    return (*found, *table.splits(found))
 
 
 def lossy_by_terms(entrants: tuple[Entrant, ...], flags: OptimizerFlags, records: str, log: Log) -> tuple[Entrant, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
+HOST = "host+"  # before the engine of a split signature's device segments
 SMALL_US = 3_000.0  # a call of plain TensorFlow below this is mostly overhead
 _SMALL = ("litert", "tensorflow", "onnxruntime", "openvino", "xla")
 _COMPUTING = ("openvino", "litert", "onnxruntime", "xla", "tensorflow")
@@ -43,9 +44,10 @@ def order(
     come after all exact ones, of whose models they are made."""
     engines = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
 
-    def rank(entrant: Entrant) -> tuple[bool, bool, bool, bool, int]:
-        place = engines.index(entrant.engine) if entrant.engine in engines else len(engines)
-        won = (entrant.engine, entrant.variant) in winners
-        return bool(entrant.precision), not won, entrant.reserve, large and entrant.heavy, place
+    def rank(entrant: Entrant) -> tuple[bool, bool, bool, bool, int, bool]:
+        whole = entrant.engine.removeprefix(HOST)  # a split signature's follow the engine that takes it whole
+        place = engines.index(whole) if whole in engines else len(engines)
+        won, split = (entrant.engine, entrant.variant) in winners, whole != entrant.engine
+        return bool(entrant.precision), not won, entrant.reserve, large and entrant.heavy, place, split
 
     return sorted(entrants, key=rank)

@@ -14,7 +14,7 @@ import dataclasses
 import datetime
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tfopt_optimizer import (
@@ -34,7 +34,7 @@ from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
-from tfopt_optimizer.engines import artifacts, calibration, weights
+from tfopt_optimizer.engines import calibration, split
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
@@ -42,7 +42,9 @@ from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import BucketPlan, Candidate, Measured, Plan, SignatureInfo, SignaturePlan
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.saved_model import SavedModelError, State
+from tfopt_optimizer.split import worth
 from tfopt_optimizer.study import Study, study
+from tfopt_optimizer.tidy import tidy
 from tfopt_optimizer.workers import Worker, WorkerFailed
 
 TENSORFLOW = "tfopt_optimizer.engines.tensorflow:Worker"
@@ -79,12 +81,14 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     except SavedModelError as error:
         raise OptimizeError(str(error)) from error
     allowed = _without_writers(allowed, states, log)
+    splits = worth.worth_splitting(job.model_dir, job.tags, signatures)
+    allowed = tuple(e for e in allowed if splits or not e.split)
     needed = [e for e in allowed if any(not e.refuses(s) for s in signatures)]
     with _workers(job, needed) as workers:
         loaders = _open_reference(workers[TENSORFLOW], job, log)
         broken = _open_others(workers, needed, log)
         able = tuple(e for e in allowed if e not in broken)
-        tournament = _Tournament(job, log, workers, loaders, able, budget=budget)
+        tournament = _Tournament(job, log, workers, loaders, able, budget=budget, splits=splits)
         results = tournament.run(signatures, states)
     made = _settle(job, results, loaders, log, started)
     plan.write(made, job.plan_dir)
@@ -184,8 +188,9 @@ class _Tournament:
         entrants: tuple[Entrant, ...],
         *,
         budget: Allotment,
+        splits: Collection[str],
     ) -> None:
-        self._job, self._log, self._entrants, self._budget = job, log, entrants, budget
+        self._job, self._log, self._entrants, self._budget, self._splits = job, log, entrants, budget, splits
         self._least_s = 0.0
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
@@ -248,8 +253,9 @@ class _Tournament:
         order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != len(found.specs) - 1, i))
         trials: dict[int, tuple[Trial, ...]] = {}
         winners = set[tuple[str, str]]()
-        refused = {e: reason for e in self._entrants if (reason := e.refuses(found.info))}
-        able = [e for e in self._entrants if e not in refused]
+        there = [e for e in self._entrants if not e.split or found.info.key in self._splits]
+        refused = {e: reason for e in there if (reason := e.refuses(found.info))}
+        able = [e for e in there if e not in refused]
         for position, index in enumerate(order):
             spec = found.specs[index]
             if position and allotted.gone():
@@ -326,9 +332,9 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
     free = choose.without_tensorflow(contests) if complete else None
     if free:
         log.say(free)
-    signatures = tuple(_settle_signature(r, loader, bool(free), log) for r in results)
+    signatures = tuple(_settle_signature(job, r, loader, bool(free), log) for r in results)
     kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
-    weights_bytes = _tidy(job.plan_dir, kept)
+    weights_bytes = tidy(job.plan_dir, kept)
     runners = choose.runners([b for s in signatures for b in s.buckets])
     if runners:
         log.say(f"when requests queue, {runners} run at a time")
@@ -347,7 +353,7 @@ def _settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str],
     )
 
 
-def _settle_signature(result: Result, loader: str, free: bool, log: Log) -> SignaturePlan:
+def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool, log: Log) -> SignaturePlan:
     found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
     told = result.info is found.info  # a twin's lines are its eldest's
     for spec, trials in zip(found.specs, result.trials, strict=True):
@@ -371,7 +377,8 @@ def _settle_signature(result: Result, loader: str, free: bool, log: Log) -> Sign
     if not planned:
         planned.append(any_shape(loader, found.no_contest or "nothing could be measured"))
     independent = found.proof.independent and planned[0].batch is not None
-    return SignaturePlan(result.info, independent, found.proof.reason, merge, why, tuple(planned))
+    segments = split.shown(job.plan_dir, Path(found.specs[0].folder).parent.as_posix()) if found.specs else ()
+    return SignaturePlan(result.info, independent, found.proof.reason, merge, why, tuple(planned), segments)
 
 
 def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:
@@ -394,19 +401,3 @@ def _not_opened(result: Result, spec: BucketSpec, loader: str) -> BucketPlan:
 def any_shape(loader: str, why: str) -> BucketPlan:
     """Plain TensorFlow for whatever comes: no shapes, nothing padded."""
     return BucketPlan(None, {}, "tensorflow", loader, False, "", (), why)
-
-
-def _tidy(plan_dir: Path, kept: set[str]) -> int:
-    """Removes artifacts that lost; returns the bytes of the weights that are needed, wherever an engine keeps them."""
-    for folder in plan_dir.glob("s*/*"):
-        if folder.relative_to(plan_dir).as_posix() not in kept:
-            shutil.rmtree(folder)
-    for parent in plan_dir.glob("s*"):
-        if not any(parent.iterdir()):
-            parent.rmdir()
-    if not any(plan_dir.glob(f"s*/*/{artifacts.META}")):  # no module is left that takes its weights from there
-        for name in (weights.DATA, weights.INDEX):
-            (plan_dir / name).unlink(missing_ok=True)
-    kinds = ("model.bin", "model.tflite", "model.onnx")
-    holders = [plan_dir / weights.DATA, *(path for kind in kinds for path in plan_dir.glob(f"s*/*/{kind}"))]
-    return sum(path.stat().st_size for path in holders if path.exists())

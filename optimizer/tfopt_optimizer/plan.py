@@ -119,11 +119,48 @@ class BucketPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Crossing:
+    """A tensor at a border between segments. `parts` are the graph's tensors that travel in it, side by side."""
+
+    name: str
+    dtype: str
+    shape: Shape | None
+    parts: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostOperation:
+    """An operation of the signature that runs on the host, with the reason."""
+
+    name: str
+    op: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A part of a split signature. `where`: "host" or "device"; segments run one after another, in the plan's order.
+
+    `runs_on` is "python" or "tensorflow" for host segments, "" for device segments: there it is what the bucket's
+    engine says behind "host+". `kinds` counts the operations by kind; `operations` names those of host segments.
+    `takes` is what the segment is given, `gives` what others need of it.
+    """
+
+    where: str
+    runs_on: str
+    kinds: Mapping[str, int]
+    operations: tuple[HostOperation, ...] = ()
+    takes: tuple[Crossing, ...] = ()
+    gives: tuple[Crossing, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class SignaturePlan:
     """A signature, whether its rows are independent (with the proof or the reason), and its buckets in rising order.
 
     `merge` says whether concurrent requests are joined: rows must be independent and joining must have been measured
-    to pay.
+    to pay. `segments` is the cut into host and device parts, for the buckets whose engine is "host+..." (empty when the
+    signature was not cut).
     """
 
     signature: SignatureInfo
@@ -132,6 +169,7 @@ class SignaturePlan:
     merge: bool
     merge_reason: str
     buckets: tuple[BucketPlan, ...]
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +243,7 @@ def read(directory: Path) -> Plan:
     found = data.get("format_version") if isinstance(data, dict) else None
     if found != FORMAT_VERSION:
         raise PlanError(f"{path}: format_version: expected {FORMAT_VERSION}, received {found!r}")
-    return typing.cast(Plan, _build(Plan, data, str(path)))
+    return typing.cast(Plan, build(Plan, data, str(path)))
 
 
 def checksums(directory: Path) -> dict[str, str]:
@@ -236,7 +274,7 @@ def verify(plan: Plan, directory: Path) -> None:
             raise PlanError(f"{directory / name}: damaged: size and checksum are {found}, expected {expected}")
 
 
-def _build(kind: Any, value: Any, where: str) -> Any:
+def build(kind: Any, value: Any, where: str) -> Any:
     """Turns parsed JSON into the type `kind` (dataclasses, tuples, mappings, unions with None, scalars)."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
@@ -244,15 +282,15 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _build(next(a for a in args if a is not type(None)), value, where)
+        return build(next(a for a in args if a is not type(None)), value, where)
     if origin is tuple:
         if not isinstance(value, list):
             raise PlanError(f"{where}: expected a list, received {value!r}")
-        return tuple(_build(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(build(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is Mapping:
         if not isinstance(value, dict):
             raise PlanError(f"{where}: expected an object, received {value!r}")
-        return {k: _build(args[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {k: build(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -274,4 +312,4 @@ def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
     ]
     if missing:
         raise PlanError(f"{where}: missing field {missing[0]!r}")
-    return kind(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in value.items()})
+    return kind(**{n: build(hints[n], v, f"{where}.{n}") for n, v in value.items()})

@@ -274,7 +274,7 @@ class _Opening:
             kind = table.opener(bucket.engine, bucket.variant)
             if kind not in self._openers:
                 self._openers[kind] = kind(self._place, self._tensorflow.load)
-            target = Target(signature, bucket.variant, bucket.shapes, bucket.artifact, bucket.batch)
+            target = Target(signature, bucket.variant, bucket.shapes, bucket.artifact, bucket.batch, bucket.engine)
             self._opened[key] = self._openers[kind].runner(target, self._note)
         return self._opened[key]
 

@@ -33,7 +33,7 @@ class Target:
 
     `shapes` are the full static input shapes, None for runners that take any shapes. `folder` is where artifacts of
     this target lie, relative to the plan directory ("" when it has none). `rows` is the number of rows where rows are
-    independent, else None.
+    independent, else None. `engine` is whose variant it is: one worker may run several (split.py).
     """
 
     signature: SignatureInfo
@@ -41,6 +41,7 @@ class Target:
     shapes: Mapping[str, tuple[int, ...]] | None = None
     folder: str = ""
     rows: int | None = None
+    engine: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfopt_optimizer import compression, cpu
+from tfopt_optimizer import compression, cpu, likely
 from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 
 _HERE = "tfopt_optimizer.engines"
+HOST = likely.HOST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Row:
     `variants` of the usable cores, the simplest first. The others are "module:Class" in this folder: `worker` and
     `converter` (engines/base.py: Engine) for the optimizer, `opener` for the server: Opener(place, load_tensorflow)
     with `runner(target, note)`. `standby`, `heavy` and `reserve` as in contest.Entrant; a variant of one thread
-    beside one of several is `light`. The variants of a `lossy` row end with their precision (compression.py).
+    beside one of several is `light`. The variants of a `lossy` row end with their precision (compression.py). `splits`:
+    it also takes part as "host+<engine>", which runs a signature's device segments on it and the rest on the host.
     """
 
     engine: str
@@ -35,6 +37,7 @@ class Row:
     heavy: bool = False
     reserve: bool = False
     lossy: bool = False
+    splits: bool = True
     allowed: Callable[[OptimizerFlags], bool] = lambda flags: True
 
 
@@ -69,7 +72,7 @@ ROWS = (
         "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
-    Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener",
+    Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener", splits=False,
         allowed=lambda flags: flags.allow_precompilation and not flags.use_tfrt),
     Row("xla", "jaxlib", lambda cores: ("pjrt",), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
         allowed=lambda flags: flags.allow_precompilation and flags.use_tfrt),
@@ -111,13 +114,39 @@ def _entrant(row: Row, variant: str, cores: int) -> Entrant:
     )
 
 
+def splits(whole: Sequence[Entrant]) -> tuple[Entrant, ...]:
+    """The same engines for the device segments of split signatures; the exact ones."""
+    worker, converter = _path("split:Worker"), _path("split:Converter")
+    return tuple(
+        dataclasses.replace(e, engine=HOST + e.engine, worker=worker, converter=converter, standby=True)
+        for e in whole
+        if row(e.engine, e.variant).splits and not e.precision
+    )
+
+
+def row(engine: str, variant: str) -> Row:
+    """KeyError for an engine that this version does not have."""
+    rows = [r for r in ROWS if r.engine == engine]
+    found = next((r for r in rows if variant in r.variants(1)), rows[0] if rows else None)
+    if found is None:
+        raise KeyError(f"there is no engine {engine!r} in this version")
+    return found
+
+
+def worker(engine: str, variant: str) -> str:
+    """ "module:Class" of the engine's worker."""
+    return _path(row(engine, variant).worker)
+
+
+def converter(engine: str, variant: str) -> str:
+    """ "module:Class" of the engine's converter, "" when it has none."""
+    return _path(row(engine, variant).converter)
+
+
 def opener(engine: str, variant: str) -> Callable[..., Any]:
     """The class that opens a plan's runners of this engine. KeyError for an engine that this version does not have."""
-    rows = [r for r in ROWS if r.engine == engine]
-    row = next((r for r in rows if variant in r.variants(1)), rows[0] if rows else None)
-    if row is None:
-        raise KeyError(f"there is no engine {engine!r} in this version")
-    module, _, name = _path(row.opener).partition(":")
+    name = "split:Opener" if engine.startswith(HOST) else row(engine, variant).opener
+    module, _, name = _path(name).partition(":")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
 

@@ -1,0 +1,252 @@
+"""The engines "host+litert", "host+openvino", ...: a signature cut in two, its device segments on the engine named.
+
+A signature's cut lies in `s0/split` while plans are made: the program and a SavedModel per device segment. Each engine
+that takes part copies the program to a folder of its own, `s0/split-litert`, and keeps its form of the segments below:
+`s0/split-litert/d1/...`, as if that folder were a plan. `ready-<digest>.json` says for a bucket which of these files
+its runner needs. The host part (split/runner.py) needs no TensorFlow; the engines have their own rules in their files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tfopt_protos import dtypes
+
+from tfopt_optimizer.engines import table
+from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
+from tfopt_optimizer.errors import NeedsConversion, NotLowerable
+from tfopt_optimizer.split import program, stored
+from tfopt_optimizer.split.program import Program, Stage
+from tfopt_optimizer.split.runner import Host, Shapes, SplitRunner
+
+PREFIX = table.HOST
+CUT = "split"
+
+
+def own_folder(target: Target) -> str:
+    """Where this engine's form of the target's signature lies, relative to the plan: "s0/split-litert"."""
+    return f"{Path(target.folder).parent.as_posix()}/{CUT}-{inner(target)}"
+
+
+def cut_folder(target: Target) -> str:
+    return f"{Path(target.folder).parent.as_posix()}/{CUT}"
+
+
+def inner(target: Target) -> str:
+    return target.engine.removeprefix(PREFIX)
+
+
+def device_shapes(host: Host, stage: Stage, target: Target) -> Shapes:
+    """The static shapes of a device segment's inputs for the target's. NotLowerable when only a request can tell."""
+    assert stage.signature is not None
+    declared = {t.name: t.shape for t in stage.signature.inputs}
+    found: Shapes = {}
+    for name, shape in declared.items():
+        if target.rows is None or shape is None or None in shape[1:]:
+            return _tried(host, stage, target)
+        found[name] = tuple(target.rows if d is None else d for d in shape)
+    return found
+
+
+def _tried(host: Host, stage: Stage, target: Target) -> Shapes:
+    """By running what comes before on zeros and empty strings."""
+    assert target.shapes is not None
+    if stage is not host.program.devices[0]:
+        raise NotLowerable("the shapes of its later device segments are known only at run time")
+    types = {t.name: dtypes.to_numpy(t.dtype) for t in target.signature.inputs}
+    tensors = dict(host.constants)
+    for name, tensor in host.program.inputs.items():
+        blank = b"" if types[name] == np.object_ else 0
+        tensors[tensor] = np.full(target.shapes[name], blank, types[name])
+    for earlier in host.program.stages[: host.program.stages.index(stage)]:
+        host.host_stage(earlier, tensors)
+    return {name: array.shape for name, array in host.device_feeds(stage, tensors).items()}
+
+
+def _segment_target(stage: Stage, target: Target, shapes: Shapes, folder: str) -> Target:
+    assert stage.signature is not None
+    return Target(stage.signature, target.variant, shapes, folder, target.rows, inner(target))
+
+
+def _ready_file(folder: Path, target: Target) -> Path:
+    assert target.shapes is not None
+    key = json.dumps([target.variant, sorted(target.shapes.items())])
+    return folder / f"ready-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+
+
+class _Hosts:
+    """The host sides of a plan's split signatures: tables are in memory once."""
+
+    def __init__(self, plan_dir: Path) -> None:
+        self._plan_dir = plan_dir
+        self._hosts: dict[str, Host] = {}
+
+    def get(self, folder: str) -> Host:
+        """OSError or ValueError when its files are not there or damaged."""
+        if folder not in self._hosts:
+            place = self._plan_dir / folder
+            self._hosts[folder] = Host(program.read(place), place)
+        return self._hosts[folder]
+
+
+class Opener:
+    """Opens the runners of a finished plan."""
+
+    def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
+        self._place, self._load = place, load_tensorflow
+        self._hosts = _Hosts(place.plan_dir)
+        self._openers: dict[tuple[str, str], Any] = {}
+
+    def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
+        """`target.folder` is the plan's artifact."""
+        host, folder = self._hosts.get(target.folder), self._place.plan_dir / target.folder
+        ready = json.loads(_ready_file(folder, target).read_text())
+        devices = {}
+        for stage in host.program.devices:
+            entry = ready[stage.folder]
+            shapes = {name: tuple(shape) for name, shape in entry["shapes"].items()}
+            opener = self._opener(target, stage)
+            devices[stage.folder] = (
+                opener.runner(_segment_target(stage, target, shapes, entry["artifact"]), note),
+                shapes,
+            )
+        return SplitRunner(host, devices)
+
+    def _opener(self, target: Target, stage: Stage) -> Any:
+        key = (target.folder, stage.folder)
+        if key not in self._openers:
+            place = dataclasses.replace(self._place, plan_dir=self._place.plan_dir / target.folder / stage.folder)
+            self._openers[key] = table.opener(inner(target), target.variant)(place, self._load)
+        return self._openers[key]
+
+
+class _Segments:
+    """Workers or converters of device segments, one per signature, segment and engine."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._opened: dict[tuple[str, str, str], Any] = {}
+
+    def get(self, path: str, target: Target, stage: Stage) -> Any:
+        key = (path, own_folder(target), stage.folder)
+        if key not in self._opened:
+            module, _, name = path.partition(":")
+            found = getattr(importlib.import_module(module), name)()
+            folder = self._place.plan_dir / own_folder(target) / stage.folder
+            folder.mkdir(parents=True, exist_ok=True)
+            model = self._place.plan_dir / cut_folder(target) / stage.folder
+            found.open(dataclasses.replace(self._place, model_dir=model, plan_dir=folder, tags=("serve",)))
+            self._opened[key] = found
+        return self._opened[key]
+
+
+class Worker:
+    """Split signatures in a worker process of the optimizer, on whichever engine a target names."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        self._place, self._hosts, self._segments = place, _Hosts(place.plan_dir), _Segments(place)
+        self._runners: dict[tuple[str, str, str], Runner] = {}
+        return {"host": ""}
+
+    def prepare(self, target: Target) -> Prepared:
+        own = self._place.plan_dir / own_folder(target)
+        if not (own / program.FILE_NAME).exists():
+            raise NeedsConversion("the signature is not cut yet")
+        host = self._hosts.get(own_folder(target))
+        compile_s, memory, devices, ready = 0.0, 0, {}, {}
+        for stage in host.program.devices:
+            shapes = device_shapes(host, stage, target)
+            wanted = _segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
+            worker = self._segments.get(table.worker(inner(target), target.variant), target, stage)
+            prepared = worker.prepare(wanted)
+            devices[stage.folder] = (worker.runner(wanted), shapes)
+            ready[stage.folder] = {"artifact": prepared.artifact, "shapes": shapes}
+            compile_s, memory = compile_s + (prepared.compile_s or 0.0), memory + (prepared.memory_bytes or 0)
+        _ready_file(own, target).write_text(json.dumps(ready))
+        self._runners[self._key(target)] = SplitRunner(host, devices)
+        return Prepared(compile_s, memory, own_folder(target))
+
+    def _key(self, target: Target) -> tuple[str, str, str]:
+        return target.folder, target.engine, target.variant
+
+    def runner(self, target: Target) -> Runner:
+        return self._runners[self._key(target)]
+
+    def release(self, target: Target) -> None:
+        self._runners.pop(self._key(target), None)
+        host = self._hosts.get(own_folder(target))
+        for stage in host.program.devices:
+            worker = self._segments.get(table.worker(inner(target), target.variant), target, stage)
+            shapes = device_shapes(host, stage, target)
+            worker.release(_segment_target(stage, target, shapes, f"s/{Path(target.folder).name}"))
+
+
+class Converter:
+    """Cuts signatures and converts their device segments, in a process with TensorFlow; it has no runners."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        from tfopt_optimizer.split.source import Sources
+
+        self._place, self._hosts, self._segments = place, _Hosts(place.plan_dir), _Segments(place)
+        self._sources = Sources(place)
+        self._refused: dict[str, str] = {}
+        return {"split": ""}
+
+    def prepare(self, target: Target) -> Prepared:
+        """Writes the cut, and the engine's form of it where the engine asks for one. NotLowerable says why not."""
+        self._cut(target)
+        own = self._place.plan_dir / own_folder(target)
+        if not (own / program.FILE_NAME).exists():
+            self._copy(self._place.plan_dir / cut_folder(target), own)
+            if table.row(inner(target), target.variant).standby:
+                return Prepared()  # the engine may read the segments by itself: if not, it asks again
+        host = self._hosts.get(own_folder(target))
+        path = table.converter(inner(target), target.variant)
+        for stage in host.program.devices if path else ():
+            shapes = device_shapes(host, stage, target)
+            wanted = _segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
+            self._segments.get(path, target, stage).prepare(wanted)
+        return Prepared()
+
+    def _cut(self, target: Target) -> None:
+        folder, key = self._place.plan_dir / cut_folder(target), target.signature.key
+        if key in self._refused:
+            raise NotLowerable(self._refused[key])
+        if (folder / program.FILE_NAME).exists():
+            return
+        from tfopt_optimizer.split.cutter import Cutter
+
+        try:
+            Cutter(self._sources.tf, self._sources.of(target.signature), folder).cut(target)
+        except NotLowerable as error:
+            self._refused[key] = str(error)
+            raise
+
+    def _copy(self, cut: Path, own: Path) -> None:
+        own.mkdir(parents=True, exist_ok=True)
+        if (cut / stored.FOLDER).exists():
+            shutil.copytree(cut / stored.FOLDER, own / stored.FOLDER, dirs_exist_ok=True)
+        shutil.copy(cut / program.FILE_NAME, own / program.FILE_NAME)
+
+    def runner(self, target: Target) -> Runner:
+        raise NotLowerable("the conversion step runs nothing")
+
+    def release(self, target: Target) -> None:
+        """Cuts are files in the plan."""
+
+
+def shown(plan_dir: Path, folder: str) -> tuple[Any, ...]:
+    """The segments of the signature whose buckets lie in `folder` ("s0"), for the plan; empty when it was not cut."""
+    found = plan_dir / folder / CUT
+    if not (found / program.FILE_NAME).exists():
+        return ()
+    cut: Program = program.read(found)
+    return cut.shown

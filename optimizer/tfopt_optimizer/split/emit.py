@@ -1,0 +1,138 @@
+"""Writes parts of a source graph as functions of TensorFlow: to look at a value, to lower with XLA, to save.
+
+Variables become variables of the part that reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfopt_optimizer.engines.stablehlo import lowering_reason
+from tfopt_optimizer.errors import NotLowerable
+from tfopt_optimizer.split.graph import node_of
+from tfopt_optimizer.split.packing import Input
+from tfopt_optimizer.split.source import Source
+
+_BOUNDED = "stablehlo.bounds"
+
+
+class Emitter:
+    def __init__(self, tf: Any, source: Source) -> None:
+        self._tf, self._source = tf, source
+        self._nodes = {node.name: node for node in source.definition.node}
+        self._variables: dict[str, Any] = {}
+
+    def values(self, tensors: Sequence[str]) -> list[np.ndarray]:
+        """Of tensors that no input reaches."""
+        function = self._tf.function(lambda: self._import([], {}, tensors), autograph=False)
+        return [np.asarray(value.numpy()) for value in function()]
+
+    def lower(self, inputs: Sequence[Input], outputs: Sequence[str], shapes: Sequence[Any]) -> str:
+        """What XLA says against a device segment, "" when it lowers it."""
+        tf = self._tf
+        function = tf.function(lambda *given: self._part(inputs, given, outputs), jit_compile=True, autograph=False)
+        specs = [tf.TensorSpec(s, _dtype(tf, i.dtype)) for i, s in zip(inputs, shapes, strict=True)]
+        try:
+            module = function.experimental_get_compiler_ir(*specs)(stage="stablehlo")
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            return str(error)
+        head = module.split("@main(", 1)[-1].split("{\n", 1)[0]
+        if _BOUNDED in head:
+            raise NotLowerable("a device segment's result has a shape that depends on values")
+        return ""
+
+    def reason(self, message: str) -> str:
+        return lowering_reason(ValueError(message))
+
+    def save(self, folder: Path, inputs: Sequence[Input], outputs: Sequence[str]) -> dict[str, str]:
+        """A SavedModel with this segment as its one signature. Returns its outputs' names -> tensors."""
+        tf, names = self._tf, {t: f"out_{i}" for i, t in enumerate(outputs)}
+
+        def call(**given: Any) -> dict[str, Any]:
+            found = self._part(inputs, [given[i.name] for i in inputs], outputs)
+            return dict(zip(names.values(), found, strict=True))
+
+        specs = {i.name: tf.TensorSpec(i.shape, _dtype(tf, i.dtype), name=i.name) for i in inputs}
+        function = tf.function(call, autograph=False).get_concrete_function(**specs)
+        module = tf.Module()
+        module.kept = list(self._variables.values())
+        module.segment = function
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": function})
+        return {name: tensor for tensor, name in names.items()}
+
+    def _part(self, inputs: Sequence[Input], given: Sequence[Any], outputs: Sequence[str]) -> list[Any]:
+        fed: dict[str, Any] = {}
+        for one, value in zip(inputs, given, strict=True):
+            fed |= self._unpacked(one, value)
+        return self._import(list(fed), fed, outputs)
+
+    def _unpacked(self, one: Input, value: Any) -> dict[str, Any]:
+        tf = self._tf
+        if not one.widths:
+            pieces = [value]
+        elif set(one.widths) == {1}:
+            pieces = tf.unstack(value, axis=1)
+        else:
+            pieces = tf.split(value, list(one.widths), axis=1)
+        found = {}
+        for part, piece in zip(one.members, pieces, strict=True):
+            shape, own = part.shape, piece
+            if one.widths and shape is not None and piece.shape.rank != len(shape):
+                own = tf.squeeze(piece, 1) if len(shape) == 1 else tf.reshape(piece, [-1, *shape[1:]])
+            found[part.tensor] = tf.cast(own, _dtype(tf, part.dtype))
+        return found
+
+    def _import(self, cut: Sequence[str], fed: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
+        """The outputs, computed from `cut` tensors that are fed."""
+        tf, graph = self._tf, self._source.graph
+        definition, names = tf.compat.v1.GraphDef(), {t: f"tfopt_cut_{i}" for i, t in enumerate(cut)}
+        definition.versions.CopyFrom(self._source.definition.versions)
+        definition.library.CopyFrom(self._source.definition.library)
+        mapped = {f"{names[t]}:0": fed[t] for t in cut}
+        for tensor, name in names.items():
+            self._placeholder(definition, name, graph.tensor(tensor).dtype)
+        for node in self._needed(set(cut), outputs):
+            self._copy(definition, node, names)
+            if node in graph.variables:
+                mapped[f"{node}:0"] = tf.compat.v1.get_default_graph().capture(self._variable(node).handle)
+        wanted = [names[t] + ":0" if t in names else t for t in outputs]
+        found: list[Any] = tf.graph_util.import_graph_def(definition, mapped, wanted, name="")
+        return found
+
+    def _placeholder(self, definition: Any, name: str, dtype: str) -> None:
+        node = definition.node.add(op="Placeholder", name=name)
+        node.attr["dtype"].type = _dtype(self._tf, dtype).as_datatype_enum
+
+    def _copy(self, definition: Any, name: str, names: Mapping[str, str]) -> None:
+        node = definition.node.add()
+        node.CopyFrom(self._nodes[name])
+        node.device = ""
+        node.attr.pop("_class", None)
+        del node.input[:]
+        node.input.extend(names[t] + ":0" if t in names else t for t in self._source.graph.nodes[name].inputs)
+
+    def _needed(self, cut: set[str], outputs: Sequence[str]) -> list[str]:
+        seen: set[str] = set()
+        todo = [node_of(t) for t in outputs if t not in cut]
+        while todo:
+            name = todo.pop()
+            if name not in seen:
+                seen.add(name)
+                todo += [node_of(t) for t in self._source.graph.nodes[name].inputs if t not in cut]
+        return [name for name in self._source.graph.nodes if name in seen]
+
+    def _variable(self, node: str) -> Any:
+        if node not in self._variables:
+            with self._tf.init_scope():
+                self._variables[node] = self._tf.Variable(self._source.variable(node), trainable=False)
+        return self._variables[node]
+
+
+def _dtype(tf: Any, name: str) -> Any:
+    from tfopt_protos import dtypes
+
+    return tf.dtypes.as_dtype(dtypes.NUMBERS[name])

@@ -1,0 +1,178 @@
+"""Where each operation of a signature runs: the cut into host and device segments. Pure policy.
+
+Rules, in this order:
+- what a compiler cannot take stays on the host: strings, tables, operations without a kernel, results whose shape
+  depends on values, and side effects (an Assert must speak before the answer goes out);
+- everything else goes to the device, at the first segment that has all it needs. Segments alternate, so every segment
+  is convex: data flows from one to the next and never back;
+- what no input reaches is the same in every call and belongs to whoever asks for it;
+- a device part without an operation worth the trip (a product, a convolution, a look-up in weights) returns to the
+  host, if the host can run it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+
+from tfopt_optimizer.split.graph import Graph, Node, node_of
+
+HOST, DEVICE = "host", "device"
+
+# A result's shape depends on values: XLA lowers these with bounded dimensions, which then do not compile.
+UNBOUNDED = frozenset({
+    "Where", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2", "NonMaxSuppression", "NonMaxSuppressionV2",
+    "NonMaxSuppressionV3", "NonMaxSuppressionV4", "NonMaxSuppressionV5", "DynamicPartition", "ListDiff", "SetSize",
+    "DenseToDenseSetOperation", "StringSplit", "StringSplitV2", "CombinedNonMaxSuppression",
+})  # fmt: skip
+EFFECTS = frozenset({"Assert", "Print", "PrintV2", "StringFormat", "PyFunc", "EagerPyFunc", "PyFuncStateless"})
+# What is worth a trip to the device. Gathers count: the table they look up in are weights.
+HEAVY = frozenset({
+    "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "Conv3D", "DepthwiseConv2dNative",
+    "Conv2DBackpropInput", "GatherV2", "Gather", "ResourceGather", "GatherNd", "ResourceGatherNd",
+    "TensorScatterUpdate", "While", "StatelessWhile", "XlaDotV2", "XlaConvV2", "_FusedMatMul", "CudnnRNNV3", "Cumsum",
+})  # fmt: skip
+_OPAQUE = ("string", "resource")  # variants are lists of tensors between operations that XLA knows
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})  # their bodies are looked at themselves
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Nodes that run in one go, in order. `inputs` are tensors of earlier segments or of the request, `outputs` those
+    that later segments or the answer ask for."""
+
+    where: str
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cut:
+    """`reasons`: node -> why it is on the host."""
+
+    segments: tuple[Segment, ...]
+    reasons: Mapping[str, str]
+
+    @property
+    def device_nodes(self) -> int:
+        return sum(len(s.nodes) for s in self.segments if s.where == DEVICE)
+
+
+def host_reason(graph: Graph, node: Node, kernels: Collection[str]) -> str:
+    """Why a node has to stay on the host, "" when a device can take it. `kernels`: operations that compilers know."""
+    if node.op in EFFECTS:
+        return f"{node.op} acts beyond its result"
+    if node.op in UNBOUNDED:
+        return f"the shape of {node.op}'s result depends on values"
+    for tensor in node.inputs:
+        if graph.tensor(tensor).dtype == "resource" and node_of(tensor) not in graph.variables:
+            return f"{node.op} reads a table"
+    inputs = [graph.tensor(t).dtype for t in node.inputs if node_of(t) not in graph.variables]
+    found = next((d for d in (*inputs, *(t.dtype for t in node.outputs)) if d in _OPAQUE), "")
+    if found:
+        return f"{node.op} works on {found} tensors"
+    unknown = sorted(({node.op} | node.inner) - _CALLS - set(kernels))
+    if unknown:
+        return f"compilers have no kernel for {unknown[0]}"
+    inside = sorted(node.inner & (EFFECTS | UNBOUNDED))
+    return f"{node.op} has {inside[0]} inside" if inside else ""
+
+
+def partition(
+    graph: Graph,
+    kernels: Collection[str],
+    runs_on_host: Callable[[Node], bool],
+    forced: Mapping[str, str] | None = None,
+) -> Cut:
+    """The cut. `forced`: nodes that a compiler refused, with its words. `runs_on_host`: what may return to the host."""
+    reasons = dict(forced or {})
+    for node in graph.nodes.values():
+        if node.name in graph.bound and node.name not in graph.fed and node.name not in reasons:
+            reason = host_reason(graph, node, kernels)
+            if reason:
+                reasons[node.name] = reason
+    for _ in range(len(graph.nodes)):
+        levels = _levels(graph, reasons)
+        light = _light(graph, levels, runs_on_host)
+        if not light:
+            break
+        reasons |= dict.fromkeys(light, "too little work for a trip to the device")
+    return Cut(_segments(graph, levels), reasons)
+
+
+def _levels(graph: Graph, reasons: Collection[str]) -> dict[str, int]:
+    """Even numbers are host segments, odd ones device segments. Nodes that no input reaches have none."""
+    found: dict[str, int] = {}
+    for node in graph.nodes.values():
+        if node.name not in graph.bound:
+            continue
+        if node.name in graph.fed:
+            found[node.name] = 0
+            continue
+        before = [found[n] for t in node.inputs if (n := node_of(t)) in found]
+        least, parity = max(before, default=0), 0 if node.name in reasons else 1
+        found[node.name] = least if least % 2 == parity else least + 1
+    return found
+
+
+def _light(graph: Graph, levels: Mapping[str, int], runs_on_host: Callable[[Node], bool]) -> list[str]:
+    """The nodes of device parts, connected within their segment, that hold nothing heavy and that the host can run."""
+    found = []
+    for part in _parts(graph, levels):
+        nodes = [graph.nodes[name] for name in part]
+        if all(not ({n.op} | n.inner) & HEAVY and runs_on_host(n) for n in nodes):
+            found += part
+    return found
+
+
+def _parts(graph: Graph, levels: Mapping[str, int]) -> list[list[str]]:
+    parent: dict[str, str] = {name: name for name, level in levels.items() if level % 2}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = name = parent[parent[name]]
+        return name
+
+    for name in parent:
+        for tensor in graph.nodes[name].inputs:
+            other = node_of(tensor)
+            if other in parent and levels[other] == levels[name]:
+                parent[root(other)] = root(name)
+    groups: dict[str, list[str]] = {}
+    for name in parent:
+        groups.setdefault(root(name), []).append(name)
+    return list(groups.values())
+
+
+def _segments(graph: Graph, levels: Mapping[str, int]) -> tuple[Segment, ...]:
+    used = [(levels[name], t) for name in levels for t in graph.nodes[name].inputs]
+    answers = set(graph.outputs.values())
+    found = []
+    for level in sorted({v for n, v in levels.items() if n not in graph.fed}):
+        names = tuple(n for n, v in levels.items() if v == level and n not in graph.fed)
+        own = set(names)
+        inputs = dict.fromkeys(
+            t for n in names for t in graph.nodes[n].inputs if (o := node_of(t)) in graph.bound and o not in own
+        )
+        wanted = {t for where, t in used if where > level} | answers
+        outputs = [t for n in names for t in (f"{n}:{p}" for p in range(len(graph.nodes[n].outputs))) if t in wanted]
+        found.append(Segment(DEVICE if level % 2 else HOST, names, tuple(inputs), tuple(outputs)))
+    return tuple(found)
+
+
+def without_passing(graph: Graph) -> Graph:
+    """Every Identity on the way skipped: they cost a host a step each and hide who holds a resource."""
+    origin: dict[str, str] = {}
+
+    def true(tensor: str) -> str:
+        return origin.get(tensor, tensor)
+
+    nodes: dict[str, Node] = {}
+    for node in graph.nodes.values():
+        inputs = tuple(true(t) for t in node.inputs)
+        if node.op in ("Identity", "StopGradient", "PreventGradient", "Snapshot") and node.name not in graph.fed:
+            origin[f"{node.name}:0"] = inputs[0]
+        nodes[node.name] = dataclasses.replace(node, inputs=inputs)
+    outputs = {name: true(t) for name, t in graph.outputs.items()}
+    return dataclasses.replace(graph, nodes=nodes, outputs=outputs)

@@ -1,0 +1,199 @@
+"""A signature's graph out of TensorFlow, with all calls inlined, and the values behind it: variables and tables.
+
+For the cutter's process alone. Two ways in: `tf.saved_model.load`, and for TF1 models that it refuses (reference
+variables) a TF1 session, whose variables are frozen to constants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from tfopt_protos import dtypes
+
+from tfopt_optimizer.engines import tensorflow as tensorflow_engine
+from tfopt_optimizer.engines.base import Place
+from tfopt_optimizer.errors import NotLowerable, first_line
+from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.saved_model import SavedModelError
+from tfopt_optimizer.split import graph as graphs
+from tfopt_optimizer.split.graph import Graph, Node, Tensor, node_of
+from tfopt_optimizer.split.partition import EFFECTS, without_passing
+
+LARGEST = 1 << 31  # bytes of a serialized graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """`graph` is what the policy sees of `definition` (a GraphDef). `variable(node)` and `table(node)` read values."""
+
+    graph: Graph
+    definition: Any
+    variable: Callable[[str], np.ndarray]
+    table: Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+
+class Sources:
+    """One model, loaded once by whichever way takes it."""
+
+    def __init__(self, place: Place) -> None:
+        self._place, self.tf = place, tensorflow_engine.tensorflow(place)
+        self._model = tensorflow_engine.open_any(
+            place, preferred=(tensorflow_engine.FUNCTION, tensorflow_engine.SESSION)
+        )
+
+    def of(self, signature: SignatureInfo) -> Source:
+        """NotLowerable when TensorFlow cannot inline it."""
+        try:
+            if isinstance(self._model, tensorflow_engine.FunctionModel):
+                return _from_function(self.tf, self._model.signature(signature.key), signature)
+            return _from_session(self.tf, self._model, signature)
+        except (NotLowerable, SavedModelError):
+            raise
+        except Exception as error:
+            # Inlining raises whatever its passes meet: it all means "not this way".
+            raise NotLowerable(f"TensorFlow cannot inline it: {first_line(error)}") from error
+
+
+def _from_function(tf: Any, function: Any, info: SignatureInfo) -> Source:
+    from tensorflow.python.framework.convert_to_constants import _run_inline_graph_optimization
+
+    names, outputs = [t.name for t in info.inputs], sorted(function.structured_outputs)
+
+    def call(*values: Any) -> list[Any]:
+        found = function(**dict(zip(names, values, strict=True)))
+        return [tf.identity(found[name]) for name in outputs]
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=f"tfopt_input_{i}") for i, t in enumerate(info.inputs)]
+    concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
+    definition = _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
+    inputs = dict(zip(names, (t.name for t in concrete.inputs), strict=False))
+    ends = dict(zip(outputs, (t.name for t in concrete.outputs), strict=True))
+    captured = {
+        t.op.name: value
+        for t, value in zip(concrete.inputs[len(names) :], concrete.captured_inputs, strict=True)
+        if value.dtype == tf.resource
+    }
+    variables = {name for name, value in captured.items() if _is_variable(value)}
+    seen = read(tf, definition, inputs, ends, variables=variables, tables=set(captured) - variables)
+    return Source(
+        seen,
+        definition,
+        lambda node: _variable(tf, captured[node]),
+        lambda node: _table(tf, captured[node], seen, node),
+    )
+
+
+def _is_variable(handle: Any) -> bool:
+    data = getattr(handle, "_handle_data", None)
+    return bool(data is not None and data.is_set and data.shape_and_type)
+
+
+def _variable(tf: Any, handle: Any) -> np.ndarray:
+    dtype = tf.dtypes.as_dtype(handle._handle_data.shape_and_type[0].dtype)
+    return np.asarray(tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype).numpy())
+
+
+def _table(tf: Any, handle: Any, graph: Graph, node: str) -> tuple[np.ndarray, np.ndarray]:
+    keys, values = _table_types(graph, node)
+    found = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=keys, Tvalues=values)
+    return found.keys.numpy(), found.values.numpy()
+
+
+def _table_types(graph: Graph, table: str) -> tuple[int, int]:
+    for node in graph.nodes.values():
+        if node.op == "LookupTableFindV2" and node_of(node.inputs[0]) == table:
+            types = graph.tensor(node.inputs[1]).dtype, node.outputs[0].dtype
+            return dtypes.NUMBERS[types[0]], dtypes.NUMBERS[types[1]]
+    raise KeyError(table)
+
+
+def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: SignatureInfo) -> Source:
+    session = model.session
+    inputs = {t.name: t.tensor for t in info.inputs}
+    outputs = {t.name: t.tensor for t in info.outputs}
+    ends = sorted({node_of(t) for t in outputs.values()})
+    frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ends)
+    if frozen.ByteSize() >= LARGEST:
+        raise NotLowerable(f"{frozen.ByteSize() / 1e9:.1f} GB of constants do not fit into a frozen graph")
+    tables = {n.name for n in frozen.node if n.op in ("HashTableV2", "MutableHashTableV2")}
+    seen = read(tf, frozen, inputs, outputs, variables=set(), tables=tables)
+
+    def table(node: str) -> tuple[np.ndarray, np.ndarray]:
+        handle, (keys, values) = session.graph.get_tensor_by_name(f"{node}:0"), _table_types(seen, node)
+        with session.graph.as_default():
+            found = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=keys, Tvalues=values)
+        exported = session.run([found.keys, found.values])
+        return exported[0], exported[1]
+
+    def variable(node: str) -> np.ndarray:
+        raise KeyError(node)
+
+    return Source(seen, frozen, variable, table)
+
+
+def read(
+    tf: Any,
+    definition: Any,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, str],
+    *,
+    variables: set[str],
+    tables: set[str],
+) -> Graph:
+    """The GraphDef as the policy sees it: without what nothing depends on, without Identity on the way."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.graph_util.import_graph_def(definition, name="")
+    bodies = {f.signature.name: f for f in definition.library.function}
+    nodes, controls = {}, {}
+    for op in graph.get_operations():
+        kinds = frozenset(_inside(op.node_def, bodies))
+        tensors = tuple(Tensor(_dtype(t), _shape(t)) for t in op.outputs)
+        nodes[op.name] = Node(op.name, op.type, tuple(t.name for t in op.inputs), tensors, kinds)
+        controls[op.name] = [c.name for c in op.control_inputs]
+    found = graphs.ordered(Graph(nodes, inputs, outputs, frozenset(variables), frozenset(tables)))
+    effects = tuple(n for n in _reached(found, controls) if nodes[n].op in EFFECTS)
+    found = dataclasses.replace(without_passing(found), effects=effects)
+    return graphs.needed(graphs.numeric_shapes(graphs.needed(found)))
+
+
+def _reached(graph: Graph, controls: Mapping[str, list[str]]) -> set[str]:
+    """What the outputs depend on, by data or by order."""
+    seen: set[str] = set()
+    todo = [node_of(t) for t in graph.outputs.values()]
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo += [node_of(t) for t in graph.nodes[name].inputs] + controls[name]
+    return seen
+
+
+def _inside(node: Any, bodies: Mapping[str, Any]) -> set[str]:
+    kinds: set[str] = set()
+    todo, seen = list(_calls(node)), set[str]()
+    while todo:
+        name = todo.pop()
+        if name in seen or name not in bodies:
+            continue
+        seen.add(name)
+        for inner in bodies[name].node_def:
+            kinds.add(inner.op)
+            todo += _calls(inner)
+    return kinds
+
+
+def _calls(node: Any) -> list[str]:
+    found = [v.func.name for v in node.attr.values() if v.HasField("func")]
+    return found + [f.name for v in node.attr.values() for f in v.list.func]
+
+
+def _dtype(tensor: Any) -> str:
+    return dtypes.name(tensor.dtype.base_dtype.as_datatype_enum)
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...] | None:
+    return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
