@@ -13,6 +13,7 @@ from collections.abc import Callable, Sized
 
 GRACE_S = 20.0  # what a candidate gets, however late it is, while nobody else has been found right
 SHORTEST_S = 2.0
+DECIDING = 2  # the smallest and the largest bucket
 SEARCH = 0.5  # this share of the budget is for trying candidates, however long loading and proving took
 OVERTIME = 1.0  # buckets are opened, for one candidate each, until the budget is used up this many times more
 WITHOUT_FLAGS_S = 30.0
@@ -58,6 +59,14 @@ class Allotment:
         Never less than GRACE_S as long as none was `found` right, nor than SHORTEST_S afterwards.
         """
         return min(timeout_s, max(self.left(), SHORTEST_S if found else GRACE_S))
+
+
+def parts(position: int, buckets: int) -> int:
+    """Into how many parts what is left is shared for the next bucket.
+
+    The first two get half of it each: models are converted in the first, and the two decide who is tried in the others.
+    """
+    return min(2, buckets - position) if position < DECIDING else buckets - position
 
 
 def default_s(allow_precompilation: bool, allow_compression: bool) -> float:

@@ -22,6 +22,7 @@ _SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "onnxruntime", "xla")
 _VARIANTS = {
     "tensorflow": ("function", "session", "inline"),
     "litert": ("t1",),
+    "openvino": ("f32",),
     "onnxruntime": ("t1",),
     "xla": ("jit",),
 }

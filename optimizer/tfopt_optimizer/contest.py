@@ -20,6 +20,7 @@ from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.plan import Agreement, SignatureInfo
+from tfopt_optimizer.reference import Batch, Reference
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.workers import Budget, Times, Worker, WorkerFailed
 
@@ -28,7 +29,6 @@ CHECK_SHARE = 0.1  # ... and the share of the bucket's time that it may be
 CHECK_BYTES = 256 << 20  # reference outputs held for it
 BRIEF_S = 0.05
 WARM_S = 0.3  # a call that takes longer than this is what it seems
-REFERENCE_TIMEOUT_S = 900.0
 LIGHT_US = 10_000.0  # calls of plain TensorFlow above this are all computing
 LARGE = 64 << 20  # bytes of variables from which on a heavy conversion must promise something
 BEATEN = 1.3  # ... which it does not where another engine is this many times faster than plain TensorFlow
@@ -97,47 +97,6 @@ class Material:
     feeds: Iterable[Arrays]
     altered: Arrays | None
     apart: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """Feeds of one check with what plain TensorFlow answers."""
-
-    key: str
-    feeds: Arrays
-    expected: Arrays
-
-
-class Reference:
-    """Plain TensorFlow in its worker: what every candidate is compared with, and its other ways to run."""
-
-    def __init__(self, worker: Worker, variants: Sequence[str]) -> None:
-        self.worker, self.variant, self.others = worker, variants[0], tuple(variants[1:])
-
-    def budget(self) -> Budget:
-        return Budget(REFERENCE_TIMEOUT_S)
-
-    def run(self, signature: SignatureInfo, key: str, feeds: Arrays) -> Arrays:
-        name = self.prepare(signature)
-        return self.worker.run(self.budget(), name, key, feeds)
-
-    def prepare(self, signature: SignatureInfo) -> str:
-        name = f"{signature.key}/tensorflow/{self.variant}"
-        self.worker.prepare(self.budget(), name, Target(signature, self.variant))
-        return name
-
-    def round(self, signature: SignatureInfo, key: str, feeds: Arrays) -> measure.Round:
-        self.run(signature, key, feeds)
-        name = self.prepare(signature)
-        return lambda round_s, max_calls: self.worker.measure(
-            self.budget(), name, key, feeds, round_s=round_s, max_calls=max_calls
-        )
-
-    def saturate(self, signature: SignatureInfo, batch: Batch) -> measure.Saturate:
-        name = self.prepare(signature)
-        return lambda callers, seconds: self.worker.saturate(
-            self.budget(), name, batch.key, batch.feeds, callers=callers, seconds=seconds
-        )
 
 
 @dataclasses.dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfopt_optimizer import verify
+from tfopt_optimizer import allotment, verify
 
 DEFAULT_BUCKETS = (1, 2, 4, 8, 16, 32)
 LATENCY, THROUGHPUT = "latency", "throughput"  # optimize_for
@@ -42,6 +42,11 @@ class OptimizerFlags:
     lossy_max_rel_error: float = 1e-2
     lossy_top1: float = 0.99
     compression_requires_records: bool = False
+
+    def budget_s(self) -> float:
+        """Seconds for the search."""
+        default = allotment.default_s(self.allow_precompilation, self.allow_compression)
+        return default if self.optimize_budget_s is None else self.optimize_budget_s
 
     def lossy(self) -> verify.Tolerance:
         """The gate of candidates that change precision."""

@@ -33,13 +33,14 @@ from tfopt_optimizer import (
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
-from tfopt_optimizer.contest import BucketSpec, Contest, Entrant, Reference
+from tfopt_optimizer.contest import BucketSpec, Contest, Entrant
 from tfopt_optimizer.engines import calibration, split
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import BucketPlan, Candidate, Measured, Plan, SignatureInfo, SignaturePlan
+from tfopt_optimizer.reference import Reference
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.saved_model import SavedModelError, State
 from tfopt_optimizer.split import worth
@@ -71,7 +72,7 @@ class OptimizeJob:
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
-    budget = Allotment.of(_seconds(job.flags))
+    budget = Allotment.of(job.flags.budget_s())
     _clear(job.plan_dir)
     allowed = entry.installed(job.flags, log) if entrants is None else tuple(entrants)
     allowed = entry.lossy_by_terms(allowed, job.flags, job.records, log)
@@ -93,12 +94,6 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     made = _settle(job, results, loaders, log, started)
     plan.write(made, job.plan_dir)
     return made
-
-
-def _seconds(flags: OptimizerFlags) -> float:
-    """The budget of a run."""
-    given, default = flags.optimize_budget_s, allotment.default_s(flags.allow_precompilation, flags.allow_compression)
-    return default if given is None else given
 
 
 def _clear(plan_dir: Path) -> None:
@@ -202,7 +197,7 @@ class _Tournament:
         job, found = self._job, dict[str, Result]()
         elders = twins.elders(job.model_dir, job.tags, signatures)
         eldest = [s for s in signatures if elders[s.key] == s.key]
-        self._least_s = allotment.SEARCH * _seconds(job.flags) / len(eldest)
+        self._least_s = allotment.SEARCH * job.flags.budget_s() / len(eldest)
         for number, info in enumerate(eldest):
             records = [
                 sample for key, elder in elders.items() if elder == info.key for sample in job.samples.get(key, ())
@@ -268,7 +263,7 @@ class _Tournament:
                 f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"
             )
             try:
-                share = allotted.share(len(order) - position)
+                share = allotted.share(allotment.parts(position, len(order)))
                 entrants = [*self._others, *running]
                 held = self._contest.hold(
                     place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners

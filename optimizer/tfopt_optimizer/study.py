@@ -12,11 +12,12 @@ import numpy as np
 from tfopt_optimizer import buckets, compression, independence, verify
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.compression import Split
-from tfopt_optimizer.contest import BucketSpec, Material, Reference
+from tfopt_optimizer.contest import BucketSpec, Material
 from tfopt_optimizer.engines.base import Arrays
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.independence import Proof
 from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.reference import Reference
 from tfopt_optimizer.saved_model import State
 from tfopt_optimizer.workers import WorkerFailed
 

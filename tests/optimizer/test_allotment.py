@@ -28,6 +28,12 @@ def test_a_share_that_is_not_used_is_there_for_the_others():
     assert (whole.share(1).left(), first.over(), whole.over()) == (6, True, False)
 
 
+def test_the_first_two_buckets_get_half_of_what_is_left_and_the_others_equal_parts():
+    assert [allotment.parts(position, 6) for position in range(6)] == [2, 2, 4, 3, 2, 1]
+    assert [allotment.parts(position, 2) for position in range(2)] == [2, 1]
+    assert allotment.parts(0, 1) == 1
+
+
 def test_after_the_budget_one_candidate_each_and_after_twice_the_budget_nothing():
     clock = Clock()
     whole = Allotment.of(30.0, clock)
