@@ -52,7 +52,7 @@ class SignatureInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Times of one call in microseconds, arrays in and arrays out, as the server calls it.
+    """Times of one call in microseconds, arrays in and arrays out, as the server calls it, in the quieter rounds.
 
     `rate`: calls per second with all cores busy, at the number of `callers` at once that gives most; 0.0: not measured.
     """

@@ -11,11 +11,12 @@ class Scripted:
     """Answers every round with calls of `us`; keeps who was asked."""
 
     def __init__(self, name, us, journal):
-        self.name, self.us, self.journal = name, us, journal
+        self.name, self.us, self.journal, self.made = name, us, journal, 0
 
     def __call__(self, round_s, max_calls):
         self.journal.append(self.name)
         calls = max(1, min(max_calls, int(round_s * 1e6 / self.us)))
+        self.made += calls
         return np.full(calls, self.us)
 
 
@@ -71,10 +72,28 @@ def test_near_ties_are_measured_twice_as_long():
     assert journal.count("near") == 4 + 2 * measure.ROUNDS
 
 
-@pytest.mark.parametrize(("us", "calls"), [(1e6, 2 + measure.SLOW_ROUNDS), (10_000.0, 2 + 12 + 9 * measure.ROUNDS)])
+@pytest.mark.parametrize(("us", "calls"), [(1e6, 2 + measure.SLOW_ROUNDS), (1e4, 2 + 2 + 12 + 9 * measure.ROUNDS)])
 def test_slow_models_get_fewer_calls_but_enough(us, calls):
-    _, base, _ = race(us, fast=us * 0.8)
-    assert len(base) == calls
+    journal = []
+    reference = Scripted("reference", us, journal)
+    measure.compare(reference, {"fast": Scripted("fast", us * 0.8, journal)})
+    assert reference.made == calls
+
+
+def test_rounds_that_a_neighbour_spoils_do_not_count():
+    """It costs the one more than the other; half of the rounds are its."""
+    journal = []
+    runs = {name: Scripted(name, us, journal) for name, us in (("reference", 120.0), ("waits", 100.0))}
+
+    def disturbed(name, factor):
+        def run(round_s, max_calls):
+            found = runs[name](round_s, max_calls)
+            return found * factor if journal.count(name) % 2 else found
+
+        return run
+
+    base, times = measure.compare(disturbed("reference", 2.0), {"waits": disturbed("waits", 6.0)})
+    assert (np.median(base), np.median(times["waits"])) == (120, 100)
 
 
 def test_the_summary_has_median_and_p90():
