@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -74,7 +75,9 @@ def log_in_background(folder: Path, tags: Sequence[str], extra: Mapping[str, Any
 
 
 def _log(folder: Path, tags: Sequence[str], extra: Mapping[str, Any]) -> None:
+    polite = ["nice", "-n", "19"] if shutil.which("nice") else []  # the first requests are coming
     command = [
+        *polite,
         sys.executable,
         "-m",
         "tfopt_server",

@@ -45,8 +45,8 @@ def valid(model: Patient) -> Iterator[Found]:
 CHECKS = (
     Check(
         "warmup",
-        "Record real requests with tfopt warmup, or write a TFRecord file of PredictionLog messages: the proof that an "
-        "optimization is right and faster stands on them.",
+        "Write real requests as PredictionLog messages into that TFRecord file (tfopt warmup synthesize makes a first "
+        "one): the proof that an optimization is right and faster stands on them.",
         f"{SERVING}; {HERE}",
         missing,
     ),
