@@ -8,7 +8,6 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -19,9 +18,12 @@ from tfopt_optimizer.plan import (
     Agreement,
     BucketPlan,
     Candidate,
+    Crossing,
     Fingerprint,
+    HostOperation,
     Measured,
     Plan,
+    Segment,
     SignatureInfo,
     SignaturePlan,
     TensorInfo,
@@ -219,29 +221,21 @@ def test_throughput_is_a_column_where_it_was_measured() -> None:
     assert "calls/s" not in read(render(versions(usual()))).text
 
 
-@dataclasses.dataclass(frozen=True)
-class Cut(SignaturePlan):
-    segments: tuple[object, ...] = ()
-
-
-def crossing(name: str, *shape: int | None, packed: int = 1) -> object:
-    return SimpleNamespace(name=name, dtype="int32", shape=shape, parts=("t",) * packed)
+def crossing(name: str, *shape: int | None, packed: int = 1) -> Crossing:
+    return Crossing(name, "int32", shape, ("t",) * packed)
 
 
 def test_the_drawing_shows_segments_and_what_crosses() -> None:
-    why = SimpleNamespace(name=EVIL, op="StringLower", why="no compiled kernel")
-    host = SimpleNamespace(
-        where="host", runs_on="tensorflow", kinds={"StringLower": 2, EVIL: 1}, operations=(why,), takes=()
+    lower = HostOperation(EVIL, "StringLower", "no compiled kernel")
+    many = (crossing("ids", None, 26, packed=26), *(crossing(f"t{i}", 3) for i in range(20)))
+    segments = (
+        Segment("host", "tensorflow", {"StringLower": 2, EVIL: 1}, (lower,)),
+        Segment("device", "", {f"Op{i}": 1 for i in range(20)}, takes=many),
+        Segment("host", "python", {}, takes=(crossing(EVIL, None),)),
     )
-    device = SimpleNamespace(
-        where="device", runs_on="", kinds={f"Op{i}": 1 for i in range(20)}, operations=(),
-        takes=(crossing("ids", None, 26, packed=26), *(crossing(f"t{i}", 3) for i in range(20))),
-    )  # fmt: skip
-    after = SimpleNamespace(where="host", runs_on="python", kinds={}, operations=(), takes=(crossing(EVIL, None),))
     split = candidate("host+xla", "pjrt", "chosen", 100.0, 1e-7)
     signature = plan(bucket(1, dataclasses.replace(PLAIN, status="slower"), split)).signatures[0]
-    fields = {f.name: getattr(signature, f.name) for f in dataclasses.fields(signature)}
-    made = plan(signatures=(Cut(**fields | {"segments": (host, device, after)}),))
+    made = plan(signatures=(dataclasses.replace(signature, segments=segments),))
     words = re.sub(r"\s+", " ", read(render(versions(made))).text)
     assert "XLA behind a host part answers" in words
     assert "host, tensorflow StringLower × 2 no compiled kernel" in words

@@ -123,9 +123,14 @@ def plan_dir(tmp_path_factory):
                              plans.Agreement(1e-7, 1e-8, 64), 0.2, 1000)  # fmt: skip
     slower = plans.Candidate("tensorflow", "function", "slower", "4x", plans.Measured(64.0, 70.0, 900))
     bucket = plans.BucketPlan(1, {"x": (1, 4)}, "xla", "pjrt", True, "s0/b1", (slower, chosen), "fastest")
+    lookup = plans.HostOperation("a", "LookupTableFindV2", "a table")
+    segments = (
+        plans.Segment("host", "python", {"LookupTableFindV2": 2}, (lookup,)),
+        plans.Segment("device", "", {"MatMul": 1}, takes=(plans.Crossing("ids", "int32", (None, 2), ("t", "u")),)),
+    )
     made = plans.Plan(
         fingerprint=plans.Fingerprint("m", "{}", {}, {}), device="cpu", loader="function", records="warmup",
-        signatures=(plans.SignaturePlan(signature, True, "rows agree", True, "merging pays", (bucket,)),),
+        signatures=(plans.SignaturePlan(signature, True, "rows agree", True, "merging pays", (bucket,), segments),),
         log=("xla wins",), created="2026-11-22T00:00:00Z", optimize_s=3.2,
     )  # fmt: skip
     plans.write(made, folder)
@@ -136,6 +141,14 @@ def test_report_as_json_is_the_plan(plan_dir):
     done = tfopt("report", str(plan_dir), "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == json.loads((plan_dir / "plan.json").read_text())
+
+
+def test_report_as_text_ends_with_the_cut(plan_dir):
+    assert tfopt("report", str(plan_dir)).stdout.splitlines()[-3:] == [
+        "serving_default is cut into",
+        "  host python: LookupTableFindV2 x2; a table",
+        "  device: MatMul x1; takes ids",
+    ]
 
 
 def test_report_as_a_page(plan_dir, tmp_path):

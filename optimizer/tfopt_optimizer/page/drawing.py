@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from tfopt_optimizer.page import facts
 from tfopt_optimizer.page.facts import Bucket
 from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.svg import color
-from tfopt_optimizer.plan import SignaturePlan, TensorInfo
+from tfopt_optimizer.plan import Crossing, Segment, SignaturePlan, TensorInfo
 from tfopt_optimizer.wording import count, shape
 
 _NAMED = 14  # tensors or operations listed in one box
@@ -47,7 +46,7 @@ def _whole(bucket: Bucket, crossing: str) -> Stage:
     return Stage("device", title, engine, (("the whole signature", ""), ("", _padding(bucket))), crossing)
 
 
-def _segment(segment: Any, bucket: Bucket, inputs: str) -> Stage:
+def _segment(segment: Segment, bucket: Bucket, inputs: str) -> Stage:
     """A host segment lists its operations with the reason, a device segment the most frequent kinds."""
     on_host = segment.where == "host"
     engine = segment.runs_on if on_host else facts.device_engine(bucket.plan.engine)
@@ -58,7 +57,7 @@ def _segment(segment: Any, bucket: Bucket, inputs: str) -> Stage:
     return Stage(segment.where, title, engine, tuple(lines), _crossings(segment.takes) or inputs)
 
 
-def _crossings(tensors: Iterable[Any]) -> str:
+def _crossings(tensors: Iterable[Crossing]) -> str:
     """`ids int32[?, 26] (26 packed), numbers float[?, 13]`."""
     found = []
     for tensor in tensors:

@@ -8,10 +8,9 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from tfopt_optimizer.choose import microseconds
-from tfopt_optimizer.plan import BucketPlan, Candidate, Plan, SignaturePlan
+from tfopt_optimizer.plan import BucketPlan, Candidate, Plan, Segment, SignaturePlan
 
 NOTHING = "–"  # stands where nothing was measured
 PLAIN = ("function", "session")  # plain TensorFlow is the first of these that was measured
@@ -190,9 +189,9 @@ def device_engine(engine: str) -> str:
     return engine.removeprefix("host+")
 
 
-def segments(signature: SignaturePlan, plan: BucketPlan) -> tuple[Any, ...]:
+def segments(signature: SignaturePlan, plan: BucketPlan) -> tuple[Segment, ...]:
     """The cut that a bucket runs in; () where one engine runs the whole signature."""
-    return getattr(signature, "segments", ()) if plan.engine.startswith("host+") else ()
+    return signature.segments if plan.engine.startswith("host+") else ()
 
 
 def best(found: Sequence[Bucket]) -> Bucket | None:

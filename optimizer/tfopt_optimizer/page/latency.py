@@ -76,8 +76,7 @@ def _line(name: str, line: Line, x: Sequence[float], y: LogAxis, buckets: Sequen
     plain = name == "plain TF"
     points = " ".join(f"{px(x[i])},{px(y.at(us))}" for i, (us, _) in sorted(line.items()))
     dots = [_dot(x[i], y.at(us), c, buckets[i], _won(c, plain)) for i, (us, c) in sorted(line.items())]
-    style = "plain" if plain else color(next(iter(line.values()))[1].engine)
-    return tag("g", tag("polyline", points=points), dots, class_=f"series {style}")
+    return tag("g", tag("polyline", points=points), dots, class_=f"series {_style(name, line)}")
 
 
 def _dot(x: float, y: float, candidate: Candidate, bucket: Bucket, won: bool) -> Markup:
@@ -91,12 +90,21 @@ def _won(candidate: Candidate, plain: bool) -> bool:
 
 
 def _ends(lines: dict[str, Line], x: Sequence[float], y: LogAxis) -> list[Markup]:
-    """The name of each line at its right end, moved apart where they would touch."""
+    """The name of each line at its end; those at the right are moved apart where they would touch."""
     last = {name: max(line) for name, line in lines.items()}
-    wished = [y.at(lines[name][i][0]) for name, i in last.items()]
-    places = axes.spread(wished, 14, _TOP, _HEIGHT - _BOTTOM)
-    found = []
-    for (name, i), at in zip(last.items(), places, strict=True):
-        style = "plain" if name == "plain TF" else color(lines[name][i][1].engine)
-        found.append(tag("text", name, x=px(x[-1] + 12), y=px(at + 4), class_=f"end {style}"))
-    return found
+    at = {name: y.at(lines[name][i][0]) for name, i in last.items()}
+    right = [name for name, i in last.items() if i == len(x) - 1]
+    places = axes.spread([at[name] for name in right], 14, _TOP, _HEIGHT - _BOTTOM)
+    at |= dict(zip(right, places, strict=True))
+    return [
+        tag("text", name, x=px(x[i] + 12), y=px(at[name] + 4), class_=f"end {_style(name, lines[name])}")
+        for name, i in last.items()
+    ]
+
+
+def _style(name: str, line: Line) -> str:
+    """The classes of a line: its engine's colour, and dashes for plain TensorFlow and for signatures that are cut."""
+    if name == "plain TF":
+        return "plain"
+    engine = next(iter(line.values()))[1].engine
+    return f"{color(engine)} cut" if engine != facts.device_engine(engine) else color(engine)

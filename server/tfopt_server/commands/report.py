@@ -79,7 +79,21 @@ def render(plan: Plan) -> str:
         f"TensorFlow loads it as: {plan.loader}; weights {plan.weights_bytes / 1e6:.1f} MB",
     ]
     rows = [row for s in plan.signatures for b in s.buckets for row in _bucket(s, b)]
-    return "\n".join(plain(line) for line in [*head, "", *plan.log, "", *table([_COLUMNS, *rows])]) + "\n"
+    cuts = [line for s in plan.signatures for line in _segments(s)]
+    lines = [*head, "", *plan.log, "", *table([_COLUMNS, *rows]), *cuts]
+    return "\n".join(plain(line) for line in lines) + "\n"
+
+
+def _segments(signature: SignaturePlan) -> list[str]:
+    """The cut of a signature, for its buckets that run on host+engine: a line per segment."""
+    lines = []
+    for segment in signature.segments:
+        kinds = ", ".join(f"{kind} x{n}" for kind, n in sorted(segment.kinds.items(), key=lambda k: (-k[1], k[0])))
+        why = sorted({operation.why for operation in segment.operations if operation.why})
+        takes = f"; takes {', '.join(t.name for t in segment.takes)}" if segment.takes else ""
+        reason = f"; {'; '.join(why)}" if why else ""
+        lines.append(f"  {segment.where} {segment.runs_on}".rstrip() + f": {kinds or 'passes on'}{takes}{reason}")
+    return ["", f"{signature.signature.key} is cut into", *lines] if lines else []
 
 
 def _bucket(signature: SignaturePlan, bucket: BucketPlan) -> list[tuple[str, ...]]:
