@@ -14,8 +14,17 @@ _WINDOW_BITS = {b"gzip": 31, b"deflate": 15}  # zlib.decompressobj's: a gzip hea
 
 
 class Message(NamedTuple):
-    data: bytes
+    """In the parts that it came in: joining a long one takes a thread's time, not the event loop's."""
+
+    parts: list[bytes]
     compressed: bool
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.parts))
+
+    def joined(self) -> bytes:
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
 
 
 def prefix(size: int) -> bytes:
@@ -40,17 +49,21 @@ class Inbox:
         self._parts.append(data)
         self._have += len(data)
         while self._have >= (PREFIX if self._size is None else self._size):
-            joined = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             if self._size is None:
+                joined = b"".join(self._parts)  # less than a prefix, and what came now
                 self._begin(joined)
-                joined = joined[PREFIX:]
+                self._keep(joined[PREFIX:])
             else:
-                found.append(Message(joined[: self._size], self._compressed))
-                joined = joined[self._size :]
-                self._size = None
-            self._parts = [joined] if joined else []
-            self._have = len(joined)
+                parts, surplus, self._size = self._parts, self._have - self._size, None
+                self._keep(parts[-1][-surplus:] if surplus else b"")
+                if surplus:
+                    parts[-1] = parts[-1][:-surplus]
+                found.append(Message(parts, self._compressed))
         return found
+
+    def _keep(self, rest: bytes) -> None:
+        self._parts = [rest] if rest else []
+        self._have = len(rest)
 
     def _begin(self, data: bytes) -> None:
         flag, size = data[0], int.from_bytes(data[1:PREFIX], "big")

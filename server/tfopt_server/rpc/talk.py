@@ -93,9 +93,9 @@ class Talk:
 
     async def _plain(self, message: Message) -> bytes:
         if not message.compressed:
-            return message.data
+            return message.joined()
         encoding = self._stream.head.encoding
-        return await asyncio.to_thread(inflate, message.data, encoding, self._limit)
+        return await asyncio.to_thread(inflate, message.joined(), encoding, self._limit)
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -9,6 +9,7 @@ cancelled and never answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -140,7 +141,7 @@ class Transport(asyncio.Protocol):
         if not self._closing:
             self._closing = True
             if self.core.failed is not None:
-                log.info("a gRPC connection was ended: %s", self.core.failed.text)
+                log.debug("a gRPC connection was ended: %s", self.core.failed.text)
             self._loop.call_later(LINGER_S, self._transport.close)
 
     def leave(self) -> None:
@@ -251,10 +252,10 @@ class Transport(asyncio.Protocol):
             return
         message, call.inbox = call.message, None
         call.message = None
-        if message.compressed or len(message.data) > LONG:
+        if message.compressed or message.size > LONG:
             self._run_on_thread(stream, message)
         else:
-            self._run(stream, message.data)
+            self._run(stream, message.joined())
 
     def _run(self, stream: Stream, request: bytes) -> None:
         head: Head = stream.head
@@ -274,8 +275,8 @@ class Transport(asyncio.Protocol):
         deadline = None if head.timeout is None else _deadline(head.timeout)
 
         def run() -> bytes | Pending:
-            data, compressed = message
-            if compressed:
+            data = message.joined()
+            if message.compressed:
                 data = inflate(data, head.encoding, self._options.receive_limit)
             return head.method.unary(data, deadline)  # type: ignore[misc]
 
@@ -283,7 +284,12 @@ class Transport(asyncio.Protocol):
 
     def _on_thread(self, stream: Stream, work: Callable[[], bytes | Pending]) -> None:
         future = self._shared.threads.submit(work)
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._worked, stream, done))
+        future.add_done_callback(lambda done: self._back(self._worked, stream, done))
+
+    def _back(self, what: Callable[..., None], *args: Any) -> None:
+        """From any thread: goes on on the event loop, unless that has ended and nobody waits any more."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(what, *args)
 
     def _worked(self, stream: Stream, future: Future[Any]) -> None:
         """A thread is done with a call's parsing, or with writing its answer."""
@@ -307,7 +313,7 @@ class Transport(asyncio.Protocol):
             call.future = pending.future
             if call.timer is None and stream.head.timeout is not None:
                 self._fresh.append(stream)
-        pending.future.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._completed, stream, pending))
+        pending.future.add_done_callback(lambda _: self._back(self._completed, stream, pending))
 
     def _completed(self, stream: Stream, pending: Pending) -> None:
         if not pending.future.cancelled() and pending.long():
