@@ -1,6 +1,6 @@
 """Header blocks: decoded by the hpack package once, remembered while they mean the same.
 
-A client repeats the same bytes for call after call, and hpack needs 40 us for them. What a block means depends on the
+A client repeats the same bytes for call after call, and hpack needs 20 us for them. What a block means depends on the
 block and on the connection's dynamic table; so meanings are remembered until the table changes. A block that changes
 the table itself is never remembered.
 
