@@ -82,6 +82,7 @@ POLICY := \
   server/tfopt_server/dataplane.py \
   server/tfopt_server/executor.py \
   server/tfopt_server/improving.py \
+  server/tfopt_server/inference.py \
   server/tfopt_server/instruments.py \
   server/tfopt_server/lanes.py \
   server/tfopt_server/lifecycle.py \

@@ -149,7 +149,7 @@ class FakePlane:
 
     def start(  # noqa: PLR0917 - as in Dataplane
         self, handle: Handle, signature: str, feeds: Arrays, outputs: Sequence[str] | None = None,
-        deadline: float | None = None, face: str = "",
+        deadline: float | None = None, face: str = "", *, api: str = "Predict",
     ) -> Result | Future[Result]:  # fmt: skip
         self.calls.append((handle, signature, feeds, outputs, deadline, face))
         found = self._signatures(handle)[signature]

@@ -100,8 +100,8 @@ SERVING: tuple[Flag, ...] = (
     Flag("num_tflite_pools", "int", None, "", inert="there is no TFLite interpreter pool", within=_COUNT),
     Flag("num_tflite_interpreters_per_pool", "int", 1, "", inert="there is no TFLite interpreter pool", within=_COUNT),
     Flag(
-        "enable_signature_method_name_check", "bool", False, "",
-        inert="classify and regress are not served yet, and predict takes any method name",
+        "enable_signature_method_name_check", "bool", False,
+        "classify and regress only signatures whose method_name says so",
     ),
     Flag("xla_cpu_compilation_enabled", "bool", False, "", inert="see --allow_precompilation"),
     Flag("xla_gpu_compilation_enabled", "bool", False, "", inert="see --allow_precompilation"),

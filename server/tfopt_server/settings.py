@@ -85,6 +85,7 @@ class Settings:
     grpc_channel_arguments: Mapping[str, int | str]
     ssl_config_file: Path | None
     enable_serialization_as_tensor_content: bool
+    enable_signature_method_name_check: bool
     rest_api_port: int
     rest_api_timeout_in_ms: int
     rest_api_enable_cors_support: bool

@@ -99,8 +99,6 @@ def test_paths_that_predict(face: Face, target: str, version: int) -> None:
         ("GET", "/v1/models/other/metadata", 404, "Servable not found for request: Latest(other)"),
         ("GET", "/v1/models/m/versions/9/metadata", 404, "Servable not found for request: Specific(m, 9)"),
         ("GET", "/v1/models/m/labels/x/metadata", 400, "Unrecognized servable version label: x"),
-        ("POST", "/v1/models/m:classify", 501, "classify is not served yet; predict runs the same signatures."),
-        ("POST", "/v1/models/m:regress", 501, "regress is not served yet; predict runs the same signatures."),
         ("TRACE", "/v1/models/m", 501, "Not Implemented: TRACE"),
         ("GET", "/", 404, "Not Found: GET /"),
         ("GET", "/predict", 405, "Method Not Allowed: GET /predict"),

@@ -20,6 +20,7 @@ from tfopt_server.rest import status, vertex
 from tfopt_server.rest.bodies import LONG_PACKED, gunzip
 from tfopt_server.rest.call import Handler
 from tfopt_server.rest.explorer import Explorer
+from tfopt_server.rest.infer import Infer
 from tfopt_server.rest.optimization import Optimization
 from tfopt_server.rest.pages import Pages, metrics_paths
 from tfopt_server.rest.predict import Predict
@@ -40,10 +41,12 @@ class App:
     def __init__(self, dataplane: Dataplane, settings: Settings, metrics: Metrics) -> None:
         self._meter = Meter(metrics, "REST", settings.model_name)
         self._cors = _CORS if settings.rest_api_enable_cors_support else ()
-        predict = Predict(dataplane, settings.rest_api_timeout_in_ms / 1000)
+        timeout_s = settings.rest_api_timeout_in_ms / 1000
+        predict = Predict(dataplane, timeout_s)
+        infer = Infer(dataplane, timeout_s, settings.enable_signature_method_name_check)
         pages, metrics_at = Pages(metrics), metrics_paths(settings.monitoring_config_file)
         explorer = Explorer(dataplane, settings, metrics_at)
-        self._serving = Routes(dataplane, predict)
+        self._serving = Routes(dataplane, predict, infer)
         platform = vertex.route(settings.predict_route, settings.model_name, predict, self._serving)
         self._fixed: dict[str, dict[str, Handler]] = {
             "/optimization": {"GET": Optimization(dataplane).answer},

@@ -209,11 +209,16 @@ def _tensor(name: str, array: Array) -> bytes:
         text = orjson.dumps(array if array.flags.c_contiguous else np.ascontiguousarray(array), option=_NUMPY)
         return _with_tokens(text, array) if b"null" in text else text
     if array.dtype == object:
-        return _strings(_python(name, array))
+        return strings(_python(name, array))
     if array.size:
         tensor_type = _NAMES.get(array.dtype.name, array.dtype.name)
         raise invalid(f"Failed to write JSON value for tensor type: {tensor_type}")
     return orjson.dumps(array.tolist())
+
+
+def numbers(array: Array) -> list[bytes]:
+    """A vector of numbers, each as an answer spells it."""
+    return _tensor("", array)[1:-1].split(b",") if array.size else []
 
 
 def _with_tokens(text: bytes, array: Array) -> bytes:
@@ -241,7 +246,8 @@ def _python(name: str, array: Array) -> Any:
     return written.reshape(array.shape).tolist()
 
 
-def _strings(value: Any) -> bytes:
+def strings(value: Any) -> bytes:
+    """Text, or nested lists of it, as JSON; bytes that are not UTF-8 stand in it as surrogate escapes."""
     try:
         return orjson.dumps(value)
     except TypeError:  # bytes that are not UTF-8 go out as they are

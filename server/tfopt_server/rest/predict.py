@@ -72,7 +72,7 @@ class Predict:
             steps = plane.steps(handle, key)
             steps.decode.observe(time.perf_counter() - request.began)
             result = plane.start(handle, key, feeds, deadline=deadline, face="REST")
-            if keep := isinstance(result, Future) or _is_long(result):
+            if keep := isinstance(result, Future) or is_long(result):
                 return Pending(handle, steps, layout, result, deadline)
             return _written(result, steps, layout)
         finally:
@@ -80,7 +80,7 @@ class Predict:
                 handle.release()
 
 
-def _is_long(result: Result) -> bool:
+def is_long(result: Result) -> bool:
     for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
         if array.nbytes >= LONG_ANSWER:
             return True
@@ -98,15 +98,15 @@ async def _end(pending: Pending) -> Response:
     try:
         result = pending.result
         if isinstance(result, Future):
-            result = await _wait(result, pending.deadline)
-        if _is_long(result):
+            result = await wait(result, pending.deadline)
+        if is_long(result):
             return await asyncio.to_thread(_written, result, pending.steps, pending.layout)
         return _written(result, pending.steps, pending.layout)
     finally:
         pending.handle.release()
 
 
-async def _wait(future: Future[Result], deadline: float) -> Result:
+async def wait(future: Future[Result], deadline: float) -> Result:
     """The result, or DEADLINE_EXCEEDED. What already runs cannot be stopped: it finishes unheard."""
     try:
         async with asyncio.timeout(deadline - time.monotonic()):

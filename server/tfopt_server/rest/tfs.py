@@ -1,6 +1,7 @@
-"""TensorFlow Serving's REST routes: predict, status, metadata. URLs and texts: http_rest_api_util.cc and _handler.cc.
+"""TensorFlow Serving's REST routes: predict, classify, regress, status, metadata. URLs and texts: http_rest_api_util.cc
+and _handler.cc.
 
-    POST /v1/models/NAME[/versions/N|/labels/L]:predict
+    POST /v1/models/NAME[/versions/N|/labels/L]:predict|classify|regress
     GET  /v1/models/NAME[/versions/N|/labels/L][/metadata]
 
 Rules that surprise: the query string is part of the path, so it matches nothing or becomes part of a name; path words
@@ -18,9 +19,11 @@ import orjson
 from tfopt_protos import messages
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
-from tfopt_server.errors import Code, ServingError, invalid
+from tfopt_server.errors import invalid
 from tfopt_server.http import Request, Response
+from tfopt_server.inference import CLASSIFY, REGRESS
 from tfopt_server.rest.call import Handler
+from tfopt_server.rest.infer import Infer
 from tfopt_server.rest.predict import Predict
 
 PREFIX = "/v1/"  # in any case; what starts with it is TensorFlow Serving's
@@ -32,11 +35,11 @@ _INT64_MAX = 2**63 - 1
 
 
 class Routes:
-    """Finds what answers a path under /v1/, and answers all but predict."""
+    """Finds what answers a path under /v1/, and answers all but those that run a model."""
 
-    def __init__(self, plane: Dataplane, predict: Predict) -> None:
+    def __init__(self, plane: Dataplane, predict: Predict, infer: Infer) -> None:
         self._plane = plane
-        self._predict = predict
+        self._predict, self._infer = predict, infer
 
     def find(self, method: str, path: str, in_parameters: bool = False) -> Handler:
         """What answers `method` on `path` (still percent-encoded, with its query).
@@ -59,8 +62,8 @@ class Routes:
             return partial(self._metadata if word == "metadata" else self._status, spec)
         if word == "predict":
             return partial(self._predict.answer, spec, in_parameters)
-        if word in ("classify", "regress"):
-            return partial(_unimplemented, word, spec.name)
+        if word in (CLASSIFY, REGRESS):
+            return partial(self._infer.answer, word, spec)
         return partial(_malformed, f"Malformed request: {method} {path}")
 
     def _status(self, spec: ModelSpec, request: Request) -> Response:
@@ -111,8 +114,3 @@ def _malformed(text: str, request: Request) -> Response:
 def _unreadable_version(_request: Request) -> Response:
     """TensorFlow Serving forgets to write the error for a version beyond int64."""
     return Response(b"", 400)
-
-
-def _unimplemented(word: str, model: str, request: Request) -> Response:
-    request.model, request.entrypoint = model, word
-    raise ServingError(Code.UNIMPLEMENTED, f"{word} is not served yet; predict runs the same signatures.")

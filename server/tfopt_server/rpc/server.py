@@ -17,6 +17,7 @@ from tfopt_server.dataplane import Dataplane
 from tfopt_server.metrics import Metrics
 from tfopt_server.rpc import tls
 from tfopt_server.rpc.health import Health
+from tfopt_server.rpc.inferences import Inferences
 from tfopt_server.rpc.options import read as read_options
 from tfopt_server.rpc.reflection import Reflection
 from tfopt_server.rpc.services import NAMES, Services
@@ -93,8 +94,9 @@ async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> R
         log.warning(line)
     context = None if settings.ssl_config_file is None else tls.read(settings.ssl_config_file)
     services = Services(dataplane, metrics, settings.model_name, settings.enable_serialization_as_tensor_content)
+    inferences = Inferences(dataplane, metrics, settings.model_name, settings.enable_signature_method_name_check)
     health = Health(dataplane.ready, NAMES)
-    methods = {**services.methods(), **health.methods()}
+    methods = {**services.methods(), **inferences.methods(), **health.methods()}
     reflection = Reflection(path.split(b"/")[1].decode() for path in methods)
     shared = Shared({**methods, **reflection.methods()}, options, asyncio.get_running_loop())
     server = RpcServer(shared, context)

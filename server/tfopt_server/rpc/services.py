@@ -1,7 +1,7 @@
 """The gRPC methods that are served: what each request means, in bytes and out bytes.
 
-PredictionService: Predict, GetModelMetadata. ModelService: GetModelStatus. The other methods of these services answer
-UNIMPLEMENTED by name. Health has a file of its own.
+PredictionService: Predict, GetModelMetadata (the others stand in inferences.py). ModelService: GetModelStatus; its
+other method answers UNIMPLEMENTED by name. Health has a file of its own.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tfopt_server.tasks import Result
 # Bytes of outputs that are written on a thread, not on the event loop: about a millisecond's worth.
 LONG_ANSWER = 1024 * 1024
 
-_PREDICTION = "tensorflow.serving.PredictionService"
+PREDICTION = "tensorflow.serving.PredictionService"
 _MODEL = "tensorflow.serving.ModelService"
 # What health may be asked about: the services, and the short names that TensorFlow Serving registers.
-NAMES = frozenset({"ModelService", "PredictionService", _MODEL, _PREDICTION})
+NAMES = frozenset({"ModelService", "PredictionService", _MODEL, PREDICTION})
 
 
 class _Asked(NamedTuple):
@@ -67,9 +67,8 @@ class Services:
     def methods(self) -> Mapping[bytes, Method]:
         """By path."""
         served: dict[str, dict[str, Unary | None]] = {
-            _PREDICTION: {
+            PREDICTION: {
                 "Predict": self.predict, "GetModelMetadata": self.metadata,
-                "Classify": None, "Regress": None, "MultiInference": None,
             },
             _MODEL: {"GetModelStatus": self.status, "HandleReloadConfigRequest": None},
         }  # fmt: skip
@@ -87,7 +86,7 @@ class Services:
 
     def _predict(self, asked: _Asked, deadline: float | None, began: float) -> bytes | Pending:
         plane, known = self._plane, asked.known
-        spec = _spec(asked.message) if known is None else known.spec
+        spec = model_spec(asked.message) if known is None else known.spec
         handle = plane.resolve(spec)
         kept = False
         try:
@@ -103,7 +102,7 @@ class Services:
             steps = plane.steps(handle, key)
             steps.decode.observe(time.perf_counter() - began)
             result = plane.start(handle, key, feeds, outputs, deadline, "GRPC")
-            if isinstance(result, Future) or _is_long(result):
+            if isinstance(result, Future) or is_long(result):
                 kept = True
                 return _Prediction(self, handle, key, steps, result, deadline, began)
             return self.written(handle, key, steps, result, began)
@@ -146,7 +145,7 @@ class Services:
                 raise invalid(f"Metadata field {field} is not supported")
         signatures = messages.SignatureDefMap()
         answer = messages.GetModelMetadataResponse()
-        with self._plane.resolve(_spec(request)) as handle:
+        with self._plane.resolve(model_spec(request)) as handle:
             for key, proto in self._plane.metadata(handle).items():
                 signatures.signature_def[key].CopyFrom(proto)
             answer.model_spec.name = request.model_spec.name
@@ -174,10 +173,10 @@ class _Prediction:
     ) -> None:  # fmt: skip
         self._services, self._handle, self._key, self._steps = services, handle, key, steps
         self._deadline, self._began = deadline, began
-        self.future: Future[Result] = result if isinstance(result, Future) else _done(result)
+        self.future: Future[Result] = result if isinstance(result, Future) else done(result)
 
     def long(self) -> bool:
-        return self.future.exception() is None and _is_long(self.future.result())
+        return self.future.exception() is None and is_long(self.future.result())
 
     def answer(self) -> bytes:
         handle = self._handle
@@ -198,20 +197,20 @@ class _Prediction:
             raise ServingError(Code.CANCELLED, "The client cancelled the call") from error
 
 
-def _done(result: Result) -> Future[Result]:
+def done(result: Result) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_result(result)
     return future
 
 
-def _is_long(result: Result) -> bool:
+def is_long(result: Result) -> bool:
     for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
         if array.nbytes >= LONG_ANSWER:
             return True
     return False
 
 
-def _spec(request: Any) -> ModelSpec:
+def model_spec(request: Any) -> ModelSpec:
     """What the request's ModelSpec asks for; there must be one, with a name."""
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")

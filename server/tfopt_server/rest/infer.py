@@ -1,0 +1,89 @@
+"""One classify or regress request over REST: decode, run, encode. The counterpart of predict.py.
+
+The whole document is read before the model is looked up, as in TensorFlow Serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from concurrent.futures import Future
+from typing import NamedTuple
+
+from tfopt_server import inference
+from tfopt_server.dataplane import Dataplane, ModelSpec
+from tfopt_server.http import Request, Response
+from tfopt_server.inference import Ask, Method
+from tfopt_server.metrics import Steps
+from tfopt_server.registry import Handle
+from tfopt_server.rest import examples
+from tfopt_server.rest.predict import LONG_BODY, is_long, wait
+from tfopt_server.tasks import Result
+
+
+class Pending(NamedTuple):
+    """A request whose answer takes a thread or a wait. `handle` is held and must be released."""
+
+    handle: Handle
+    steps: Steps
+    ask: Ask
+    rows: int
+    result: Result | Future[Result]
+    deadline: float
+
+
+class Infer:
+    """`by_name`: a signature's method_name must be the method's (--enable_signature_method_name_check)."""
+
+    def __init__(self, plane: Dataplane, timeout_s: float, by_name: bool) -> None:
+        self._plane, self._timeout_s, self._by_name = plane, timeout_s, by_name
+
+    def answer(self, method: Method, spec: ModelSpec, request: Request) -> Response | Awaitable[Response]:
+        request.model, request.entrypoint = spec.name, method
+        if len(request.body) >= LONG_BODY:
+            return self._long(method, spec, request)
+        begun = self._begin(method, spec, request)
+        return begun if isinstance(begun, Response) else _end(begun)
+
+    async def _long(self, method: Method, spec: ModelSpec, request: Request) -> Response:
+        begun = await asyncio.to_thread(self._begin, method, spec, request)
+        return begun if isinstance(begun, Response) else await _end(begun)
+
+    def _begin(self, method: Method, spec: ModelSpec, request: Request) -> Response | Pending:
+        plane, deadline = self._plane, time.monotonic() + self._timeout_s
+        asked = examples.Request.read(request.body)
+        handle = plane.resolve(spec)
+        keep = False
+        try:
+            ask = Ask.of(asked.signature_name, method)
+            inference.check(ask, plane, handle, by_name=self._by_name)
+            steps = plane.steps(handle, ask.key)
+            steps.decode.observe(time.perf_counter() - request.began)
+            result = inference.start(plane, handle, ask, asked.examples, deadline, "REST")
+            pending = Pending(handle, steps, ask, len(asked.examples), result, deadline)
+            if keep := isinstance(result, Future) or is_long(result):
+                return pending
+            return _written(result, pending)
+        finally:
+            if not keep:
+                handle.release()
+
+
+def _written(result: Result, pending: Pending) -> Response:
+    began = time.perf_counter()
+    body = examples.answer(inference.read(pending.ask, result.outputs, pending.rows))
+    pending.steps.encode.observe(time.perf_counter() - began)
+    return Response(body)
+
+
+async def _end(pending: Pending) -> Response:
+    try:
+        result = pending.result
+        if isinstance(result, Future):
+            result = await wait(result, pending.deadline)
+        if is_long(result):
+            return await asyncio.to_thread(_written, result, pending)
+        return _written(result, pending)
+    finally:
+        pending.handle.release()
