@@ -13,7 +13,7 @@ import numpy as np
 
 from tfopt_optimizer.engines.stablehlo import lowering_reason
 from tfopt_optimizer.errors import NotLowerable
-from tfopt_optimizer.split.graph import node_of
+from tfopt_optimizer.split.graph import SHAPES, node_of
 from tfopt_optimizer.split.packing import Input
 from tfopt_optimizer.split.source import Source
 
@@ -112,6 +112,9 @@ class Emitter:
         node.CopyFrom(self._nodes[name])
         node.device = ""
         node.attr.pop("_class", None)
+        if node.op in SHAPES:  # graph.numeric_shapes may have given it another type
+            own = self._source.graph.nodes[name].inputs[0]
+            node.attr["T"].type = _dtype(self._tf, self._source.graph.tensor(own).dtype).as_datatype_enum
         del node.input[:]
         node.input.extend(names[t] + ":0" if t in names else t for t in self._source.graph.nodes[name].inputs)
 

@@ -20,6 +20,7 @@ SAME_SHAPE = frozenset({
     "ZerosLike", "OnesLike", "LogicalNot", "Neg", "Abs", "Sign", "Log", "Log1p", "Exp", "Sqrt", "Rsqrt", "Square",
     "Relu", "Sigmoid", "Tanh", "IsNan", "IsFinite", "IsInf", "Floor", "Ceil", "Round",
 })  # fmt: skip
+SHAPES = frozenset({"Shape", "Size", "Rank"})
 _LOOKUPS = frozenset({"LookupTableFindV2", "LookupTableFind"})  # ... of their second: the first is the table
 
 
@@ -135,7 +136,7 @@ def numeric_shapes(graph: Graph) -> Graph:
     done: dict[str, Node] = {}
     for node in graph.nodes.values():
         done[node.name] = node
-        if node.op in ("Shape", "Size", "Rank") and graph.tensor(node.inputs[0]).dtype == "string":
+        if node.op in SHAPES and graph.tensor(node.inputs[0]).dtype == "string":
             like = numbers.get(graph.likeness[node.inputs[0]])
             if like:
                 done[node.name] = dataclasses.replace(node, inputs=(like,))

@@ -164,7 +164,7 @@ def _pack(attributes: Attributes, constants: Sequence[Array], reader: Reader) ->
 
 def _same(attributes: Attributes) -> bool:
     """Broadcasting as numpy's, and no floats: NaN stays with TensorFlow."""
-    return attributes["T"] in ("string", *_INTEGERS) and attributes.get("incompatible_shape_error", "true") == "true"
+    return attributes["T"] in ("string", *_INTEGERS)
 
 
 def _compare(equal: bool) -> Row:

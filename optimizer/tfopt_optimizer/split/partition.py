@@ -68,8 +68,11 @@ def host_reason(graph: Graph, node: Node, kernels: Collection[str]) -> str:
     for tensor in node.inputs:
         if graph.tensor(tensor).dtype == "resource" and node_of(tensor) not in graph.variables:
             return f"{node.op} reads a table"
+    inputs = [graph.tensor(t).dtype for t in node.inputs]
+    # Loops hand the variables that they were given on.
+    opaque = _OPAQUE[:1] if "resource" in inputs else _OPAQUE
     inputs = [graph.tensor(t).dtype for t in node.inputs if node_of(t) not in graph.variables]
-    found = next((d for d in (*inputs, *(t.dtype for t in node.outputs)) if d in _OPAQUE), "")
+    found = next((d for d in (*inputs, *(t.dtype for t in node.outputs)) if d in opaque), "")
     if found:
         return f"{node.op} works on {found} tensors"
     unknown = sorted(({node.op} | node.inner) - _CALLS - set(kernels))

@@ -22,6 +22,8 @@ from tfopt_optimizer.split import graph as graphs
 from tfopt_optimizer.split.graph import Graph, Node, Tensor, node_of
 from tfopt_optimizer.split.partition import EFFECTS, without_passing
 
+# TF1 models hold variables and tables in the graph itself, where only a session has their values.
+_HELD_IN_GRAPH = frozenset({"VariableV2", "Variable", "VarHandleOp", "HashTableV2", "MutableHashTableV2"})
 LARGEST = 1 << 31  # bytes of a serialized graph
 
 
@@ -40,21 +42,32 @@ class Sources:
 
     def __init__(self, place: Place) -> None:
         self._place, self.tf = place, tensorflow_engine.tensorflow(place)
-        self._model = tensorflow_engine.open_any(
-            place, preferred=(tensorflow_engine.FUNCTION, tensorflow_engine.SESSION)
-        )
+        self._models: dict[str, Any] = {}
+
+    def _model(self, loader: str) -> Any:
+        if loader not in self._models:
+            self._models[loader] = tensorflow_engine.open_model(self._place, loader)
+        return self._models[loader]
 
     def of(self, signature: SignatureInfo) -> Source:
         """NotLowerable when TensorFlow cannot inline it."""
         try:
-            if isinstance(self._model, tensorflow_engine.FunctionModel):
-                return _from_function(self.tf, self._model.signature(signature.key), signature)
-            return _from_session(self.tf, self._model, signature)
-        except (NotLowerable, SavedModelError):
+            return self._read(signature)
+        except NotLowerable:
             raise
         except Exception as error:
             # Inlining raises whatever its passes meet: it all means "not this way".
             raise NotLowerable(f"TensorFlow cannot inline it: {first_line(error)}") from error
+
+    def _read(self, signature: SignatureInfo) -> Source:
+        try:
+            function = self._model(tensorflow_engine.FUNCTION).signature(signature.key)
+        except SavedModelError:
+            return _from_session(self.tf, self._model(tensorflow_engine.SESSION), signature)
+        found = _from_function(self.tf, function, signature)
+        if any(node.op in _HELD_IN_GRAPH for node in found.graph.nodes.values()):
+            return _from_session(self.tf, self._model(tensorflow_engine.SESSION), signature)
+        return found
 
 
 def _from_function(tf: Any, function: Any, info: SignatureInfo) -> Source:

@@ -1,0 +1,265 @@
+"""Planted traps for the cut: what must not go to a device, what must not be lost, which models are not cut, and why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tfopt_optimizer import saved_model
+from tfopt_optimizer.engines import split
+from tfopt_optimizer.engines import tensorflow as tensorflow_engine
+from tfopt_optimizer.engines.base import Place, Target
+from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
+from tfopt_optimizer.split.worth import worth_splitting
+
+pytestmark = pytest.mark.tensorflow
+
+WORDS = np.array([b"red", b"blue", b"", b"\xff", b"red"], object)
+KEYS = [b"red", b"blue", b"\xff"]
+
+
+@pytest.fixture(scope="module")
+def tf():
+    import tensorflow
+
+    return tensorflow
+
+
+def table(tf, keys=KEYS, default=3):
+    values = tf.range(len(keys), dtype=tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), values), default)
+
+
+def weights(tf, *shape):
+    return tf.Variable(np.random.default_rng(3).standard_normal(shape).astype(np.float32))
+
+
+class Model:
+    """A model saved by `serve`, opened by TensorFlow and by a split worker."""
+
+    def __init__(self, tf, folder, module, serve, *specs):
+        model = folder / "model"
+        function = tf.function(serve, input_signature=list(specs), autograph=False)
+        tf.saved_model.save(module, str(model), signatures={"serving_default": function})
+        self.open(model, folder / "plan")
+
+    def open(self, model, plan):
+        plan.mkdir()
+        self.place = Place(model, plan, ("serve",), 2, 2)
+        (self.info,) = (s for s in saved_model.read_signatures(model) if s.key == "serving_default")
+        self.plain = tensorflow_engine.open_any(self.place).runner(self.info)
+        self.worker, self.converter = split.Worker(), split.Converter()
+        self.worker.open(self.place)
+        self.converter.open(self.place)
+        return self
+
+    def runner(self, feeds, engine="xla", variant="pjrt"):
+        rows = len(next(iter(feeds.values())))
+        shapes = {n: a.shape for n, a in feeds.items()}
+        folder = "s0/" + "_".join(str(n) for shape in shapes.values() for n in shape)
+        target = Target(self.info, variant, shapes, folder, rows, f"host+{engine}")
+        for _ in range(3):
+            try:
+                self.worker.prepare(target)
+                return self.worker.runner(target)
+            except NeedsConversion:
+                self.converter.prepare(target)
+        raise AssertionError("it asks again and again")
+
+    def check(self, feeds, **engine):
+        runner = self.runner(feeds, **engine)
+        found, expected = runner(feeds), self.plain(feeds)
+        assert set(found) == set(expected)
+        for name, array in expected.items():
+            assert found[name].dtype == array.dtype
+            assert found[name].shape == array.shape
+            if array.dtype == object:
+                np.testing.assert_array_equal(found[name], array)
+            else:
+                np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6)
+        return runner
+
+    def segments(self):
+        return split.shown(self.place.plan_dir, "s0")
+
+
+def words(tf, name="word"):
+    return tf.TensorSpec([None], tf.string, name=name)
+
+
+def test_a_string_operation_in_the_middle_of_a_dense_net(tf, tmp_path):
+    module = tf.Module()
+    module.first, module.second, module.names = weights(tf, 4, 3), weights(tf, 5, 2), table(tf, ["0", "1", "2"])
+    module.vectors = weights(tf, 4, 5)
+
+    def serve(x):
+        best = tf.argmax(x @ module.first, 1)
+        vector = tf.gather(module.vectors, module.names.lookup(tf.strings.as_string(best)))
+        return {"y": tf.nn.tanh(vector @ module.second), "name": tf.strings.join(["no. ", tf.strings.as_string(best)])}
+
+    model = Model(tf, tmp_path, module, serve, tf.TensorSpec([None, 4], tf.float32, name="x"))
+    model.check({"x": np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)})
+    assert [s.where for s in model.segments()] == ["device", "host", "device"]
+
+
+def test_hashed_words_and_odd_values(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.dense = weights(tf, 50, 8), weights(tf, 16, 3)
+
+    def serve(a, b):
+        ids = [tf.strings.to_hash_bucket_fast(tf.strings.lower(x), 50) for x in (a, b)]
+        return {"y": tf.nn.softmax(tf.concat([tf.gather(module.vectors, i) for i in ids], 1) @ module.dense)}
+
+    model = Model(tf, tmp_path, module, serve, words(tf, "a"), words(tf, "b"))
+    for engine, variant in (("xla", "pjrt"), ("litert", "t1"), ("openvino", "f32")):
+        model.check({"a": WORDS, "b": WORDS[::-1].copy()}, engine=engine, variant=variant)
+    (device,) = (s for s in model.segments() if s.where == "device")
+    assert [(t.dtype, t.shape) for t in device.takes] == [("int32", (None, 2))]
+
+
+def test_a_loop_on_the_device(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.dense, module.table = weights(tf, 4, 8), weights(tf, 8, 8), table(tf)
+
+    def serve(word):
+        x = tf.gather(module.vectors, module.table.lookup(word))
+        _, y = tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(y @ module.dense)), (0, x))
+        return {"y": y}
+
+    model = Model(tf, tmp_path, module, serve, words(tf))
+    model.check({"word": WORDS})
+    assert any("While" in kind for s in model.segments() if s.where == "device" for kind in s.kinds)
+
+
+def test_an_assertion_is_kept_and_its_failure_is_left_to_tensorflow(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.table, module.dense = weights(tf, 4, 8), table(tf), weights(tf, 8, 2)
+
+    def serve(word):
+        ids = module.table.lookup(word)
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(ids < 3), ["unknown word"])]):
+            return {"y": tf.gather(module.vectors, tf.identity(ids)) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf))
+    known = np.array([b"red", b"blue", b"\xff", b"red", b"red"], object)
+    runner = model.check({"word": known})
+    with pytest.raises(Declined, match="an assertion of the model fails"):
+        runner({"word": WORDS})
+    assert "Assert" in {o.op for s in model.segments() for o in s.operations}
+
+
+@pytest.mark.parametrize("kind", ["where", "nms", "print", "examples"])
+def test_what_cannot_be_cut_says_which_operation_stands_in_the_way(tf, tmp_path, kind):
+    module = tf.Module()
+    module.vectors, module.table, module.dense = weights(tf, 4, 4), table(tf), weights(tf, 4, 4)
+
+    def where(word):
+        x = tf.gather(module.vectors, module.table.lookup(word)) @ module.dense
+        return {"y": tf.gather(x, tf.where(x[:, 0] > 0)[:, 0]) @ module.dense}
+
+    def nms(word):
+        x = tf.gather(module.vectors, module.table.lookup(word)) @ module.dense
+        return {"y": tf.image.non_max_suppression(x, x[:, 0], 3)}
+
+    def loud(word):
+        x = tf.gather(module.vectors, module.table.lookup(word)) @ module.dense
+        with tf.control_dependencies([tf.print(x)]):
+            return {"y": tf.identity(x)}
+
+    def examples(word):
+        found = tf.io.parse_example(word, {"x": tf.io.FixedLenFeature([4], tf.float32)})
+        return {"y": found["x"] @ module.dense}
+
+    serve, op = {
+        "where": (where, "Where"),
+        "nms": (nms, "NonMaxSuppression"),
+        "print": (loud, "StringFormat|Print"),
+        "examples": (examples, "ParseExample"),
+    }[kind]
+    model = Model(tf, tmp_path, module, serve, words(tf))
+    with pytest.raises(NotLowerable, match=op):
+        model.runner({"word": WORDS})
+
+
+def test_an_int64_input_of_any_value_travels_in_64_bits(tf, tmp_path):
+    module = tf.Module()
+    module.ids = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant([1 << 40, -5], tf.int64), tf.constant([0, 1], tf.int64)), 2
+    )
+    module.vectors, module.dense = weights(tf, 3, 4), weights(tf, 4, 2)
+
+    def serve(id, other):
+        return {
+            "y": tf.gather(module.vectors, module.ids.lookup(id)) @ module.dense,
+            "sum": id + other * tf.constant(1 << 33, tf.int64),
+        }
+
+    spec = [tf.TensorSpec([None], tf.int64, name=n) for n in ("id", "other")]
+    model = Model(tf, tmp_path, module, serve, *spec)
+    model.check({"id": np.array([1 << 40, -5, 7]), "other": np.array([3, -(1 << 20), 0])})
+
+
+def test_a_table_of_ids_beyond_32_bits_is_not_narrowed(tf, tmp_path):
+    module = tf.Module()
+    values = tf.constant([1 << 40, 2], tf.int64)
+    module.table = tf.lookup.StaticHashTable(
+        tf.lookup.KeyValueTensorInitializer(tf.constant(["red", "blue"]), values), -1
+    )
+    module.dense = weights(tf, 2, 2)
+
+    def serve(a, b):
+        ids = tf.stack([module.table.lookup(a), module.table.lookup(b)], 1)
+        return {"big": ids, "y": tf.cast(ids % 7, tf.float32) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf, "a"), words(tf, "b"))
+    model.check({"a": WORDS, "b": WORDS[::-1].copy()})
+
+
+def test_sequences_of_words_keep_their_inner_dimension(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.dense, module.table = weights(tf, 4, 8), weights(tf, 8, 2), table(tf)
+
+    def serve(tokens):
+        ids = module.table.lookup(tokens)
+        mask = tf.cast(tokens != "", tf.float32)[:, :, None]
+        x = tf.reduce_sum(tf.gather(module.vectors, ids) * mask, 1)
+        return {"y": tf.reshape(x @ module.dense, [tf.shape(tokens)[0], 2])}
+
+    model = Model(tf, tmp_path, module, serve, tf.TensorSpec([None, None], tf.string, name="tokens"))
+    for length in (2, 5):
+        model.check({"tokens": np.resize(WORDS, (3, length))})
+
+
+def test_a_tf1_model_with_reference_variables_and_a_table(tf, tmp_path):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        word = v1.placeholder(tf.string, [None], name="word")
+        values = tf.constant([0, 1, 2], tf.int64)
+        init = tf.lookup.KeyValueTensorInitializer(tf.constant(KEYS), values)
+        names = v1.lookup.StaticHashTable(init, 3)
+        vectors = v1.get_variable("vectors", [4, 8], use_resource=False)
+        dense = v1.get_variable("dense", [8, 2], use_resource=False)
+        y = tf.matmul(tf.gather(vectors, names.lookup(word)), dense, name="y")
+        session.run([v1.global_variables_initializer(), v1.tables_initializer()])
+        info = v1.saved_model.utils.build_tensor_info
+        signature = v1.saved_model.signature_def_utils.build_signature_def(
+            {"word": info(word)}, {"y": info(y)}, "tensorflow/serving/predict"
+        )
+        saver = v1.saved_model.Builder(str(tmp_path / "model"))
+        saver.add_meta_graph_and_variables(
+            session, ["serve"], {"serving_default": signature}, main_op=v1.tables_initializer()
+        )
+        saver.save()
+    model = Model.__new__(Model).open(tmp_path / "model", tmp_path / "plan")
+    model.check({"word": WORDS})
+    assert [s.where for s in model.segments()] == ["host", "device"]
+
+
+def test_only_signatures_with_host_work_or_many_inputs_are_worth_a_cut(savedmodel):
+    def worth(name):
+        signatures = saved_model.read_signatures(savedmodel(name))
+        return worth_splitting(savedmodel(name), ("serve",), signatures)
+
+    assert worth("tabular") == {"serving_default"}
+    assert worth("cnn") == frozenset()
+    assert worth("shared") == frozenset()
+    assert worth("dtypes") == {"serving_default"}  # six inputs
