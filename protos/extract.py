@@ -30,8 +30,10 @@ MODULES = (
     "tensorflow_serving.apis.prediction_service_pb2",
     "tensorflow_serving.config.model_server_config_pb2",
     "tensorflow_serving.config.platform_config_pb2",
+    "tensorflow.compiler.mlir.quantization.tensorflow.quantization_options_pb2",
     "tensorflow.core.protobuf.saved_model_pb2",
     "tensorflow.core.protobuf.tensor_bundle_pb2",
+    "tensorflow.core.protobuf.trackable_object_graph_pb2",
 )
 
 

@@ -43,7 +43,7 @@ def usage() -> str:
 
 
 def _run(name: str, args: list[str]) -> int:
-    module = importlib.import_module(f"tfopt_server.commands.{name}")
+    module = importlib.import_module(f"tfopt_server.commands.{name.replace('-', '_')}")
     # The only place that hands out the process's environment.
     return int(module.main(args, os.environ))
 

@@ -1,0 +1,85 @@
+"""What the conversion did, as data, as log lines and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from tfopt_optimizer.tpu.trial import Tried
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedFunction:
+    """A function on the TPU and the option that chose it."""
+
+    name: str
+    chosen_by: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchedFunction:
+    """What a batch op was given; sizes in rows, the timeout in microseconds."""
+
+    name: str
+    num_batch_threads: int
+    max_batch_size: int
+    batch_timeout_micros: int
+    allowed_batch_sizes: tuple[int, ...]
+    max_enqueued_batches: int
+    splitting: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    placed: tuple[PlacedFunction, ...]
+    batched: tuple[BatchedFunction, ...]
+    updated_batch_ops: tuple[str, ...]
+    joined_handles: int
+    cautions: tuple[str, ...]
+    tried: tuple[Tried, ...]
+    samples: str
+    seconds: float
+    written: str = ""  # "" for a dry run
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+def lines(report: Report) -> list[str]:
+    """The report for the log."""
+    found = [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
+    found += [f"batched: {_batched(b)}" for b in report.batched]
+    found += [f"new options for the batch op {name}" for name in report.updated_batch_ops]
+    if report.joined_handles:
+        found.append(f"{report.joined_handles} second handles of Keras 3 variables joined with the restored ones")
+    found += [f"caution: {c}" for c in report.cautions]
+    found += tried(report.tried, report.samples)
+    found.append(f"written to {report.written}" if report.written else "dry run: nothing was written")
+    return found
+
+
+def tried(results: Sequence[Tried], samples: str) -> list[str]:
+    if not results:
+        return [f"caution: the converted model was not run: {samples}"]
+    return [_tried(t, samples) for t in results]
+
+
+def _tried(t: Tried, samples: str) -> str:
+    if t.agreement is None:
+        refusal = f"the original refuses the samples ({samples}): {t.refused}"
+        return f"caution: signature {t.signature} was not compared: {refusal}"
+    top1 = "" if t.agreement.top1 is None else f", {t.agreement.top1:.2%} of the rows keep their best class"
+    return (
+        f"signature {t.signature}: compiled by XLA and compared on {t.calls} samples ({samples}): max error "
+        f"{t.agreement.max_rel_error:.2g}, mean {t.agreement.mean_rel_error:.2g} of the largest value{top1}"
+    )
+
+
+def _batched(b: BatchedFunction) -> str:
+    sizes = ",".join(map(str, b.allowed_batch_sizes)) or "any"
+    large = "split" if b.splitting else "refused"
+    return (
+        f"{b.name}: up to {b.max_batch_size} rows, sizes {sizes}, {b.batch_timeout_micros} us, {b.num_batch_threads} "
+        f"threads, {b.max_enqueued_batches} batches in the queue, large requests {large}"
+    )

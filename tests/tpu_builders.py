@@ -1,0 +1,302 @@
+"""The SavedModels that the converter's tests convert; each docstring says inputs and outputs. Needs TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BUILDERS: dict[str, Callable[[Path], None]] = {}
+
+
+def builder(build: Callable[[Path], None]) -> Callable[[Path], None]:
+    BUILDERS[build.__name__] = build
+    return build
+
+
+def _normal(seed: int, *shape: int) -> Any:
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+
+
+def _save(module: Any, to: Path, signatures: Any, aliases: Any) -> None:
+    import tensorflow as tf
+
+    options = tf.saved_model.SaveOptions(function_aliases=aliases)
+    tf.saved_model.save(module, str(to), signatures=signatures, options=options)
+
+
+@builder
+def toy(to: Path) -> None:
+    """serving_default: text string [n] of 10 numbers -> y [n, 4]; raw: x [n, 10] -> y. Alias tpu_func, in both."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w1, module.b1 = tf.Variable(_normal(1, 10, 16)), tf.Variable(_normal(2, 16))
+    module.w2 = tf.Variable(_normal(3, 16, 4))
+    module.steps = tf.Variable(0, dtype=tf.int64)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 10], tf.float32, name="x")])
+    def tpu_func(x: Any) -> Any:
+        return tf.nn.relu(x @ module.w1 + module.b1) @ module.w2
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 10], tf.float32, name="x")])
+    def raw(x: Any) -> Any:
+        return {"y": tpu_func(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def serve(text: Any) -> Any:
+        numbers = tf.strings.to_number(tf.strings.split(text, ",").to_tensor("0", shape=[None, 10]))
+        return {"y": tpu_func(numbers)}
+
+    module.tpu_func = tpu_func
+    _save(module, to, {"serving_default": serve, "raw": raw}, {"tpu_func": tpu_func})
+
+
+@builder
+def traces(to: Path) -> None:
+    """One alias, two traces: x float [n, 3] and x float [n, 5], doubled; signatures three and five."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.scale = tf.Variable(2.0)
+
+    @tf.function
+    def double(x: Any) -> Any:
+        return x * module.scale
+
+    def signature(width: int) -> Any:
+        @tf.function(input_signature=[tf.TensorSpec([None, width], tf.float32, name="x")])
+        def run(x: Any) -> Any:
+            return {"y": double(x)}
+
+        return run
+
+    module.double = double
+    _save(module, to, {"three": signature(3), "five": signature(5)}, {"double": double})
+
+
+@builder
+def jitted(to: Path) -> None:
+    """x [n, 10] -> y [n, 4] through a function with jit_compile=True that calls another one."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w1, module.w2 = tf.Variable(_normal(1, 10, 16)), tf.Variable(_normal(3, 16, 4))
+
+    @tf.function(jit_compile=True)
+    def inner(x: Any) -> Any:
+        return tf.nn.relu(x @ module.w1)
+
+    @tf.function(jit_compile=True)
+    def outer(x: Any) -> Any:
+        return inner(x) @ module.w2
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 10], tf.float32, name="x")])
+    def serve(x: Any) -> Any:
+        return {"y": outer(x) + 1.0}
+
+    _save(module, to, {"serving_default": serve}, {})
+
+
+@builder
+def indirect(to: Path) -> None:
+    """x [n, 4] -> y: alias outer calls alias-less between, which calls alias inner."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 4, 4))
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
+    @tf.function(input_signature=spec)
+    def inner(x: Any) -> Any:
+        return x @ module.w
+
+    @tf.function(input_signature=spec)
+    def between(x: Any) -> Any:
+        return inner(x) + 1.0
+
+    @tf.function(input_signature=spec)
+    def outer(x: Any) -> Any:
+        return between(x) * 2.0
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any) -> Any:
+        return {"y": outer(x)}
+
+    module.inner, module.between, module.outer = inner, between, outer
+    aliases = {"inner": inner, "between": between, "outer": outer}
+    _save(module, to, {"serving_default": serve}, aliases)
+
+
+def _cnn() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input([16, 16, 3], name="image")
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(image)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.DepthwiseConv2D(3, padding="same")(layers.MaxPool2D()(x))
+    x = layers.Softmax(name="scores")(layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+    return keras.Model(image, x)
+
+
+@builder
+def cnn(to: Path) -> None:
+    """Keras functional by tf.saved_model.save: image [n, 16, 16, 3] -> scores [n, 10]; alias tpu_func."""
+    import tensorflow as tf
+
+    model = _cnn()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32, name="image")])
+    def tpu_func(image: Any) -> Any:
+        return model(image, training=False)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 3], tf.float32, name="image")])
+    def serve(image: Any) -> Any:
+        return {"scores": tpu_func(image)}
+
+    model.tpu_func = tpu_func
+    _save(model, to, {"serving_default": serve}, {"tpu_func": tpu_func})
+
+
+@builder
+def cnn_exported(to: Path) -> None:
+    """The same net by model.export: image [n, 16, 16, 3] -> output_0 [n, 10]; no alias, signature serving_default."""
+    _cnn().export(str(to), verbose=False)
+
+
+@builder
+def subclassed(to: Path) -> None:
+    """Keras subclassed transformer block: ids int32 [n, 8] -> scores [n, 5]; alias tpu_func."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+
+    class Transformer(keras.Model):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = layers.Embedding(100, 16)
+            self.attention = layers.MultiHeadAttention(2, 8)
+            self.norm1, self.norm2 = layers.LayerNormalization(), layers.LayerNormalization()
+            self.up, self.down = layers.Dense(32, activation="gelu"), layers.Dense(16)
+            self.head = layers.Dense(5, activation="softmax")
+
+        def call(self, ids: Any) -> Any:
+            x = self.embedding(ids)
+            x = self.norm1(x + self.attention(x, x))
+            x = self.norm2(x + self.down(self.up(x)))
+            return self.head(x[:, 0])
+
+    model = Transformer()
+    model(np.zeros((1, 8), np.int32))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.int32, name="ids")])
+    def tpu_func(ids: Any) -> Any:
+        return model(ids)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.int32, name="ids")])
+    def serve(ids: Any) -> Any:
+        return {"scores": tpu_func(ids)}
+
+    model.tpu_func = tpu_func
+    _save(model, to, {"serving_default": serve}, {"tpu_func": tpu_func})
+
+
+@builder
+def labels(to: Path) -> None:
+    """words string [n, 4] -> table -> embedding -> dense -> probs [n, 3], label string [n]; alias dense_func."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    words = tf.lookup.KeyValueTensorInitializer(["a", "b", "c"], tf.constant([1, 2, 3], tf.int64))
+    names = tf.lookup.KeyValueTensorInitializer(tf.constant([0, 1, 2], tf.int64), ["neg", "neu", "pos"])
+    module.words, module.names = tf.lookup.StaticHashTable(words, 0), tf.lookup.StaticHashTable(names, "?")
+    module.table, module.w = tf.Variable(_normal(1, 4, 8)), tf.Variable(_normal(2, 8, 3))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.int64, name="ids")])
+    def dense_func(ids: Any) -> Any:
+        return tf.nn.softmax(tf.reduce_mean(tf.gather(module.table, ids), 1) @ module.w)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.string, name="words")])
+    def serve(words: Any) -> Any:
+        probs = dense_func(module.words.lookup(tf.strings.lower(words)))
+        return {"probs": probs, "label": module.names.lookup(tf.argmax(probs, 1))}
+
+    module.dense_func = dense_func
+    _save(module, to, {"serving_default": serve}, {"dense_func": dense_func})
+
+
+@builder
+def stringy(to: Path) -> None:
+    """x [n, 4] -> y [n, 1]: the alias tpu_func has a string operation in its middle, and host_border takes strings."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 4, 1))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def tpu_func(x: Any) -> Any:
+        y = x @ module.w
+        return tf.strings.to_number(tf.strings.as_string(y, precision=3)) + y
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def host_border(text: Any) -> Any:
+        return tf.strings.length(text)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(x: Any) -> Any:
+        return {"y": tpu_func(x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def lengths(text: Any) -> Any:
+        return {"length": host_border(text)}
+
+    module.tpu_func, module.host_border = tpu_func, host_border
+    aliases = {"tpu_func": tpu_func, "host_border": host_border}
+    _save(module, to, {"serving_default": serve, "lengths": lengths}, aliases)
+
+
+@builder
+def rows(to: Path) -> None:
+    """x [n, 4] -> y [n] = sum of x, rows [n] = how many rows were run together; alias tpu_func."""
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def tpu_func(x: Any) -> Any:
+        return tf.reduce_sum(x, 1), tf.fill([tf.shape(x)[0]], tf.shape(x)[0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(x: Any) -> Any:
+        total, together = tpu_func(x)
+        return {"y": total, "rows": together}
+
+    module.tpu_func = tpu_func
+    _save(module, to, {"serving_default": serve}, {"tpu_func": tpu_func})
+
+
+@builder
+def scalars(to: Path) -> None:
+    """x [n, 4], scale [] -> y [n, 4]: an input without rows; alias tpu_func."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x"), tf.TensorSpec([], tf.float32, name="scale")]
+
+    @tf.function(input_signature=spec)
+    def tpu_func(x: Any, scale: Any) -> Any:
+        return x * scale
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any, scale: Any) -> Any:
+        return {"y": tpu_func(x, scale)}
+
+    module.tpu_func = tpu_func
+    _save(module, to, {"serving_default": serve}, {"tpu_func": tpu_func})
