@@ -16,6 +16,7 @@ from tfopt_optimizer.likely import HOST
 from tfopt_optimizer.plan import Agreement, BucketPlan, Candidate, Measured
 
 TIE = 0.05
+TENSORFLOW_BYTES = 400 << 20  # what importing it takes, before a model
 FREE = 1.2  # what a bucket may lose so that the server need not load TensorFlow at all
 MERGE_GAIN = 0.8  # merging pays when a row in the best larger bucket costs less than this share of a row alone
 _SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "onnxruntime", "xla")
@@ -54,6 +55,8 @@ class Trial:
     memory_bytes: int | None = None
     artifact: str = ""
     score: float | None = None
+    artifact_bytes: int = 0
+    basis: str = "as fast or faster"  # what `score` is about, in words
     precision: str = ""
 
     @property
@@ -95,6 +98,53 @@ def scored(trials: Sequence[Trial], optimize_for: str) -> list[Trial]:
         score = 1e6 / rate if rate else trial.median_us
         found.append(dataclasses.replace(trial, score=score if trial.median_us <= bar else math.inf))
     return found
+
+
+def by_memory(buckets: Sequence[Sequence[Trial]], weights_bytes: int) -> list[tuple[Trial, ...]]:
+    """The trials of a signature's buckets, the reference's first in each, scored by the memory of the whole signature.
+
+    A runner needs its files, once however many buckets share them, and what its buckets allocate. So one runner for
+    all buckets is looked for; where none is right and not slower than plain TensorFlow in all of them, each bucket
+    is looked at alone. Plain TensorFlow needs its own libraries and the weights.
+    """
+    fit = [[t for t in trials if _as_fast(t, trials[0])] for trials in buckets]
+    named = [{(t.engine, t.variant): t for t in trials} for trials in fit]
+    everywhere = set[tuple[str, str]]().union(*named).intersection(*named)
+    totals = {name: _memory([trials[name] for trials in named]) for name in everywhere}
+
+    def score(trial: Trial, able: Sequence[Trial]) -> float:
+        if not _is_free(trial):
+            return float(TENSORFLOW_BYTES + weights_bytes)
+        if trial not in able:
+            return math.inf
+        return totals.get((trial.engine, trial.variant), math.inf) if totals else _memory([trial])
+
+    return [
+        tuple(dataclasses.replace(t, score=score(t, able), basis="as small or smaller") for t in trials)
+        for trials, able in zip(buckets, fit, strict=True)
+    ]
+
+
+def memory_line(buckets: Sequence[Sequence[Trial]]) -> str:
+    """What the log says of the smallest runner of the first bucket, after by_memory."""
+    able = [t for t in buckets[0] if t.eligible and t.score_us < math.inf] if buckets else []
+    if not able:
+        return "nothing was measured"
+    sizes = {t.label: t.score_us for t in able}
+    best = min(sizes, key=lambda name: sizes[name])
+    others = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items() if name != best)
+    return f"{best} needs {sizes[best] / 1e6:.1f} MB for files and runners" + (f" ({others})" if others else "")
+
+
+def _as_fast(trial: Trial, reference: Trial) -> bool:
+    """Right, known in size, without TensorFlow, and not slower than it."""
+    known = trial.eligible and trial.memory_bytes is not None and _is_free(trial)
+    return known and trial.median_us <= reference.median_us * (1 + TIE)
+
+
+def _memory(trials: Sequence[Trial]) -> float:
+    files = {t.artifact: t.artifact_bytes for t in trials}
+    return float(sum(files.values()) + sum(t.memory_bytes or 0 for t in trials))
 
 
 def runners(buckets: Sequence[BucketPlan]) -> int:
@@ -200,7 +250,7 @@ def _candidate(trial: Trial, chosen: Trial | None) -> Candidate:
         status = "chosen"
     elif trial.eligible:
         status = "slower"
-        reason = f"{chosen.label} is as fast or faster, or needs no second loader" if chosen else ""
+        reason = f"{chosen.label} is {trial.basis}, or needs no second loader" if chosen else ""
     return Candidate(
         trial.engine,
         trial.variant,
@@ -211,6 +261,7 @@ def _candidate(trial: Trial, chosen: Trial | None) -> Candidate:
         trial.compile_s,
         trial.memory_bytes,
         trial.precision,
+        trial.artifact_bytes or None,
     )
 
 

@@ -129,6 +129,7 @@ class Candidate:
             self.prepared.memory_bytes,
             self.prepared.artifact,
             precision=self.entrant.precision,
+            artifact_bytes=self.prepared.artifact_bytes,
         )
 
     def saturate(self, batch: Batch) -> measure.Saturate:

@@ -7,7 +7,7 @@ import dataclasses
 from tfopt_optimizer import allotment, verify
 
 DEFAULT_BUCKETS = (1, 2, 4, 8, 16, 32)
-LATENCY, THROUGHPUT = "latency", "throughput"  # optimize_for
+LATENCY, THROUGHPUT, MEMORY = "latency", "throughput", "memory"  # optimize_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,8 @@ class OptimizerFlags:
     `optimize_budget_s` (None: 30, or 300 where the flags allow compiling or compressing) is used up, a bucket gets one
     more candidate, the likeliest, and at twice the budget no further bucket is opened (allotment.py). `engines` names
     those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all. `optimize_for`:
-    "latency" of a call that has the cores for itself, or "throughput" with all cores busy.
+    "latency" of a call that has the cores for itself, "throughput" with all cores busy, or "memory" of what is not
+    slower than plain TensorFlow.
 
     The `lossy_*` ones are the gate of `allow_compression`: `lossy_top1` is the share of rows that must keep their best
     class. `compression_requires_records` leaves lossy candidates out where the model has no warmup records.

@@ -38,7 +38,7 @@ from tfopt_optimizer.engines import calibration, split
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import Samples, fingerprint
-from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.flags import MEMORY, OptimizerFlags
 from tfopt_optimizer.plan import BucketPlan, Candidate, Measured, Plan, SignatureInfo, SignaturePlan
 from tfopt_optimizer.reference import Reference
 from tfopt_optimizer.report import Log
@@ -189,7 +189,7 @@ class _Tournament:
         self._least_s = 0.0
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
-        weights_bytes = saved_model.variables_bytes(job.model_dir)
+        self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
         self._contest = Contest(self._reference, workers, job.flags, log, weights_bytes)
 
     def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
@@ -230,7 +230,12 @@ class _Tournament:
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
         self._keep_records(found, folder)
-        return Result(info, found, self._buckets(found, allotted.at_least(self._least_s)))
+        trials = self._buckets(found, allotted.at_least(self._least_s))
+        known = [t for t in trials if t]
+        if self._job.flags.optimize_for == MEMORY and len(known) == len(trials):
+            trials = tuple(choose.by_memory(known, self._weights_bytes))
+            self._log.say(f"{info.key}: for memory: {choose.memory_line([t for t in trials if t])}")
+        return Result(info, found, trials)
 
     def _keep_records(self, found: Study, folder: str) -> None:
         """For those who calibrate. Says so where they are also checked on them."""
@@ -251,13 +256,14 @@ class _Tournament:
         there = [e for e in self._entrants if not e.split or found.info.key in self._splits]
         refused = {e: reason for e in there if (reason := e.refuses(found.info))}
         able = [e for e in there if e not in refused]
+        for_memory = self._job.flags.optimize_for == MEMORY  # who is slow may be small
         for position, index in enumerate(order):
             spec = found.specs[index]
             if position and allotted.gone():
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
                 break
             place = report.where(found.info.key, spec.batch, dict(spec.shapes))
-            hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 else {}
+            hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             running = [e for e in able if e not in hopeless]
             self._log.note(
                 f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"

@@ -84,7 +84,9 @@ class Agreement:
 class Candidate:
     """One engine tried on one signature and bucket. status: "chosen", "slower", "rejected" or "skipped".
 
-    `precision` is what a lossy candidate computes or keeps its weights in (compression.py), "" for a lossless one.
+    `memory_bytes` is what its runner of this bucket allocated, `artifact_bytes` the size of its files, which buckets
+    may share. `precision` is what a lossy candidate computes or keeps its weights in (compression.py), "" for a
+    lossless one.
     """
 
     engine: str
@@ -96,6 +98,7 @@ class Candidate:
     compile_s: float | None = None
     memory_bytes: int | None = None
     precision: str = ""
+    artifact_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,12 +7,14 @@ The process ends when its parent is gone: a compile of minutes must not outlive 
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer import frames
@@ -31,8 +33,10 @@ class Commands:
         self._engine = engine
         self._feeds: dict[str, Arrays] = {}
         self._runners: dict[str, tuple[Runner, Target]] = {}
+        self._plan_dir: Path | None = None
 
     def open(self, place: Place) -> Any:
+        self._plan_dir = place.plan_dir
         return self._engine.open(place)
 
     def feed(self, name: str, feeds: Arrays) -> None:
@@ -40,6 +44,9 @@ class Commands:
 
     def prepare(self, name: str, target: Target) -> Prepared:
         prepared = self._engine.prepare(target)
+        if prepared.artifact and self._plan_dir is not None:
+            files = (self._plan_dir / prepared.artifact).rglob("*")
+            prepared = dataclasses.replace(prepared, artifact_bytes=sum(f.stat().st_size for f in files))
         self._runners[name] = (self._engine.runner(target), target)
         return prepared
 

@@ -146,8 +146,9 @@ OPTIMIZER: tuple[Flag, ...] = (
     ),
     Flag("plan_cache_dir", "str", None, "where plans are kept (default ~/.cache/tfopt/plans)"),
     Flag(
-        "optimize_for", "str", "latency", "what decides between right candidates: the latency of a lone call, or the "
-        "throughput with all cores busy", choices=("latency", "throughput"),
+        "optimize_for", "str", "latency", "what decides between right candidates: the latency of a lone call, the "
+        "throughput with all cores busy, or the memory of runners that are not slower than plain TensorFlow",
+        choices=("latency", "throughput", "memory"),
     ),
     Flag(
         "optimize_budget_s", "float", None, "seconds for trying candidates; the likeliest come first (default 30, with "

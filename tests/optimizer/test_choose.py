@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from tfopt_optimizer import choose, report
 from tfopt_optimizer import plan as plans
@@ -160,3 +162,42 @@ def planned(*callers):
 @pytest.mark.parametrize(("callers", "runners"), [((1, 1), 1), ((1, 2), 2), ((0, 0), 0), ((), 0)])
 def test_as_many_runners_as_any_bucket_gains_from(callers, runners):
     assert choose.runners(planned(*callers)) == runners
+
+
+def sized(engine, variant, us, memory, files, artifact="", precision=""):  # noqa: PLR0917
+    measured = Measured(us, us, 9)
+    return Trial(
+        engine, variant, "", measured=measured, memory_bytes=memory, artifact=artifact or f"s0/{engine}-{variant}",
+        artifact_bytes=files, precision=precision,
+    )  # fmt: skip
+
+
+def test_for_memory_one_runner_is_looked_for_that_serves_all_buckets():
+    """Files count once, what each bucket allocates every time; whoever is slower than plain TensorFlow is out."""
+    tf = Trial("tensorflow", "function", "", measured=Measured(100.0, 100.0, 9))
+    one = [tf, sized("litert", "t1", 10.0, 30, 50), sized("openvino", "int8", 50.0, 20, 15, precision="int8"),
+           sized("openvino", "f32", 5.0, 1, 1)]  # fmt: skip
+    many = [tf, sized("litert", "t1", 10.0, 0, 50), sized("openvino", "int8", 50.0, 20, 15, precision="int8"),
+            sized("openvino", "f32", 200.0, 1, 1)]  # fmt: skip
+    scored = choose.by_memory([one, many], 1000)
+    assert [[t.score for t in trials] for trials in scored] == [[TF_BYTES, 80, 55, math.inf]] * 2
+    assert [choose.winner(trials, "function").label for trials in scored] == ["openvino/int8"] * 2
+    assert choose.memory_line(scored).startswith(
+        "openvino/int8 needs 0.0 MB for files and runners (tensorflow/function 4"
+    )
+    reasons = [c.reason for c in choose.candidates(scored[0], scored[0][2])]
+    assert reasons[1] == "openvino/int8 is as small or smaller, or needs no second loader"
+
+
+def test_for_memory_without_a_common_runner_each_bucket_is_looked_at_alone():
+    tf = Trial("tensorflow", "function", "", measured=Measured(100.0, 100.0, 9))
+    scored = choose.by_memory(
+        [[tf, sized("litert", "t1", 10.0, 3, 5)], [tf, sized("openvino", "f32", 5.0, 1, 1)]], 1000
+    )
+    assert [choose.winner(trials, "function").label for trials in scored] == ["litert/t1", "openvino"]
+    (alone,) = choose.by_memory([[tf, sized("litert", "t1", 110.0, 3, 5)]], 1000)
+    assert choose.winner(alone, "function").label == "tensorflow/function"
+    assert choose.by_memory([], 1000) == []
+
+
+TF_BYTES = choose.TENSORFLOW_BYTES + 1000

@@ -162,3 +162,16 @@ def test_a_compressed_plan_is_small_and_served(savedmodel, tmp_path, monkeypatch
     assert verdict.reason == ""
     assert verdict.agreement.max_rel_error > 1e-6  # it is the compressed one that answered
     servable.close()
+
+
+def test_for_memory_the_smallest_runner_serves_all_buckets(savedmodel, tmp_path):
+    wanted = target("mlp_keras", KEY, "f32", 32)
+    flags = OptimizerFlags(allowed_batch_sizes=(1, 8), engines=("litert", "openvino"), optimize_for="memory")
+    job = OptimizeJob(savedmodel("mlp_keras"), tmp_path / "plan", ("serve",), flags, {KEY: (feeds(wanted),)}, "warmup")
+    buckets = optimize(job, lambda _: None).signature(KEY).buckets
+    assert len({(b.engine, b.variant) for b in buckets}) == 1
+    assert all(b.engine != "tensorflow" for b in buckets)
+    for bucket in buckets:
+        (chosen,) = (c for c in bucket.candidates if c.status == "chosen")
+        assert chosen.memory_bytes is not None
+        assert chosen.artifact_bytes > 0

@@ -66,8 +66,10 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
     assert chosen(plan) == [(batch, "litert", "t1", True, "s0/litert") for batch in (1, 4)]
     assert files(folder) == ["plan.json", "s0/litert/model.tflite"]
     assert plan.weights_bytes == (folder / "s0/litert/model.tflite").stat().st_size
-    rejected = {(c.engine, c.reason) for c in plan.signatures[0].buckets[0].candidates if c.status == "rejected"}
-    assert rejected == {("openvino", "input 'word' is of type string, which OpenVINO has no exact form of")}
+    whole = [c for c in plan.signatures[0].buckets[0].candidates if c.engine == "openvino"]
+    assert {(c.status, c.reason) for c in whole} == {
+        ("rejected", "input 'word' is of type string, which OpenVINO has no exact form of")
+    }
 
     _, folder, plan, _ = planned["cnn"]
     assert chosen(plan) == [(batch, "openvino", "f32", True, "s0/openvino") for batch in (1, 4)]
@@ -120,8 +122,10 @@ def labels(**flags):
     return [f"{e.engine}/{e.variant}" for e in entrants]
 
 
-def test_lossless_engines_need_no_flag_and_xla_does():
-    lossless = ["litert/t1", "litert/t4", "openvino/f32", "openvino/f32-s4", "onnxruntime/t1", "onnxruntime/t4"]
+@pytest.mark.parametrize(("isa", "amx"), [("avx2", []), ("avx2 amx_bf16", ["openvino/f32-amx"])])
+def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, amx):
+    monkeypatch.setattr(table.cpu, "processor", lambda: {"isa": isa})
+    lossless = ["litert/t1", "litert/t4", "openvino/f32", "openvino/f32-s4", *amx, "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]
     assert labels(allow_precompilation=True, use_tfrt=False) == [*lossless, "xla/jit"]
@@ -129,6 +133,7 @@ def test_lossless_engines_need_no_flag_and_xla_does():
     assert labels(engines=("openvino", "xla"), allow_precompilation=True) == [
         "openvino/f32",
         "openvino/f32-s4",
+        *amx,
         "xla/pjrt",
     ]
 

@@ -49,12 +49,13 @@ class Prepared:
     """What preparing a target cost: seconds (compiling) and bytes (executable and its temporary buffers).
 
     `artifact` is the folder, relative to the plan directory, that the runner needs when the plan is opened: the
-    target's own, or one that several targets share.
+    target's own, or one that several targets share; `artifact_bytes` is its size, which is mapped into memory.
     """
 
     compile_s: float | None = None
     memory_bytes: int | None = None
     artifact: str = ""
+    artifact_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
