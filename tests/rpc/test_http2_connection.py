@@ -89,6 +89,17 @@ def test_a_block_that_is_known_is_not_decoded_again_until_the_table_changes():
     assert talk.heard() == ["RST_STREAM 9 PROTOCOL_ERROR"]  # now they name some headers twice
 
 
+def test_what_is_remembered_of_headers_is_bounded():
+    talk = Talk()
+    for number in range(1, 601, 2):
+        talk.say(headers(number, [*REQUEST, ("x", str(number))], end=True))
+        talk.answer(number)
+    talk.say(headers(601, [*REQUEST, ("x", "y" * 5000)]), headers(603, [*REQUEST, *[("x", "y")] * 100]))
+    assert set(talk.core.streams) == {601, 603}
+    assert 0 < len(talk.core._known) <= 128
+    assert max(map(len, talk.core._known)) < 200
+
+
 def test_trailers_end_a_request():
     talk = Talk()
     assert talk.say(headers(1), data(1, b"x"), headers(1, [("end", "yes")], end=True)) == [

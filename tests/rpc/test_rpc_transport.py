@@ -10,7 +10,7 @@ from typing import Any
 
 import hpack
 import pytest
-from h2wire import REQUEST, data, headers, read, rst, settings, window
+from h2wire import REQUEST, data, headers, ping, read, rst, settings, spelled, window
 from hyperframe import frame as hf
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,17 +56,22 @@ METHODS = {b"/s/M": Method("/s/M", reverse), b"/s/Double": Method("/s/Double", s
 class Wire:
     """A greeted connection to METHODS, and what its client sees."""
 
-    def __init__(self, receive_limit: int = 2**31 - 1) -> None:
-        self.shared = Shared(METHODS, Options(Limits(), receive_limit=receive_limit), asyncio.get_running_loop())
+    def __init__(self, greet: bool = True, **options: Any) -> None:
+        self.shared = Shared(METHODS, Options(Limits(), **options), asyncio.get_running_loop())
         self.transport, self.socket = Transport(self.shared), Socket()
         self.transport.connection_made(self.socket)
         self.decoder = hpack.Decoder()
-        self.say(PREFACE + settings())
-        self.heard()
+        if greet:
+            self.say(PREFACE + settings())
+            self.heard()
 
     def say(self, *parts: bytes) -> None:
         for part in parts:
             self.transport.data_received(part)
+
+    def frames(self) -> list[str]:
+        found, self.socket.sent = read(self.socket.sent), b""
+        return [spelled(frame) for frame in found]
 
     def heard(self) -> dict[int, tuple[dict[str, str], bytes]]:
         """Per stream: all its headers, and its bytes."""
@@ -301,5 +306,84 @@ def test_while_the_socket_is_full_answers_wait():
         assert wire.heard() == {}
         wire.transport.resume_writing()
         assert wire.heard()[1][1] == message(b"cba")
+
+    run(story)
+
+
+# What only time brings about: the server calls tick() once a second.
+
+
+async def later(wire: Wire, seconds: float) -> list[str]:
+    await asyncio.sleep(seconds)
+    wire.transport.tick()
+    return wire.frames()
+
+
+def test_who_never_greets_is_cut():
+    async def story() -> None:
+        silent, client = Wire(greet=False, handshake_s=0.02), Wire(handshake_s=0.02)
+        silent.say(PREFACE[:5])
+        silent.transport.tick()
+        assert not silent.socket.closed
+        await later(silent, 0.03)
+        await later(client, 0.03)
+        assert (silent.socket.closed, client.socket.closed) == (True, False)
+
+    run(story)
+
+
+def test_a_client_that_is_silent_is_asked_and_cut_when_it_does_not_answer():
+    async def story() -> None:
+        wire = Wire(keepalive_s=0.02, keepalive_timeout_s=0.02)
+        assert await later(wire, 0.03) == []  # no calls: nothing to keep it for
+        wire.say(headers(1))
+        assert await later(wire, 0.03) == ["PING b'areyouup'"]
+        wire.say(ping(b"areyouup", ack=True))
+        assert await later(wire, 0.0) == []
+        assert await later(wire, 0.03) == ["PING b'areyouup'"]
+        assert await later(wire, 0.03) == []
+        assert wire.socket.closed
+
+    run(story)
+
+
+def test_connections_that_are_idle_or_old_end_as_in_a_drain(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tfopt_server.rpc.transport.LAST_CALL_S", 0.02)
+    monkeypatch.setattr("tfopt_server.rpc.transport.LINGER_S", 0.01)
+
+    async def story() -> None:
+        goodbye = ["GOAWAY 2147483647 NO_ERROR", "PING b'lastcall'"]
+        idle = Wire(idle_s=0.02)
+        idle.say(headers(1))
+        assert await later(idle, 0.03) == []  # a call is under way
+        idle.say(data(1, message(b"abc"), end=True))
+        idle.heard()
+        assert await later(idle, 0.03) == goodbye
+        assert await later(idle, 0.03) == ["GOAWAY 1 NO_ERROR"]  # no echo came
+        await asyncio.sleep(0.02)
+        assert idle.socket.closed
+        old = Wire(age_s=0.02, age_grace_s=0.05)
+        old.say(headers(1))
+        assert await later(old, 0.03) == goodbye
+        old.say(ping(b"lastcall", ack=True))
+        assert old.frames() == ["GOAWAY 1 NO_ERROR"]
+        await later(old, 0.03)
+        assert not old.socket.closed  # the call may take its time,
+        await later(old, 0.05)
+        assert old.socket.closed  # but not for ever
+
+    run(story)
+
+
+def test_answers_over_the_limit_are_not_sent():
+    async def story() -> None:
+        wire = Wire(send_limit=5)
+        wire.say(headers(1) + data(1, message(b"123456"), end=True))
+        wire.say(headers(3, fields(**{":path": "/s/Double"})) + data(3, message(b"ab") + message(b"abc"), end=True))
+        await wire.until(lambda: not wire.transport.core.streams)
+        heard = wire.heard()
+        assert heard[1][0]["grpc-message"] == "Sent message larger than max (6 vs. 5)"
+        assert heard[3][0]["grpc-status"] == "8"
+        assert heard[3][1] == message(b"abab")
 
     run(story)

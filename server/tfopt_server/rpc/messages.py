@@ -83,6 +83,10 @@ def too_large(size: int, limit: int) -> ServingError:
     return ServingError(Code.RESOURCE_EXHAUSTED, f"Received message larger than max ({size} vs. {limit})")
 
 
+def too_large_to_send(size: int, limit: int) -> ServingError:
+    return ServingError(Code.RESOURCE_EXHAUSTED, f"Sent message larger than max ({size} vs. {limit})")
+
+
 def inflate(data: bytes, encoding: bytes, limit: int) -> bytes:
     """A compressed message's bytes, never more than `limit` of them."""
     bits = _WINDOW_BITS.get(encoding)

@@ -14,7 +14,8 @@ from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head
 from tfopt_server.rpc.http2.connection import Connection
 from tfopt_server.rpc.http2.stream import Stream
-from tfopt_server.rpc.messages import Inbox, Message, inflate, prefix
+from tfopt_server.rpc.messages import Inbox, Message, inflate, prefix, too_large_to_send
+from tfopt_server.rpc.options import Options
 
 LEAVING = unavailable("The server is shutting down")
 AHEAD = 16  # messages that a client may be ahead of the method, before its window is left to run out
@@ -23,10 +24,11 @@ AHEAD = 16  # messages that a client may be ahead of the method, before its wind
 class Talk:
     """A methods.Conversation, and the stream's owner. Everything happens on the event loop."""
 
-    def __init__(self, core: Connection, stream: Stream, limit: int, flush: Callable[[], None]) -> None:
+    def __init__(self, core: Connection, stream: Stream, options: Options, flush: Callable[[], None]) -> None:
         head: Head = stream.head
-        self._core, self._stream, self._limit, self._flush = core, stream, limit, flush
-        self._inbox = Inbox(limit)
+        self._core, self._stream, self._flush = core, stream, flush
+        self._limit, self._send_limit = options.receive_limit, options.send_limit
+        self._inbox = Inbox(self._limit)
         self._messages: deque[Message] = deque()
         self._changed = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -114,6 +116,8 @@ class Talk:
             self._finish(None)
 
     async def _send(self, message: bytes) -> None:
+        if len(message) > self._send_limit:
+            raise too_large_to_send(len(message), self._send_limit)
         if not self._started:
             self._started = True
             self._core.start(self._stream, status.LEAD)

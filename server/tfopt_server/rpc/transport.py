@@ -24,7 +24,7 @@ from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head, reader
 from tfopt_server.rpc.http2.connection import BODY, REQUEST, Connection
 from tfopt_server.rpc.http2.stream import Stream
-from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix
+from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix, too_large_to_send
 from tfopt_server.rpc.methods import Method, Pending
 from tfopt_server.rpc.options import Options
 from tfopt_server.rpc.talk import Talk
@@ -198,7 +198,7 @@ class Transport(asyncio.Protocol):
         if head.refusal is not None:
             self.core.finish(stream, head.refusal)
         elif head.method.unary is None:
-            stream.owner = Talk(self.core, stream, self._options.receive_limit, self._flush)
+            stream.owner = Talk(self.core, stream, self._options, self._flush)
             if ended:
                 stream.owner.body(b"", True)
         else:
@@ -332,8 +332,7 @@ class Transport(asyncio.Protocol):
             self._settle(stream)
         size, limit = len(answer), self._options.send_limit
         if size > limit:
-            text = f"Sent message larger than max ({size} vs. {limit})"
-            self._refuse(stream, ServingError(Code.RESOURCE_EXHAUSTED, text))
+            self._refuse(stream, too_large_to_send(size, limit))
             return
         self.core.respond(stream, status.LEAD, prefix(size), answer, status.OK)
 

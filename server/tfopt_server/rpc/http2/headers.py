@@ -21,7 +21,10 @@ from tfopt_server.rpc.http2.frames import END_HEADERS, END_STREAM, HEADERS, Conn
 logging.getLogger("hpack").setLevel(logging.WARNING)  # it formats a debug line per header otherwise
 
 Header = tuple[bytes, bytes]
-REMEMBERED = 256  # distinct blocks; a client that never repeats itself must not fill memory
+# What a connection remembers is bounded: a client that never repeats itself must not fill memory.
+REMEMBERED = 128  # blocks
+LONGEST = 4096  # bytes of one
+MOST = 64  # fields of one
 # hpack stops in the middle of a longer list, and then the table is lost; below it, `limit` costs only its own stream.
 HARD_LIMIT = 256 * 1024
 
@@ -74,7 +77,7 @@ class Decoder(Generic[Meaning]):
         headers = self._headers(block)
         wrong = check(headers)
         meaning = Malformed(wrong) if wrong else self._understand(headers)
-        if self._table.changes == before:
+        if self._table.changes == before and len(block) <= LONGEST and len(headers) <= MOST:
             if len(self.known) >= REMEMBERED:
                 self.known.clear()
             self.known[block] = meaning
