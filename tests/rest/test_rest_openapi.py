@@ -48,7 +48,7 @@ def test_it_is_a_valid_document(document: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(document).validate()
     operations = [o for item in document["paths"].values() for o in item.values() if isinstance(o, dict)]
     names = [o["operationId"] for o in operations]
-    assert len(set(names)) == len(names) == 15
+    assert len(set(names)) == len(names) == 21
     assert {tag for o in operations for tag in o["tags"]} == {t["name"] for t in document["tags"]}
 
 
@@ -72,7 +72,7 @@ def test_every_route_is_in_it(argv: tuple[str, ...]) -> None:
     assert fixed <= found
     assert ("GET", face.settings.health_route) in found
     forms = [f"/v1/models/{{model}}{where}" for where in ("", "/versions/{version}", "/labels/{label}")]
-    assert {("POST", f"{form}:predict") for form in forms} <= found
+    assert {("POST", f"{form}:{verb}") for form in forms for verb in ("predict", "classify", "regress")} <= found
     assert {("GET", form + end) for form in forms for end in ("", "/metadata")} <= found
 
 
@@ -85,8 +85,10 @@ def test_every_operation_of_it_is_served(argv: tuple[str, ...]) -> None:
         target = re.sub(r"\{(\w+)\}", lambda m: values[m[1]], path)
         for method in item.keys() - {"parameters"}:
             if target != face.settings.health_route:  # answered in front of the app
-                body = b"" if method == "get" else {"instances": [1.0]}
-                assert face(method.upper(), target, body).status == 200, (method, path)
+                inferring = target.endswith((":classify", ":regress"))
+                body = b"" if method == "get" else {"examples": [{}]} if inferring else {"instances": [1.0]}
+                expected = 400 if inferring else 200  # the default signature takes no tf.Examples
+                assert face(method.upper(), target, body).status == expected, (method, path)
 
 
 # Made to fail; of types that JSON has no form for in TensorFlow Serving; whose outputs are no rows; and defaults, which

@@ -78,6 +78,9 @@ def _models(names: Sequence[str], served: Served) -> Json:
             "parameters": parameters,
             "post": _predict("predict" + _suffix(part), f"Predict with {meaning}", _bodies(served, names)),
         }
+        for verb in ("classify", "regress"):
+            operation = _post(f"{verb}{_suffix(part)}", f"{verb.title()} tf.Examples with {meaning}", verb.title())
+            found[f"{base}:{verb}"] = {"parameters": parameters, "post": operation}
         found[base] = {
             "parameters": parameters,
             "get": _get("status" + _suffix(part), "models", f"Status of {meaning}", "Status"),
@@ -116,6 +119,18 @@ def _predict(operation: str, summary: str, bodies: Sequence[tuple[str, str]]) ->
         "summary": summary,
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {"200": _ok("Predictions"), **_refused("400", "404", "413", "429", "500", "503", "504")},
+    }
+
+
+def _post(operation: str, summary: str, schema: str) -> Json:
+    """Classify or regress: tf.Examples in, as objects of features; results out, one for each."""
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Examples"}}}
+    return {
+        "operationId": operation,
+        "tags": ["predict"],
+        "summary": summary,
+        "requestBody": {"required": True, "content": content},
+        "responses": {"200": _ok(f"{schema}Results"), **_refused("400", "404", "413", "429", "500", "503", "504")},
     }
 
 

@@ -23,6 +23,10 @@ _B64: Json = {
     "additionalProperties": False,
 }
 
+# A feature of a tf.Example: one value, or a list of one kind.
+_VALUE: Json = {"anyOf": [{"type": ["number", "string", "boolean"]}, _B64]}
+_FEATURE: Json = {"anyOf": [_VALUE, {"type": "array", "items": _VALUE}]}
+
 _VERSIONS: Json = {
     "type": "array",
     "items": {
@@ -57,6 +61,17 @@ FIXED: Json = {
         "description": "predictions for instances, outputs for inputs; NaN and Infinity come as bare tokens.",
         "anyOf": [_object(["predictions"], predictions={"type": "array"}), _object(["outputs"], outputs={})],
     },
+    "Examples": {
+        **_object(
+            ["examples"],
+            signature_name={"type": "string"},
+            context={"type": "object", "additionalProperties": _FEATURE},
+            examples={"type": "array", "minItems": 1, "items": {"type": "object", "additionalProperties": _FEATURE}},
+        ),
+        "examples": [{"signature_name": "classify", "examples": [{"age": 42, "words": ["a", "b"]}]}],
+    },
+    "ClassifyResults": _object(["results"], results={"type": "array", "items": {"type": "array"}}),
+    "RegressResults": _object(["results"], results={"type": "array"}),
     "AnyPredict": {
         "description": "Rows or columns; which is known once a model serves.",
         "anyOf": [_object(["instances"], instances={"type": "array"}), _object(["inputs"], inputs={})],
