@@ -89,6 +89,7 @@ POLICY := \
   server/tfopt_server/loading.py \
   server/tfopt_server/metrics.py \
   server/tfopt_server/metrics_share.py \
+  server/tfopt_server/model_config.py \
   server/tfopt_server/plane.py \
   server/tfopt_server/preparing.py \
   server/tfopt_server/registry.py \

@@ -49,18 +49,18 @@ SERVING: tuple[Flag, ...] = (
     Flag("rest_api_enable_cors_support", "bool", False, "CORS headers on every REST answer"),
     Flag("enable_batching", "bool", False, "merge concurrent requests as --batching_parameters_file says"),
     Flag(
-        "allow_version_labels_for_unavailable_models", "bool", False, "",
-        inert="labels come with --model_config_file, which is not supported yet",
+        "allow_version_labels_for_unavailable_models", "bool", False,
+        "labels in --model_config_file may name versions that are not available yet, as all are at the start",
     ),
     Flag("batching_parameters_file", "str", "", "BatchingParameters in text form; needs --enable_batching"),
     Flag(
         "enable_per_model_batching_parameters", "bool", False,
         "read batching_params.pbtxt in the version folder instead of --batching_parameters_file",
     ),
-    Flag("model_config_file", "str", "", "", refused=f"{_LATER}; use --model_name and --model_base_path"),
+    Flag("model_config_file", "str", "", "ModelServerConfig in text form: several models, version policies, labels"),
     Flag(
-        "model_config_file_poll_wait_seconds", "int", 0, "", inert="there is no model config file to poll",
-        within=_COUNT,
+        "model_config_file_poll_wait_seconds", "int", 0, "",
+        refused=f"{_LATER}: --model_config_file is read once; restart the server to change it", within=_COUNT,
     ),
     Flag("model_name", "str", None, "the model's name in routes and specs (default $MODEL_NAME, else default)"),
     Flag(

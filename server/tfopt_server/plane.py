@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from tfopt_optimizer.cpu import usable_cores
 from tfopt_optimizer.flags import OptimizerFlags
 
-from tfopt_server import batching_parameters, checkup
+from tfopt_server import batching_parameters, checkup, model_config
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
+from tfopt_server.model_config import Models
 from tfopt_server.preparing import LoadOptions
 from tfopt_server.registry import Loaded, Registry, Version
 from tfopt_server.settings import Settings
 
 
-def build(settings: Settings, metrics: Metrics, run_dir: Path | None = None) -> tuple[Dataplane, Loader]:
+def models_of(settings: Settings) -> Models:
+    """What to serve: --model_config_file's models, else the one of the flags. ModelConfigError for a bad file."""
+    if settings.model_config_file is None:
+        return Models((ModelConfig(settings.model_name, settings.model_base_path),))
+    return model_config.read(settings.model_config_file, settings.allow_version_labels_for_unavailable_models)
+
+
+def build(
+    settings: Settings, metrics: Metrics, run_dir: Path | None = None, models: Models | None = None
+) -> tuple[Dataplane, Loader]:
     """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file."""
+    models = models or models_of(settings)
     options = load_options(settings)
     threads = options.parameters.num_batch_threads if options.parameters is not None else None
     executor = Executor(metrics, threads or usable_cores())
@@ -34,16 +46,24 @@ def build(settings: Settings, metrics: Metrics, run_dir: Path | None = None) -> 
             wishes.append(version.plan.runners)
             executor.runners = max(wishes)
 
-    models = (ModelConfig(settings.model_name, settings.model_base_path),)
-    registry = Registry([model.name for model in models])
+    registry = Registry([model.name for model in models.configs])
+    for name, labels in models.labels.items():
+        registry.assign_labels(name, labels)
 
     def available(version: Version) -> None:
         if checkup.claim(run_dir, version.path):
             who = {"model": version.name, "version": version.number}
             checkup.log_in_background(version.path, settings.saved_model_tags, who)
 
-    loader = Loader(models, registry, options, schedule(settings), metrics, loaded=loaded, available=available)
+    loader = Loader(models.configs, registry, options, schedule(settings), metrics, loaded=loaded, available=available)
     return Dataplane(registry, executor, metrics, loader), loader
+
+
+def with_platforms_model(settings: Settings, models: Models) -> Settings:
+    """Settings whose model_name is what the platform's predict route serves: a file's only model, if there is one."""
+    if settings.model_config_file is None or len(models.configs) != 1:
+        return settings
+    return dataclasses.replace(settings, model_name=models.configs[0].name)
 
 
 def load_options(settings: Settings) -> LoadOptions:

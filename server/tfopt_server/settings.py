@@ -49,6 +49,8 @@ class Settings:
     # Which model, and how it is loaded.
     model_name: str
     model_base_path: Path
+    model_config_file: Path | None
+    allow_version_labels_for_unavailable_models: bool
     saved_model_tags: tuple[str, ...]
     file_system_poll_wait_seconds: int
     max_num_load_retries: int
@@ -148,7 +150,7 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
         errors.append(str(error))
     cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
-    for name in ("batching_parameters_file", "monitoring_config_file", "ssl_config_file"):
+    for name in ("batching_parameters_file", "monitoring_config_file", "ssl_config_file", "model_config_file"):
         v[name] = Path(v[name]).absolute() if v[name] else None
         if v[name] is not None and not v[name].is_file():
             errors.append(f"--{name}: expected a file, received {str(v[name])!r}")
@@ -168,7 +170,9 @@ def _model(v: dict[str, Any], env: Mapping[str, str], errors: list[str]) -> None
         or (serving_path if in_serving_image else "")
         or env.get("model_path", "")
     )
-    if not path:
+    if v["model_config_file"]:
+        path = ""  # the file's models are served, and what else names one is not looked at, as in TensorFlow Serving
+    elif not path:
         errors.append("--model_base_path: expected a folder with a SavedModel, received nothing")
     elif scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path.replace("file://", "", 1)):
         errors.append(

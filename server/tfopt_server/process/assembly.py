@@ -10,6 +10,7 @@ from pathlib import Path
 from tfopt_server import plane
 from tfopt_server.batching_parameters import BatchingParametersError
 from tfopt_server.metrics import Metrics
+from tfopt_server.model_config import ModelConfigError
 from tfopt_server.process.backend import CannotStart
 from tfopt_server.process.listeners import turn_deaf
 from tfopt_server.rest.app import App
@@ -24,7 +25,9 @@ class Served:
         self._metrics = Metrics()
         if run_dir is not None:
             self._metrics.share(run_dir)
-        self._dataplane, self._loader = plane.build(settings, self._metrics, run_dir)
+        models = plane.models_of(settings)
+        settings = plane.with_platforms_model(settings, models)
+        self._dataplane, self._loader = plane.build(settings, self._metrics, run_dir, models)
         self.app = App(self._dataplane, settings, self._metrics)
 
     def start(self) -> None:
@@ -59,10 +62,11 @@ class Served:
 
 
 def build(settings: Settings, run_dir: Path | None) -> Served:
-    """A Served that has started. CannotStart for a bad batching file, or a run_dir that cannot hold a socket."""
+    """A Served that has started. CannotStart for a bad batching or model config file, or a run_dir that cannot
+    hold a socket."""
     try:
         served = Served(settings, run_dir)
         served.start()
-    except (BatchingParametersError, OSError) as error:
+    except (BatchingParametersError, ModelConfigError, OSError) as error:
         raise CannotStart(str(error)) from error
     return served
