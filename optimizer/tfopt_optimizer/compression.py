@@ -13,7 +13,9 @@ ENOUGH = 16  # records (rows) from which on calibration gets its own half
 CALIBRATION_ROWS = 300  # what NNCF takes by default; more changes ranges little and takes long
 
 BF16, INT8, INT8_DYNAMIC = "bf16", "int8", "int8-dynamic"
-INT8_WEIGHTS, INT4_WEIGHTS, PRUNED = "int8-weights", "int4-weights", "pruned"
+INT8_WEIGHTS, INT4_WEIGHTS, PRUNED = "int8-weights", "int4-weights", "int8-pruned"
+# Shares of zeros that are tried, the largest first. Below the last nothing is gained (docs/decisions/0056).
+SPARSITIES = (0.9, 0.8, 0.7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,12 @@ PRECISIONS = {
         Precision(INT8_DYNAMIC, "8-bit weights and arithmetic, ranges found at run time"),
         Precision(INT8_WEIGHTS, "8-bit weights, float32 arithmetic"),
         Precision(INT4_WEIGHTS, "4-bit weights, float32 arithmetic"),
-        Precision(PRUNED, "the smallest weights set to zero"),
+        Precision(
+            PRUNED,
+            "8-bit arithmetic, the smallest weights set to zero and skipped",
+            frozenset({"amx_int8"}),
+            calibrated=True,
+        ),
     )
 }
 

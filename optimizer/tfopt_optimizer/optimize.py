@@ -241,7 +241,7 @@ class _Tournament:
         """For those who calibrate. Says so where they are also checked on them."""
         if found.split is None or not found.specs or not any(e.precision for e in self._entrants):
             return
-        calibration.write(self._job.plan_dir / folder, found.calibration())
+        calibration.write(self._job.plan_dir / folder, found.calibration(), self._job.flags.lossy())
         if not found.split.apart:
             self._log.say(
                 f"{found.info.key}: lossy candidates are calibrated and checked on the same {len(found.split.check)} "

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from enginecases import Prepared, feeds, plain, target
+from enginecases import Prepared, feeds, plain, save, target
 from tfopt_optimizer import testing, verify
 from tfopt_optimizer.engines import calibration, litert, litert_compress, litert_convert, openvino, openvino_compress
 from tfopt_optimizer.engines import openvino_freeze as freeze
@@ -34,7 +34,7 @@ def close(name, wanted, runner, least=1e-6, seed=1):
 def test_openvino_models_of_every_precision(tmp_path, variant):
     float_model = Prepared("cnn", tmp_path, openvino.Worker(), freeze.Converter)
     float_model.runner(target("cnn", KEY, "f32", 4))
-    calibration.write(tmp_path / "s0", [feeds(target("cnn", KEY, "f32", 4), seed) for seed in range(4)])
+    calibration.write(tmp_path / "s0", [feeds(target("cnn", KEY, "f32", 4), seed) for seed in range(4)], ROUGH)
     prepared = Prepared("cnn", tmp_path, openvino.Worker(), openvino_compress.Converter)
     for batch in (1, 5):
         wanted = target("cnn", KEY, variant, batch)
@@ -80,6 +80,45 @@ def test_static_ranges_need_records(tmp_path):
     prepared = Prepared("cnn", tmp_path, openvino.Worker(), openvino_compress.Converter)
     with pytest.raises(NotLowerable, match="there are no records to calibrate on"):
         prepared.runner(target("cnn", KEY, "int8", 4))
+
+
+@pytest.fixture
+def sparse(tmp_path, monkeypatch):
+    """sparse(share): a model of two layers with this share of zeros, prepared in float32, and its records."""
+
+    def make(share):
+        rng = np.random.default_rng(4)
+
+        def layer(tf):
+            weights = rng.standard_normal((64, 64)).astype(np.float32)
+            weights[rng.random((64, 64)) < share] = 0.0
+            return tf.constant(weights / 4)
+
+        def compute(tf, module, x):
+            return {"y": tf.matmul(tf.nn.relu(tf.matmul(x, layer(tf))), layer(tf))}
+
+        save(tmp_path / f"sparse{share}", compute, x=([None, 64], "float32"))
+        monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
+        name, plan = f"sparse{share}", tmp_path / "plan"
+        Prepared(name, plan, openvino.Worker(), freeze.Converter).runner(target(name, KEY, "f32", 4))
+        gate = Tolerance(max_rel_error=0.05, mean_rel_error=0.01, top1=0.9)
+        calibration.write(plan / "s0", [feeds(target(name, KEY, "f32", 4), seed) for seed in range(4)], gate)
+        return name, Prepared(name, plan, openvino.Worker(), openvino_compress.Converter)
+
+    return make
+
+
+def test_a_model_that_was_trained_sparse_is_pruned_as_far_as_the_gate_allows(sparse):
+    name, prepared = sparse(0.85)
+    wanted = target(name, KEY, "int8-pruned", 4)
+    close(name, wanted, prepared.runner(wanted))
+    assert prepared.prepared.artifact == "s0/openvino-int8-pruned"
+
+
+def test_a_dense_model_is_not_pruned_and_the_numbers_say_why(sparse):
+    name, prepared = sparse(0.0)
+    with pytest.raises(NotLowerable, match=r"^max error 0\.\d+ is above 0\.05 with 70% zeros$"):
+        prepared.runner(target(name, KEY, "int8-pruned", 4))
 
 
 X = np.linspace(-3, 3, 400, dtype=np.float32)[:, None]

@@ -72,6 +72,7 @@ def test_lossy_candidates_need_the_flag_and_follow_the_exact_ones(monkeypatch):
         "openvino/int8",
         "openvino/int8-weights",
         "openvino/int4-weights",
+        "openvino/int8-pruned",
     ]
     lossy = [e for e in table.entrants(OptimizerFlags(allow_compression=True))[0] if e.precision]
     assert {e.precision for e in lossy} <= compression.PRECISIONS.keys()
@@ -130,10 +131,13 @@ def test_calibration_records_survive_their_file(tmp_path):
         {"word": np.array([b"a\0", b""], object), "x": np.ones([2, 3], np.float32)},
         {"word": np.array([b"c"], object), "x": np.zeros([1, 3], np.float32)},
     ]
-    calibration.write(tmp_path / "s0", calls)
+    calibration.write(tmp_path / "s0", calls, OptimizerFlags().lossy())
     found = calibration.read(calibration.path(tmp_path, Target(INFO, "int8", folder="s0/b8")))
     assert [{n: a.tolist() for n, a in call.items()} for call in found] == [
         {n: a.tolist() for n, a in call.items()} for call in calls
     ]
+    assert (
+        calibration.gate(calibration.path(tmp_path, Target(INFO, "int8", folder="s0/b8"))) == OptimizerFlags().lossy()
+    )
     with pytest.raises(FileNotFoundError):
         calibration.read(tmp_path / "s1" / "calibration" / "feeds.npz")

@@ -5,14 +5,17 @@ The file lies in the plan's folder while the tournament runs and goes with what 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfopt_optimizer.engines.base import Arrays, Feeds, Target
+from tfopt_optimizer.verify import Tolerance
 
-FOLDER, FILE = "calibration", "feeds.npz"
+FOLDER, FILE, GATE = "calibration", "feeds.npz", "gate.json"
 
 
 def path(plan_dir: Path, target: Target) -> Path:
@@ -20,13 +23,14 @@ def path(plan_dir: Path, target: Target) -> Path:
     return (plan_dir / target.folder).parent / FOLDER / FILE
 
 
-def write(folder: Path, feeds: Sequence[Feeds]) -> None:
-    """`folder`: the signature's, e.g. plan_dir / "s0". Feeds are calls of any batch size."""
+def write(folder: Path, feeds: Sequence[Feeds], gate: Tolerance) -> None:
+    """`folder`: the signature's, e.g. plan_dir / "s0". Feeds are calls of any batch size; `gate` is what will judge."""
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     arrays = {f"{number}/{name}": array for number, call in enumerate(feeds) for name, array in call.items()}
     # Strings are object arrays and are pickled: the file never leaves this run.
     np.savez(place / FILE, **arrays)  # type: ignore[arg-type]
+    (place / GATE).write_text(json.dumps(dataclasses.asdict(gate)))
 
 
 def read(file: Path) -> list[Arrays]:
@@ -38,3 +42,8 @@ def read(file: Path) -> list[Arrays]:
             if number.isdigit():
                 found.setdefault(int(number), {})[name] = data[key]
     return [found[number] for number in sorted(found)]
+
+
+def gate(file: Path) -> Tolerance:
+    """The bounds that were written beside the records of this file."""
+    return Tolerance(**json.loads((file.parent / GATE).read_text()))

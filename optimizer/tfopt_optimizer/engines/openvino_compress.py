@@ -11,10 +11,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfopt_optimizer import compression
-from tfopt_optimizer.engines import calibration, openvino
-from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
+from tfopt_optimizer import compression, verify
+from tfopt_optimizer.engines import calibration, openvino, openvino_prune
+from tfopt_optimizer.engines.base import Arrays, Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import NotLowerable, first_line
+
+PRUNING_CALLS = 8  # records that a share of zeros is tried on, four rows each
 
 
 class Converter:
@@ -43,12 +45,15 @@ class Converter:
         self._device.openvino.save_model(made, str(folder / openvino.MODEL), compress_to_fp16=False)
         return Prepared()
 
-    def static(self, model: Any, target: Target) -> Any:
-        nncf, path = self._nncf, calibration.path(self._place.plan_dir, target)
+    def _records(self, model: Any, target: Target) -> list[Arrays]:
+        path = calibration.path(self._place.plan_dir, target)
         if not path.exists():
             raise NotLowerable("there are no records to calibrate on")
         names = {port.any_name for port in model.inputs}
-        feeds = [{n: a for n, a in call.items() if n in names} for call in calibration.read(path)]
+        return [{n: a for n, a in call.items() if n in names} for call in calibration.read(path)]
+
+    def static(self, model: Any, target: Target) -> Any:
+        nncf, feeds = self._nncf, self._records(model, target)
         kind = nncf.ModelType.TRANSFORMER if attends(model) else None
         # The whole range that was seen: NNCF's default cuts it to the mean of the calls' largest values, which made the
         # largest errors two to four times larger (digits 0.046 for 0.015, a small MLP 0.11 for 0.029).
@@ -60,6 +65,29 @@ class Converter:
             model_type=kind,
             advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=widest),
         )
+
+    def pruned(self, model: Any, target: Target) -> Any:
+        """With as many zeros as the gate's bounds allow on the records; the tournament judges what 8 bits add."""
+        feeds = self._records(model, target)[:PRUNING_CALLS]
+        gate = calibration.gate(calibration.path(self._place.plan_dir, target))
+        expected, reason = [self._answers(model, call) for call in feeds], ""
+        for sparsity in compression.SPARSITIES:
+            thinned = model.clone()
+            if not openvino_prune.prune(self._device.openvino, thinned, sparsity):
+                raise NotLowerable("it has no fully connected layers whose zeros could be skipped")
+            verdicts = [
+                verify.check(e, self._answers(thinned, call), gate) for e, call in zip(expected, feeds, strict=True)
+            ]
+            verdict = verify.judge(verify.add_calls(v.agreement for v in verdicts), "", gate)
+            if verdict.passed:
+                return self.static(thinned, target)
+            reason = f"{verdict.reason} with {sparsity:.0%} zeros"
+        raise NotLowerable(reason)
+
+    def _answers(self, model: Any, feeds: Arrays) -> Arrays:
+        properties = self._device.properties(openvino.F32)
+        found = self._device.core.compile_model(model, "CPU", properties)(feeds)
+        return {str(number): found[number].copy() for number in range(len(model.outputs))}
 
     def weights(self, model: Any, target: Target) -> Any:
         modes = self._nncf.CompressWeightsMode
@@ -81,6 +109,7 @@ class Converter:
 
 MAKERS: Mapping[str, Callable[[Converter, Any, Target], Any]] = {
     compression.INT8: Converter.static,
+    compression.PRUNED: Converter.pruned,
     compression.INT8_WEIGHTS: Converter.weights,
     compression.INT4_WEIGHTS: Converter.weights,
 }

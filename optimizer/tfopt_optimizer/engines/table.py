@@ -55,7 +55,7 @@ def _litert_precisions(cores: int) -> tuple[str, ...]:
 
 
 def _openvino_precisions(_cores: int) -> tuple[str, ...]:
-    return (compression.INT8, compression.INT8_WEIGHTS, compression.INT4_WEIGHTS)
+    return (compression.INT8, compression.INT8_WEIGHTS, compression.INT4_WEIGHTS, compression.PRUNED)
 
 
 def _compression(flags: OptimizerFlags) -> bool:
