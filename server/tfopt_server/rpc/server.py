@@ -43,12 +43,16 @@ class RpcServer:
         self._servers: list[asyncio.Server] = []
         self._ticking = shared.loop.create_task(self._tick())
         self.sockets: list[socket.socket] = []
+        self._paths: list[Path] = []
         self.port = 0
 
     async def listen(self, sock: socket.socket) -> None:
-        server = await self.shared.loop.create_server(lambda: Transport(self.shared), sock=sock, **self._tls)
+        make = self.shared.loop.create_server
+        server = await make(lambda: Transport(self.shared), sock=sock, backlog=BACKLOG, **self._tls)
         self._servers.append(server)
         self.sockets.append(sock)
+        if sock.family == socket.AF_UNIX:
+            self._paths.append(Path(sock.getsockname()))
 
     async def _tick(self) -> None:
         while True:
@@ -65,6 +69,8 @@ class RpcServer:
         shared, loop = self.shared, self.shared.loop
         end = loop.time() + timeout
         shared.leaving = True
+        for path in self._paths:  # nobody can find it any more; who has found it is still accepted
+            path.unlink(missing_ok=True)
         for transport in tuple(shared.connections):
             transport.leave()
         await asyncio.sleep(min(HANDSHAKE_S, timeout))
