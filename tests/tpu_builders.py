@@ -300,3 +300,33 @@ def scalars(to: Path) -> None:
 
     module.tpu_func = tpu_func
     _save(module, to, {"serving_default": serve}, {"tpu_func": tpu_func})
+
+
+@builder
+def mixed(to: Path) -> None:
+    """x [n, 4] -> y [n, 4]: alias half computes partly in bfloat16, alias counting writes a variable."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w, module.calls = tf.Variable(_normal(1, 4, 4)), tf.Variable(0.0)
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
+    @tf.function(input_signature=spec)
+    def half(x: Any) -> Any:
+        return tf.cast(tf.cast(x, tf.bfloat16) * 2.0, tf.float32) @ module.w
+
+    @tf.function(input_signature=spec)
+    def counting(x: Any) -> Any:
+        module.calls.assign_add(1.0)
+        return x @ module.w
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any) -> Any:
+        return {"y": half(x)}
+
+    @tf.function(input_signature=spec)
+    def count(x: Any) -> Any:
+        return {"y": counting(x), "calls": module.calls.read_value()}
+
+    module.half, module.counting = half, counting
+    _save(module, to, {"serving_default": serve, "count": count}, {"half": half, "counting": counting})

@@ -148,6 +148,11 @@ _RANDOM = re.compile(
 )
 
 
+def writes_state(op: str) -> bool:
+    """Whether an operation of this kind changes what a later call sees, or the world outside."""
+    return _WRITES.fullmatch(op) is not None
+
+
 def states(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Mapping[str, State]:
     """Per signature key: the writing and the random operations that its outputs depend on, through all functions."""
     graph = meta_graph(model_dir, tags)

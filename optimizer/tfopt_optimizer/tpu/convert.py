@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.tpu import batch, files, graph, objects, place, shapes, sources, static_check, trial
+from tfopt_optimizer.tpu import batch, bf16, files, graph, objects, place, shapes, sources, static_check, trial
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.options import Chosen, Options
-from tfopt_optimizer.tpu.report import BatchedFunction, PlacedFunction, Report
+from tfopt_optimizer.tpu.report import BatchedFunction, Bfloat16Function, PlacedFunction, Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,8 @@ def _refuse_missing(options: Options, only_batch_ops: bool) -> None:
         wrong.append("external_feature_configs.quantization_options: quantization is not part of this version")
     if options.io_shapes_demanded:
         wrong.append("io_shape_optimization: ENABLED is not part of this version")
-    if options.bfloat16.demanded:
-        wrong.append("bfloat16_optimization: ENABLED is not part of this version")
+    if options.bfloat16.enabled and options.bfloat16.scope == "ALL":
+        wrong.append("bfloat16_optimization_options.scope: ALL is not part of this version; TPU is")
     if wrong:
         raise ConversionError(wrong)
 
@@ -87,11 +87,13 @@ def _rewrite(model: ModelGraph, chosen: dict[str, Chosen], job: ConversionJob) -
     inferred = shapes.infer(model, {*names, *wanted})
     cautions += batch.check_shapes(model, wanted, inferred)
     joined = objects.repair_handles(model, objects.checkpoint_keys(job.source))
-    place.place(model, names, {n: inferred[n].outputs for n in names}, job.options.sharding)
+    bodies, in_bfloat16 = _bodies(model, names, job.options, cautions)
+    place.place(model, bodies, {n: inferred[n].outputs for n in names}, job.options.sharding)
     wrappers = {name: batch.add(model, name, given, inferred[name]) for name, given in wanted.items()}
     return Report(
         placed=tuple(PlacedFunction(name, str(one)) for name, one in chosen.items()),
         batched=tuple(_batched(model, name, wrapper) for name, wrapper in wrappers.items()),
+        bfloat16=tuple(in_bfloat16),
         updated_batch_ops=tuple(updated),
         joined_handles=joined,
         cautions=tuple(cautions),
@@ -103,12 +105,38 @@ def _rewrite(model: ModelGraph, chosen: dict[str, Chosen], job: ConversionJob) -
 
 def _not_done(options: Options) -> list[str]:
     """Optimizations that are on by default and not part of this version yet."""
-    states = {"bfloat16_optimization": options.bfloat16.enabled, "io_shape_optimization": options.io_shapes}
+    if not options.io_shapes:
+        return []
     return [
-        f"{name} is on by default in the original converter and not part of this version: not applied"
-        for name, on in states.items()
-        if on
+        "io_shape_optimization is on by default in the original converter and not part of this version: not applied"
     ]
+
+
+def _bodies(
+    model: ModelGraph, names: list[str], options: Options, cautions: list[str]
+) -> tuple[dict[str, Any], list[Bfloat16Function]]:
+    """What runs on the TPU: the functions, in bfloat16 unless that is off or a function holds bfloat16 already."""
+    wanted = options.bfloat16
+    bodies = {name: model.functions[name] for name in names}
+    if not wanted.enabled:
+        return bodies, []
+    obstacles = {n: why for n in names if (why := _not_in_bfloat16(model, n, wanted.skip_safety_checks))}
+    if obstacles and wanted.demanded:
+        raise ConversionError([f"bfloat16_optimization: {n!r} {why}" for n, why in obstacles.items()])
+    cautions += [f"bfloat16_optimization is not applied to {n!r}: it {why}" for n, why in obstacles.items()]
+    changed = []
+    for name in sorted(set(names) - set(obstacles)):
+        bodies[name], rewritten = bf16.body(model, name, wanted.keep)
+        changed.append(Bfloat16Function(name, rewritten.changed, rewritten.kept, rewritten.casts))
+    return bodies, changed
+
+
+def _not_in_bfloat16(model: ModelGraph, name: str, skip_safety_checks: bool) -> str:
+    if written := bf16.writes(model, name):
+        return f"writes state ({', '.join(written)})"
+    if not skip_safety_checks and bf16.holds_bfloat16(model, name):
+        return "holds bfloat16 already; set skip_safety_checks to convert the rest of it"
+    return ""
 
 
 def _batched(model: ModelGraph, name: str, wrapper: str) -> BatchedFunction:

@@ -26,9 +26,18 @@ OUTPUT_DEVICE = "/device:TPU_REPLICATED_CORE:0"
 _BODY = "body/"
 
 
-def place(graph: ModelGraph, names: Sequence[str], shapes: Mapping[str, Sequence[Shape]], sharding: Sharding) -> None:
-    """Changes the graph. `shapes`: the static shapes of each function's results, in order."""
-    inner = {name: graph.add(computation(graph.functions[name], name + INNER, sharding)) for name in names}
+def place(
+    graph: ModelGraph,
+    bodies: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[Shape]],
+    sharding: Sharding,
+) -> None:
+    """Changes the graph. `bodies`: what runs on the TPU for each function, the function itself or a rewritten one.
+
+    `shapes`: the static shapes of each function's results, in order.
+    """
+    names = list(bodies)
+    inner = {name: graph.add(computation(body, name + INNER, sharding)) for name, body in bodies.items()}
     # Calls between functions on the TPU stay direct: both bodies are compiled into one program.
     leave = {*names, *(f.signature.name for f in inner.values())}
     for name in names:

@@ -31,9 +31,20 @@ class BatchedFunction:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bfloat16Function:
+    """How many operations of each kind compute in bfloat16 on the TPU, and how many stayed in float32."""
+
+    name: str
+    changed: dict[str, int]
+    kept: dict[str, int]
+    casts: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     placed: tuple[PlacedFunction, ...]
     batched: tuple[BatchedFunction, ...]
+    bfloat16: tuple[Bfloat16Function, ...]
     updated_batch_ops: tuple[str, ...]
     joined_handles: int
     cautions: tuple[str, ...]
@@ -50,6 +61,7 @@ def lines(report: Report) -> list[str]:
     """The report for the log."""
     found = [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
     found += [f"batched: {_batched(b)}" for b in report.batched]
+    found += [_bfloat16(b) for b in report.bfloat16]
     found += [f"new options for the batch op {name}" for name in report.updated_batch_ops]
     if report.joined_handles:
         found.append(f"{report.joined_handles} second handles of Keras 3 variables joined with the restored ones")
@@ -73,6 +85,14 @@ def _tried(t: Tried, samples: str) -> str:
     return (
         f"signature {t.signature}: compiled by XLA and compared on {t.calls} samples ({samples}): max error "
         f"{t.agreement.max_rel_error:.2g}, mean {t.agreement.mean_rel_error:.2g} of the largest value{top1}"
+    )
+
+
+def _bfloat16(b: Bfloat16Function) -> str:
+    kept = ", ".join(f"{op} {count}" for op, count in b.kept.items()) or "none"
+    return (
+        f"bfloat16: {b.name}: {sum(b.changed.values())} operations, {b.casts} casts; in float32 stayed: {kept}; "
+        "variables stay in float32"
     )
 
 
