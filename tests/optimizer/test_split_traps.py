@@ -195,7 +195,9 @@ def test_an_int64_input_of_any_value_travels_in_64_bits(tf, tmp_path):
 
     spec = [tf.TensorSpec([None], tf.int64, name=n) for n in ("id", "other")]
     model = Model(tf, tmp_path, module, serve, *spec)
-    model.check({"id": np.array([1 << 40, -5, 7]), "other": np.array([3, -(1 << 20), 0])})
+    feeds = {"id": np.array([1 << 40, -5, 7]), "other": np.array([3, -(1 << 20), 0])}
+    for engine, variant in (("xla", "pjrt"), ("litert", "t1")):
+        model.check(feeds, engine=engine, variant=variant)
 
 
 def test_a_table_of_ids_beyond_32_bits_is_not_narrowed(tf, tmp_path):
@@ -211,7 +213,8 @@ def test_a_table_of_ids_beyond_32_bits_is_not_narrowed(tf, tmp_path):
         return {"big": ids, "y": tf.cast(ids % 7, tf.float32) @ module.dense}
 
     model = Model(tf, tmp_path, module, serve, words(tf, "a"), words(tf, "b"))
-    model.check({"a": WORDS, "b": WORDS[::-1].copy()})
+    for engine, variant in (("xla", "pjrt"), ("litert", "t1")):
+        model.check({"a": WORDS, "b": WORDS[::-1].copy()}, engine=engine, variant=variant)
 
 
 def test_sequences_of_words_keep_their_inner_dimension(tf, tmp_path):

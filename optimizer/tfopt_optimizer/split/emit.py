@@ -5,6 +5,7 @@ Variables become variables of the part that reads them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,11 @@ class Emitter:
         tf = self._tf
         if not one.widths:
             pieces = [value]
-        elif set(one.widths) == {1}:
+        elif set(one.widths) == {1} and one.dtype in ("float", "int32"):  # LiteRT unpacks no others
             pieces = tf.unstack(value, axis=1)
         else:
-            pieces = tf.split(value, list(one.widths), axis=1)
+            ends = list(itertools.accumulate(one.widths, initial=0))
+            pieces = [value[:, a:b] for a, b in itertools.pairwise(ends)]
         found = {}
         for part, piece in zip(one.members, pieces, strict=True):
             shape, own = part.shape, piece
