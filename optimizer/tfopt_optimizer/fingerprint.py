@@ -28,6 +28,8 @@ _PACKAGES = (
     "openvino",
     "onnxruntime",
     "tf2onnx",
+    "nncf",
+    "ai-edge-quantizer",
     "numpy",
 )
 _BLOCK = 1 << 22
