@@ -91,3 +91,29 @@ def test_arrays_that_are_not_contiguous_are_read_right(client):
 
 def test_the_memory_of_a_call_is_known(client):
     assert compiled(client).temporary_bytes() == 0  # an addition needs none
+
+
+CONSTANTS = """
+func.func public @main(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
+  %large = stablehlo.constant dense<[[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]> : tensor<2x3xf32>
+  %flat = stablehlo.constant dense<0.5> : tensor<2x3xf32>
+  %small = stablehlo.constant dense<[1.0, 2.0, 3.0]> : tensor<3xf32>
+  %wide = stablehlo.broadcast_in_dim %small, dims = [1] : (tensor<3xf32>) -> tensor<2x3xf32>
+  %a = stablehlo.add %x, %large : tensor<2x3xf32>
+  %b = stablehlo.add %a, %flat : tensor<2x3xf32>
+  %y = stablehlo.add %b, %wide : tensor<2x3xf32>
+  return %y : tensor<2x3xf32>
+}
+"""
+
+
+def test_large_constants_become_parameters(client):
+    with mlir.make_ir_context():
+        module = stablehlo.serialize_portable_artifact_str(CONSTANTS, stablehlo.get_current_version())
+    smaller, (large,) = pjrt.hoisted(module, least=24)
+    assert large.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert pjrt.hoisted(module) == (module, [])
+    x = np.ones([2, 3], np.float32)
+    before = client.compile(module).execute([client.put(x)])
+    after = client.compile(smaller).execute([client.put(x), client.put(large)])
+    assert pjrt.to_numpy(after[0]).tolist() == pjrt.to_numpy(before[0]).tolist() == [[3.5, 5.5, 7.5], [6.5, 8.5, 10.5]]

@@ -19,6 +19,8 @@ import numpy as np
 
 from tfopt_optimizer.engines import compilations
 
+LARGE_CONSTANT = 64 << 10  # bytes
+_HOISTED = ("f32", "f64", "i32", "i64")
 _lock = threading.Lock()
 _client: Client | None = None
 
@@ -105,6 +107,43 @@ def results(module: bytes) -> list[str]:
             if operation.attributes["sym_name"].value == "main":
                 return [str(t) for t in operation.attributes["function_type"].value.results]
     raise ValueError("the module has no main function")
+
+
+def hoisted(module: bytes, least: int = LARGE_CONSTANT) -> tuple[bytes, list[np.ndarray]]:
+    """The module with its large constants as further parameters, behind those it has, and the constants in their order.
+
+    A model whose weights are constants of its graph would hold them in every bucket's module and executable.
+    """
+    from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
+    from jaxlib.mlir.dialects import stablehlo
+
+    found: list[np.ndarray] = []
+    with mlir.make_ir_context() as context, ir.Location.unknown():
+        parsed = stablehlo.deserialize_portable_artifact(context, module)
+        main = next(f for f in parsed.body.operations if f.attributes["sym_name"].value == "main")
+        body, kind = main.regions[0].blocks[0], ir.FunctionType(main.attributes["function_type"].value)
+        inputs, results = list(kind.inputs), list(kind.results)
+        for operation in [op.operation for op in body.operations if op.operation.name == "stablehlo.constant"]:
+            value, result = operation.attributes["value"], operation.results[0]
+            if (
+                value.is_splat
+                or str(value.type.element_type) not in _HOISTED
+                or (array := np.array(value)).nbytes < least
+            ):
+                continue
+            found.append(array)
+            inputs.append(result.type)
+            result.replace_all_uses_with(body.add_argument(result.type, ir.Location.unknown()))
+            operation.erase()
+        if not found:
+            return module, []
+        main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, results))
+        if "arg_attrs" in main.attributes:
+            attributes = [*main.attributes["arg_attrs"], *[ir.DictAttr.get({})] * len(found)]
+            main.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
+        parsed.operation.verify()
+        return bytes(stablehlo.serialize_portable_artifact(parsed, stablehlo.get_current_version())), found
 
 
 def to_numpy(buffer: Any) -> np.ndarray:

@@ -1,19 +1,20 @@
 """Lowers a signature with static shapes to StableHLO, with TensorFlow in a process of its own.
 
 Variables become parameters of the module: its arguments are the signature's inputs in declared order, then the captured
-variables, which are written to the plan's weights file once however many signatures and buckets use them. The folder
-of a lowered target is described in artifacts.py.
+variables, then the graph's large constants. They are written to the plan's weights file once, however many signatures
+and buckets use them. The folder of a lowered target is described in artifacts.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.engines import artifacts
+from tfopt_optimizer.engines import artifacts, pjrt
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.weights import WeightsWriter
@@ -28,6 +29,7 @@ class Lowerer:
         self._model = tensorflow_engine.open_model(place, tensorflow_engine.FUNCTION)
         self._weights = WeightsWriter(place.plan_dir)
         self._numbers: dict[int, int] = {}  # id of a captured tensor (kept alive by the model) -> number of its weights
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], int] = {}
         return {"stablehlo": ""}
 
     def prepare(self, target: Target) -> Prepared:
@@ -47,7 +49,9 @@ class Lowerer:
             module = function.experimental_get_compiler_ir(*specs)(stage="stablehlo_serialized")
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise NotLowerable(lowering_reason(error)) from error
+        module, constants = pjrt.hoisted(module)
         numbers = tuple(self._weight(tf, captured) for captured in concrete.captured_inputs)
+        numbers += tuple(self._constant(array) for array in constants)
         self._weights.flush()
         meta = artifacts.Meta(tuple(names), tuple(outputs), numbers)
         artifacts.write_module(self._place.plan_dir / target.folder, module, meta)
@@ -58,6 +62,13 @@ class Lowerer:
         if number is None:
             number = self._numbers[id(captured)] = self._weights.add(_value(tf, captured))
         return number
+
+    def _constant(self, array: np.ndarray) -> int:
+        """The number of an equal constant of another bucket or signature, else of a new one."""
+        key = (array.dtype.name, array.shape, hashlib.sha256(array.tobytes()).digest())
+        if key not in self._constants:
+            self._constants[key] = self._weights.add(array)
+        return self._constants[key]
 
     def runner(self, target: Target) -> Runner:
         raise NotLowerable("the lowering step runs nothing")
