@@ -93,6 +93,7 @@ POLICY := \
   server/tfopt_server/plane.py \
   server/tfopt_server/preparing.py \
   server/tfopt_server/registry.py \
+  server/tfopt_server/reloading.py \
   server/tfopt_server/repository.py \
   server/tfopt_server/rows.py \
   server/tfopt_server/running.py \

@@ -59,8 +59,8 @@ SERVING: tuple[Flag, ...] = (
     ),
     Flag("model_config_file", "str", "", "ModelServerConfig in text form: several models, version policies, labels"),
     Flag(
-        "model_config_file_poll_wait_seconds", "int", 0, "",
-        refused=f"{_LATER}: --model_config_file is read once; restart the server to change it", within=_COUNT,
+        "model_config_file_poll_wait_seconds", "int", 0, "read --model_config_file again this often; 0: never",
+        within=_COUNT,
     ),
     Flag("model_name", "str", None, "the model's name in routes and specs (default $MODEL_NAME, else default)"),
     Flag(

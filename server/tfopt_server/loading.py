@@ -13,7 +13,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -76,6 +76,8 @@ class Loader:
         *,
         loaded: Callable[[Loaded], None] = lambda _: None,
         available: Callable[[Version], object] = lambda _: None,
+        reconfigured: Callable[[], Sequence[ModelConfig] | None] = lambda: None,
+        reconfigure_s: float | None = None,
         prepare: Prepare = prepare,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,6 +85,8 @@ class Loader:
         self._options, self._schedule, self._metrics = options, schedule, metrics
         self._loaded, self._available = loaded, available
         self._prepare, self._clock = prepare, clock
+        self._reconfigured, self._reconfigure_s = reconfigured, reconfigure_s
+        self._dropped: dict[str, ModelConfig] = {}
         self._attempts: dict[tuple[str, int], Attempts] = {}
         self._unloading: list[Version] = []
         self._improved: list[Version] = []
@@ -134,6 +138,10 @@ class Loader:
     def round(self) -> None:
         """Looks, loads and gives back once. Public so that tests need no thread."""
         self._take_over()
+        models = self._reconfigured()
+        if models is not None:
+            self._configure(models)
+        self._drop()
         if not self._polled or self._schedule.poll_s is not None:
             for model in self._models:
                 self._look(model)
@@ -147,11 +155,28 @@ class Loader:
                 self._attempt(attempts)
         self._give_back()
 
+    def _configure(self, models: Sequence[ModelConfig]) -> None:
+        """Serves these models from now on: those left out are unloaded, the others go on undisturbed."""
+        names = {model.name for model in models}
+        self._dropped |= {model.name: model for model in self._models if model.name not in names}
+        self._dropped = {name: model for name, model in self._dropped.items() if name not in names}
+        self._models = tuple(models)
+        self._registry.configure([model.name for model in models])
+        self._polled = False
+
+    def _drop(self) -> None:
+        for name in self._dropped.copy():
+            self._take(name, {}, ())
+            if not self._registry.states(name):
+                del self._dropped[name]
+
     def _pause(self, now: float) -> float | None:
         """Seconds until there is something to do; None: until somebody wakes us."""
         times = [a.due - now for a in self._attempts.values()]
         if self._schedule.poll_s is not None:
             times.append(self._schedule.poll_s)
+        if self._reconfigure_s is not None:
+            times.append(self._reconfigure_s)
         if self._unloading or self._improved:
             times.append(UNLOAD_LOOK_S)
         return max(0.0, min(times)) if times else None
@@ -167,19 +192,23 @@ class Loader:
         serving = {n for n in listing.incomplete if states.get(n) is State.AVAILABLE}
         found = present.keys() | serving
         self._tell(model, listing, found)
-        target = wanted(model.policy, found)
+        self._take(model.name, present, wanted(model.policy, found))
+
+    def _take(self, name: str, present: Mapping[int, Path], target: Sequence[int]) -> None:
+        """Does what leads from the versions there are to those in `target`."""
+        states = self._registry.states(name)
         steps = next_steps(states, target)
         for number in steps.cancel:
-            self._cancel(model.name, number)
+            self._cancel(name, number)
         for number in steps.unload:
-            self._unload(self._registry.get(model.name, number))
+            self._unload(self._registry.get(name, number))
         for number, state in states.items():
             if state is State.END and number not in target:
-                self._registry.retire(self._registry.get(model.name, number))
+                self._registry.retire(self._registry.get(name, number))
         for number in steps.load:
-            version = self._registry.add(model.name, number, present[number])
+            version = self._registry.add(name, number, present[number])
             self._registry.move(version, Event.LOAD)
-            self._attempts[model.name, number] = Attempts(version)
+            self._attempts[name, number] = Attempts(version)
 
     def _tell(self, model: ModelConfig, listing: repository.Listing, found: set[int]) -> None:
         """Says what is odd about the base path, once each time it changes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from tfopt_optimizer.cpu import usable_cores
 from tfopt_optimizer.flags import OptimizerFlags
@@ -17,6 +18,7 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.model_config import Models
 from tfopt_server.preparing import LoadOptions
 from tfopt_server.registry import Loaded, Registry, Version
+from tfopt_server.reloading import Reloader
 from tfopt_server.settings import Settings
 
 
@@ -55,7 +57,15 @@ def build(
             who = {"model": version.name, "version": version.number}
             checkup.log_in_background(version.path, settings.saved_model_tags, who)
 
-    loader = Loader(models.configs, registry, options, schedule(settings), metrics, loaded=loaded, available=available)
+    poll_s = float(settings.model_config_file_poll_wait_seconds)
+    changes: dict[str, Any] = {}
+    if settings.model_config_file is not None and poll_s:
+        ahead = settings.allow_version_labels_for_unavailable_models
+        reloader = Reloader(settings.model_config_file, poll_s, ahead, registry, models)
+        changes = {"reconfigured": reloader.look, "reconfigure_s": poll_s}
+    loader = Loader(
+        models.configs, registry, options, schedule(settings), metrics, loaded=loaded, available=available, **changes
+    )
     return Dataplane(registry, executor, metrics, loader), loader
 
 

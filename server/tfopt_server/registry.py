@@ -234,6 +234,15 @@ class Registry:
         with self._lock:
             self._labels = {**self._labels, name: dict(labels)}
 
+    def labels(self, name: str) -> Mapping[str, int]:
+        return self._labels.get(name, {})
+
+    def configure(self, names: Sequence[str]) -> None:
+        """From now on these models are configured. Those that are new do not make a server that was ready unready."""
+        with self._lock:
+            self.names = tuple(name for name in self.names if name in names)
+            self._versions = {**{name: {} for name in names}, **self._versions}
+
     def _publish(self) -> None:
         serving: dict[tuple[str, int | None], Version] = {}
         for name, versions in self._versions.items():

@@ -50,6 +50,7 @@ class Settings:
     model_name: str
     model_base_path: Path
     model_config_file: Path | None
+    model_config_file_poll_wait_seconds: int
     allow_version_labels_for_unavailable_models: bool
     saved_model_tags: tuple[str, ...]
     file_system_poll_wait_seconds: int

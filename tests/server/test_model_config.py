@@ -105,8 +105,6 @@ def test_the_flags(tmp_path: Path) -> None:
     assert plane.with_platforms_model(settings, models).model_name == "only"
     with pytest.raises(SettingsErrors, match="--model_config_file: expected a file"):
         parse([f"--model_config_file={tmp_path}/none"], {})
-    with pytest.raises(SettingsErrors, match="--model_config_file_poll_wait_seconds: is not supported yet"):
-        parse([f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=5"], {})
 
 
 def _wait(ready: Callable[[], bool]) -> None:
@@ -143,5 +141,46 @@ def test_real_models_with_policies_and_labels(tmp_path: Path, savedmodel: Callab
             data.resolve(ModelSpec("scalar", label="next"))
         with pytest.raises(ServingError, match="Unrecognized servable version label: stable"):
             data.resolve(ModelSpec("scalar", label="stable"))
+    finally:
+        assert data.drain(10)
+
+
+@pytest.mark.tensorflow
+def test_a_file_that_changes_is_followed_without_disturbing_the_other_models(
+    tmp_path: Path, savedmodel: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, model in (("two", "half_plus_two"), ("scalar", "scalar"), ("strings", "strings")):
+        shutil.copytree(savedmodel(model), tmp_path / name / "1")
+    file = tmp_path / "models.txt"
+
+    def write(*configs: str) -> None:
+        file.write_text(listed(*configs).replace("/models", str(tmp_path)))
+
+    write(one(name="two"), one(name="scalar"))
+    flags = [f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1", "--disable_optimizer"]
+    data, loader = plane.build(parse([*flags, "--file_system_poll_wait_seconds=0"], {})[0], Metrics())
+    loader.start()
+    try:
+        _wait(data.ready)
+        with data.resolve(ModelSpec("two")) as held:
+            write(
+                one(name="two"),
+                one('version_labels { key: "a" value: 1 } version_labels { key: "b" value: 2 }', "strings"),
+            )
+            _wait(lambda: data.ready() and set(data.plans()) == {("two", 1), ("strings", 1)})
+            assert held.loaded is next(v for v in data._registry.available() if v.name == "two").loaded
+        with pytest.raises(ServingError, match=r"Servable not found for request: Latest\(scalar\)"):
+            data.resolve(ModelSpec("scalar"))
+        _wait(lambda: data.status("scalar")[0].state.name == "END")
+        _wait(lambda: bool(data._registry.labels("strings")))
+        assert data._registry.labels("strings") == {"a": 1}  # there is no version 2
+        assert "labels that wait until their version is available for inference: 'b' of model strings" in caplog.text
+        write(one().replace("tensorflow", "caffe"))
+        _wait(lambda: "what was configured before stays" in caplog.text)
+        assert set(data.plans()) == {("two", 1), ("strings", 1)}
+        write(one(name="two"), one(name="scalar"))
+        _wait(lambda: set(data.plans()) == {("two", 1), ("scalar", 1)})
+        assert data.ready()
+        assert data._registry.labels("strings") == {}
     finally:
         assert data.drain(10)
