@@ -4,7 +4,8 @@
                                  model_version_policy { latest { num_versions: 2 } }
                                  version_labels { key: "stable" value: 1 } } }
 
-Read when the server starts, and again where that was asked for (reloading.py). Rules and texts: server_core.cc and model_server_config.proto.
+Read when the server starts, and again where that was asked for (reloading.py).
+Rules and texts: server_core.cc and model_server_config.proto.
 """
 
 from __future__ import annotations
