@@ -197,12 +197,14 @@ class TestPacking:
             fed("a", Tensor("float", (None,))),
             fed("b", Tensor("float", (None, 2, 3))),
             fed("c", Tensor("int32", (None,))),
-            inputs={"a": "a:0", "b": "b:0", "c": "c:0"},
+            fed("d", Tensor("int32", (None,))),  # numbers that may be looked up: each has its range checked
+            inputs={"a": "a:0", "b": "b:0", "c": "c:0", "d": "d:0"},
             outputs={},
         )
-        assert self.pack(found, "a:0", "b:0", "c:0") == [
+        assert self.pack(found, "a:0", "b:0", "c:0", "d:0") == [
             ("float", (None, 7), ("a:0", "b:0"), (1, 6)),
             ("int32", (None,), ("c:0",), ()),
+            ("int32", (None,), ("d:0",), ()),
         ]
 
     def test_what_has_no_rows_for_sure_goes_alone(self):

@@ -180,6 +180,19 @@ def test_what_cannot_be_cut_says_which_operation_stands_in_the_way(tf, tmp_path,
         model.runner({"word": WORDS})
 
 
+@pytest.mark.parametrize("default", [-1, 4])
+def test_a_word_that_is_looked_up_beyond_the_weights_is_left_to_tensorflow(tf, tmp_path, default):
+    module = tf.Module()
+    module.vectors, module.table, module.dense = weights(tf, 4, 8), table(tf, default=default), weights(tf, 8, 2)
+
+    def serve(word):
+        return {"y": tf.gather(module.vectors, module.table.lookup(word)) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf))
+    with pytest.raises(NotLowerable, match=r"a word may be looked up as .* of 4 rows"):
+        model.runner({"word": WORDS})
+
+
 def test_an_int64_input_of_any_value_travels_in_64_bits(tf, tmp_path):
     module = tf.Module()
     module.ids = tf.lookup.StaticHashTable(

@@ -27,6 +27,8 @@ from tfopt_optimizer.split.source import Source
 from tfopt_optimizer.split.worth import FEW_INPUTS
 
 TRIES = 30
+_GATHERS = frozenset({"GatherV2", "ResourceGather", "Gather"})
+_LOOKING = _GATHERS | {"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"}
 SIGNATURE = "serving_default"
 
 
@@ -65,6 +67,30 @@ class Cutter:
             reason = self._refusal(self._graph.nodes[name])
             if reason:
                 raise NotLowerable(f"{reason}; it is on the host because {cut.reasons[name]}")
+            self._refuse_strays(self._graph.nodes[name])
+
+    def _refuse_strays(self, node: Node) -> None:
+        """A look-up's value that is no row of the weights it chooses from: TensorFlow complains, devices do not."""
+        if node.op == "StringToHashBucketFast":
+            values = np.array([0, int(self._attributes(node)["num_buckets"]) - 1])
+        elif node.op == "LookupTableFindV2" and node.outputs[0].dtype in ("int32", "int64"):
+            values = np.append(self._table(node_of(node.inputs[0]))[1], self._constant(node.inputs[2]))
+        else:
+            return
+        for user in self._graph.nodes.values():
+            if user.op in _GATHERS and user.inputs[1] == f"{node.name}:0":
+                rows = self._rows(user.inputs[0])
+                if values.min() < 0 or (rows is not None and values.max() >= rows):
+                    raise NotLowerable(f"a word may be looked up as {values.min()} to {values.max()}, of {rows} rows")
+
+    def _rows(self, params: str) -> int | None:
+        """Rows of the weights that a tensor or a handle stands for, as far as they are known."""
+        node = self._graph.nodes[node_of(params)]
+        name = node_of(node.inputs[0]) if node.op == "ReadVariableOp" else node.name
+        if name in self._graph.variables:
+            return int(self._source.variable(name).shape[0])
+        shape = self._graph.shape(params)
+        return shape[0] if shape else None
 
     def _runs_here(self, node: Node) -> bool:
         return not self._refusal(node)
@@ -96,6 +122,9 @@ class Cutter:
     def _fits_int32(self, tensor: str) -> bool:
         node = self._graph.nodes[node_of(tensor)]
         limit = np.iinfo(np.int32)
+        used = {n.op for n in self._graph.nodes.values() if tensor in n.inputs}
+        if not used <= _LOOKING:  # sums of 64-bit numbers stay 64-bit sums, which OpenVINO then refuses
+            return False
         if node.op == "StringToHashBucketFast":
             return int(self._attributes(node)["num_buckets"]) <= limit.max
         if node.op != "LookupTableFindV2" or self._refusal(node):

@@ -12,7 +12,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from tfopt_optimizer.plan import Shape
-from tfopt_optimizer.split.graph import Graph
+from tfopt_optimizer.split.graph import Graph, node_of
+
+_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "int64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,9 @@ def pack(graph: Graph, tensors: Sequence[str], fits_int32: Callable[[str], bool]
     for name in tensors:
         part = Part(name, graph.tensor(name).dtype, graph.shape(name))
         dtype = "int32" if part.dtype == "int64" and fits_int32(name) else part.dtype
-        regular = graph.has_rows(name) and part.shape is not None and None not in part.shape[1:]
+        # Numbers of a request that may be looked up keep an input of their own, where engines check their range.
+        free = part.dtype not in _INTEGERS or node_of(name) not in graph.fed
+        regular = free and graph.has_rows(name) and part.shape is not None and None not in part.shape[1:]
         groups.setdefault(f"{dtype}:" if regular else f"{dtype}:{name}", []).append(part)
     found: list[Input] = []
     for key, members in groups.items():
