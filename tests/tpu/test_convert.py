@@ -152,6 +152,14 @@ def test_keras_models_of_the_documentations_recipe_load_in_a_session(run, tpu_mo
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
+def test_a_function_that_no_sample_reaches_is_not_called_compiled(run) -> None:
+    report, _ = run("traces", on_tpu("function_alias", "double"), three={"x": np.ones((2, 3), np.float32)})
+    never = [c for c in report.cautions if "was not compiled, only its operations were looked at" in c]
+    assert len(never) == len(report.placed) - 1
+    report, _ = run("toy", on_tpu("function_alias", "tpu_func"), raw={"x": X})
+    assert report.cautions == ()
+
+
 def test_direct_calls_between_tpu_functions_stay_inside(run) -> None:
     feeds = {"x": np.ones((2, 4), np.float32)}
     report, folder = run("indirect", on_tpu("function_alias", "outer", "between", "inner"), serving_default=feeds)

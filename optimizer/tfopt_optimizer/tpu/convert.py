@@ -48,8 +48,24 @@ def convert(job: ConversionJob) -> Report:
         if job.output is not None:
             files.publish(made, job.output)
     return dataclasses.replace(
-        report, tried=tuple(tried), seconds=time.monotonic() - began, written=str(job.output or "")
+        report,
+        cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried)),
+        tried=tuple(tried),
+        seconds=time.monotonic() - began,
+        written=str(job.output or ""),
     )
+
+
+def _never_compiled(model: ModelGraph, names: list[str], tried: list[trial.Tried]) -> list[str]:
+    """A function that no sample reaches was checked by its operations alone; nobody should take it for compiled."""
+    roots = {f for t in tried if t.agreement is not None for f in graph.signature_functions(model, t.signature)}
+    reached = roots.union(*(model.reachable(root) for root in roots))
+    return [
+        f"{name!r} was not compiled, only its operations were looked at: no signature that was compared calls it; "
+        "add warmup records for one that does"
+        for name in names
+        if not {name, name + place.INNER} & reached
+    ]
 
 
 def _refuse_missing(options: Options, only_batch_ops: bool) -> None:
