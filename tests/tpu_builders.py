@@ -330,3 +330,37 @@ def mixed(to: Path) -> None:
 
     module.half, module.counting = half, counting
     _save(module, to, {"serving_default": serve, "count": count}, {"half": half, "counting": counting})
+
+
+@builder
+def faq(to: Path) -> None:
+    """x [n, 4], size int32 [2] -> y: alias tpu_func reshapes x to size, alias segment has an operation XLA lacks.
+
+    Saved with debug information: errors can name the source lines of this file.
+    """
+    import tensorflow as tf
+
+    module = tf.Module()
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x"), tf.TensorSpec([2], tf.int32, name="size")]
+
+    @tf.function(input_signature=spec, autograph=False)
+    def tpu_func(x: Any, size: Any) -> Any:
+        return tf.reshape(x, size) + 1.0
+
+    @tf.function(input_signature=spec, autograph=False)
+    def segment(x: Any, size: Any) -> Any:
+        return tf.math.segment_sum(x, tf.zeros_like(size))
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any, size: Any) -> Any:
+        return {"y": tpu_func(x, size)}
+
+    @tf.function(input_signature=spec)
+    def segments(x: Any, size: Any) -> Any:
+        return {"y": segment(x, size)}
+
+    module.tpu_func, module.segment = tpu_func, segment
+    options = tf.saved_model.SaveOptions(
+        function_aliases={"tpu_func": tpu_func, "segment": segment}, save_debug_info=True
+    )
+    tf.saved_model.save(module, str(to), signatures={"serving_default": serve, "segments": segments}, options=options)

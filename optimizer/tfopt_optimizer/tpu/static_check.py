@@ -24,6 +24,7 @@ def problems(
     found: dict[str, None] = {}
     for name in names:
         found.update(dict.fromkeys(_border(graph, name, objects)))
+        found.update(dict.fromkeys(_constants(graph, name, sources)))
         for inner in sorted({name} | graph.reachable(name)):
             for node in by_name.body(by_name.functions[inner]).values():
                 why = placement.why_on_host(node, by_name, registry)
@@ -42,6 +43,45 @@ def cautions(graph: ModelGraph, names: Iterable[str], sources: Sources) -> list[
         for node in by_name.body(by_name.functions[inner]).values()
         if node.op in DYNAMIC
     ]
+
+
+def _constants(graph: ModelGraph, name: str, sources: Sources) -> Iterator[str]:
+    """Inputs that must be known at compile time and are computed from the values of the function's arguments.
+
+    Running on this machine does not show them: XLA:CPU looks at the arguments of each call. Calls are not entered.
+    """
+    function = graph.functions[name]
+    arguments = {a.name for a in function.signature.input_arg}
+    nodes = {n.name: n for n in function.node_def}
+    for node in function.node_def:
+        for i in _CONSTANT_INPUTS.get(node.op, ()):
+            asked = _depends_on(node.input[i], nodes, arguments)
+            if asked:
+                where = _where(name, node.name, sources)
+                yield (
+                    f"TPU function {name!r}: input {i} of {node.op} ({where}) depends on the values of argument "
+                    f"{min(asked)!r}: {REMEDIES['constant']}"
+                )
+
+
+def _depends_on(edge: str, nodes: Mapping[str, Any], arguments: set[str]) -> set[str]:
+    """Arguments whose values an edge is computed from; shapes are known at compile time."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    todo = [edge]
+    while todo:
+        source = todo.pop().split(":")[0]
+        if source in arguments:
+            found.add(source)
+        elif source in nodes and source not in seen and nodes[source].op not in _STATIC:
+            seen.add(source)
+            todo += [e for e in nodes[source].input if not e.startswith("^")]
+    return found
+
+
+# Seen to fail with "must be a compile-time constant" (Reshape, Range), by input.
+_CONSTANT_INPUTS = {"Reshape": (1,), "Range": (0, 1, 2)}
+_STATIC = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
 
 def _border(graph: ModelGraph, name: str, objects: Mapping[tuple[str, int], int]) -> Iterator[str]:
