@@ -196,6 +196,14 @@ def test_optimization_as_json_text_or_page(face: Face) -> None:
     assert {a.headers["vary"] for a in (answer, text, page)} == {"Accept"}
 
 
+def test_a_clients_own_id_of_a_request_comes_back() -> None:
+    face = Face()
+    for body in (b'{"instances": [1]}', b"{"):
+        assert face.post(body, X_Request_Id="a-7").headers["x-request-id"] == "a-7"
+        assert "x-request-id" not in face.post(body).headers
+        assert "x-request-id" not in face.post(body, X_Request_Id="a" * 257).headers
+
+
 def test_cors_only_when_asked_for() -> None:
     cors = {
         "access-control-allow-origin": "*",

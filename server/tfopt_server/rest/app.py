@@ -30,6 +30,8 @@ from tfopt_server.settings import Settings
 REMEMBERED = 1024  # far more paths than a deployment uses, and little memory for one that is scanned
 
 _WHOLE = (Response, Streamed)
+LONGEST_ID = 256  # of a request: longer ones are not echoed
+
 _CORS: tuple[Header, ...] = (
     (b"access-control-allow-origin", b"*"),
     (b"access-control-allow-methods", b"POST, GET"),
@@ -87,15 +89,22 @@ class App:
     def _answered(self, request: Request, answer: Answer) -> Answer:
         if request.entrypoint is not None:
             self._meter.done(request.model, request.entrypoint, request.began)
-        return answer._replace(headers=(*answer.headers, *self._cors)) if self._cors else answer
+        return self._marked(request, answer)
 
-    def _refused(self, request: Request, error: Exception) -> Response:
+    def _refused(self, request: Request, error: Exception) -> Answer:
         """The answer to a request that failed, and its count: the one place where errors become HTTP."""
         refused = failure(error, f"{request.method} {request.target.partition('?')[0]}")
         if request.entrypoint is not None:
             self._meter.failed(request.model, refused.code)
-        answer = status.refusal(refused)
-        return answer._replace(headers=(*answer.headers, *self._cors)) if self._cors else answer
+        return self._marked(request, status.refusal(refused))
+
+    def _marked(self, request: Request, answer: Answer) -> Answer:
+        """With the headers that any answer may carry: the client's own id of the request, and CORS."""
+        name = request.header(b"x-request-id")
+        marks: tuple[Header, ...] = (
+            ((b"x-request-id", name), *self._cors) if name and len(name) <= LONGEST_ID else self._cors
+        )
+        return answer._replace(headers=(*answer.headers, *marks)) if marks else answer
 
     def _handler(self, request: Request) -> Handler:
         key = request.method, request.target
