@@ -38,7 +38,8 @@ class Bucket:
     """A runner for up to `batch` rows (None: not a number of rows but exact shapes, or any).
 
     `engine` is a label for logs and metrics. A `static` bucket takes exactly its shapes, any other any number of rows.
-    `cost_us` is the measured median of one call, 0.0 when it was not measured.
+    `cost_us` is the measured median of one call, 0.0 when it was not measured. `run` raises Declined for values that
+    the engine cannot take: plain TensorFlow must then answer, and whoever calls decides on which thread.
     """
 
     batch: int | None
@@ -126,6 +127,12 @@ class SignatureRunner:
         route = self.route(feeds)
         if route.reference:
             return self.run_reference(feeds, outputs)
+        try:
+            return self._run_planned(route, feeds, outputs)
+        except Declined:
+            return self.run_reference(feeds, outputs)
+
+    def _run_planned(self, route: Route, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
         if route.bucket is not None:
             return route.bucket.run(feeds, outputs)
         assert route.rows is not None
@@ -209,22 +216,6 @@ class Servable:
         self.signatures = {}
 
 
-class _WithReference:
-    """A runner behind which plain TensorFlow stands: it answers what the engine declines, in its own words."""
-
-    def __init__(self, runner: Runner, reference: Run, place: str) -> None:
-        self.runner, self._reference, self._place, self._told = runner, reference, place, False
-
-    def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
-        try:
-            return self.runner(feeds, outputs)
-        except Declined as error:
-            if not self._told:  # once: what a client sends must not fill the log
-                self._told = True
-                log.warning("%s declines a request, plain TF answers it: %s", self._place, error)
-            return self._reference(feeds, outputs)
-
-
 class _Opening:
     """The steps of Servable.open."""
 
@@ -258,8 +249,7 @@ class _Opening:
             return Bucket(bucket.batch, label("tensorflow", self._plan.loader), False, cost, reference, bucket.shapes)
         self._runners.append(runner)
         cost, name = _measured(bucket, bucket.engine, bucket.variant), label(bucket.engine, bucket.variant)
-        run = _WithReference(runner, reference, f"{plan.signature.key} x {bucket.batch}: {name}")
-        return Bucket(bucket.batch, name, True, cost, run, bucket.shapes)
+        return Bucket(bucket.batch, name, True, cost, runner, bucket.shapes)
 
     def _tensorflow_bucket(self, signature: SignatureInfo, bucket: BucketPlan) -> Bucket:
         self._tensorflow.load()

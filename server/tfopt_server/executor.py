@@ -15,10 +15,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+from tfopt_optimizer.errors import Declined
+
 from tfopt_server import rows, running
 from tfopt_server.batching import Batcher, Piece, refuse
 from tfopt_server.errors import Code, ServingError
-from tfopt_server.lanes import HOP_US, Lane, elements
+from tfopt_server.lanes import HOP_US, Lane, Outside, elements
 from tfopt_server.metrics import Metrics
 from tfopt_server.rows import Feeds
 from tfopt_server.tasks import Call, Result, Task
@@ -79,12 +81,17 @@ class Executor:
         if deadline is not None and deadline <= arrived:
             raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request could run")
         route = lane.runner.route(feeds)
-        short = lane.short.get(route.rows)
-        if short is not None:
-            return running.at_once(lane, short, feeds, outputs, arrived, api)
-        count = rows.common(feeds) if lane.levels else route.rows or 0
-        call = Call(lane, route, feeds, count, outputs, arrived, deadline, api)
-        return self._outside(call) if call.outside else self._planned(call)
+        try:
+            short = lane.short.get(route.rows)
+            if short is not None:
+                return running.at_once(lane, short, feeds, outputs, arrived, api)
+            count = rows.common(feeds) if lane.levels else route.rows or 0
+            call = Call(lane, route, feeds, count, outputs, arrived, deadline, api)
+            return self._outside(call) if call.outside else self._planned(call)
+        except Declined as error:
+            left = Outside(running.DECLINED)
+            call = Call(lane, left, feeds, route.rows or 0, outputs, arrived, deadline, api)
+            return self._outside(call, str(error))
 
     def _planned(self, call: Call) -> Result | Future[Result]:
         lane, count = call.lane, call.rows
@@ -105,10 +112,10 @@ class Executor:
                 self._release()
         return self._queued(call)
 
-    def _outside(self, call: Call) -> Result | Future[Result]:
+    def _outside(self, call: Call, detail: str = "") -> Result | Future[Result]:
         """A request for plain TensorFlow. The first ones may load TensorFlow: never on an event loop."""
         lane = call.lane
-        lane.fell_back(call.route.reason or "zero rows", call.feeds)
+        lane.fell_back(call.route.reason or "zero rows", call.feeds, detail)
         if self._stays(lane, lane.meter(running.REFERENCE, None).expected_us(elements(call.feeds))) and self._claim():
             try:
                 return running.reference(call)

@@ -9,7 +9,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tfopt_server import batching
 from tfopt_server.batching_parameters import BatchingParameters
@@ -46,6 +46,16 @@ class Route(Protocol):
     def reason(self) -> str: ...
     @property
     def bucket(self) -> Bucket | None: ...
+
+
+class Outside(NamedTuple):
+    """The route of a request that left the plan on its way."""
+
+    reason: str
+    rows: int | None = None
+    group: Hashable | None = None
+    reference: bool = True
+    bucket: Bucket | None = None
 
 
 class Bucket(Protocol):
@@ -178,7 +188,7 @@ class Lane:
             found = self._runtimes[api] = self._metrics.runtime_latency.labels(self.model, api, "TF1")
         return found
 
-    def fell_back(self, reason: str, feeds: Feeds) -> None:
+    def fell_back(self, reason: str, feeds: Feeds, detail: str = "") -> None:
         """Counts a request that the plan does not cover, and names it in the log once per shape."""
         label = _SHAPE.sub("[...]", reason)
         if label not in self._reasons and len(self._reasons) >= MOST_REASONS:
@@ -192,7 +202,7 @@ class Lane:
         self._shapes.add(seen)
         log.warning(
             "a request for signature %s of model %s is outside the plan (%s) and runs on plain TensorFlow: %s",
-            self.key, self.model, reason, _described(feeds),
+            self.key, self.model, f"{reason}: {detail}" if detail else reason, _described(feeds),
         )  # fmt: skip
 
     def cost_us(self, bucket: Bucket, count: int, feeds: Feeds) -> float:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
+from tfopt_optimizer.errors import Declined
+
 from tfopt_server import rows
 from tfopt_server.batching import Piece, Rule
 from tfopt_server.lanes import Bucket, Lane, elements
@@ -17,6 +19,8 @@ log = logging.getLogger(__name__)
 
 # The label of plain TensorFlow where the plan names no bucket.
 REFERENCE = "tensorflow"
+# Why a request left the plan whose shapes and types were right.
+DECLINED = "its engine declines the values"
 _now = time.monotonic
 
 
@@ -36,9 +40,12 @@ class Run(NamedTuple):
 
 
 def inline(call: Call, bucket: Bucket) -> Result:
-    """Runs one request on the calling thread. Raises ServingError for what the engine refuses."""
+    """Runs one request on the calling thread. ServingError for what the engine refuses, Declined for what plain
+    TensorFlow must answer instead."""
     try:
         done = _bucket_run(bucket, (call.feeds,), call.rows, call.outputs)
+    except Declined:
+        raise
     except Exception as error:
         raise translated(error) from error
     return _result(call, done)
@@ -55,6 +62,8 @@ def at_once(  # noqa: PLR0917 - one call a request, where naming arguments is fe
     begin = _now()
     try:
         found = bucket.run(feeds, outputs)
+    except Declined:
+        raise
     except Exception as error:
         raise translated(error) from error
     seconds = _now() - begin
@@ -125,12 +134,13 @@ def _answer(lane: Lane, pieces: Sequence[Piece[Task]]) -> None:
     call = pieces[0].task.call
     parts = [piece.task.part(piece.start, piece.stop) for piece in pieces]
     count = sum(piece.rows for piece in pieces)
-    if call.outside:
+    try:
+        done = _engine_run(call, parts, count)
+    except Declined as error:
+        if len(pieces) > 1:
+            raise  # each runs again alone: only the one that is meant goes to plain TensorFlow
+        lane.fell_back(DECLINED, parts[0], str(error))
         done = _reference_run(lane, parts[0], count, call.outputs)
-    elif lane.levels:
-        done = _levelled_run(lane, parts, count, call.outputs)
-    else:
-        done = _bucket_run(call.bucket(count), parts, count, call.outputs)
     whole = len(pieces) == 1 and done.size == count
     if not whole:
         rows.check(done.outputs, done.size)
@@ -145,6 +155,14 @@ def _answer(lane: Lane, pieces: Sequence[Piece[Task]]) -> None:
     if lane.serving is not None:
         for piece in pieces:
             lane.serving.queuing.observe((done.begin - piece.since) * 1e6)
+
+
+def _engine_run(call: Call, parts: Sequence[Feeds], count: int) -> Run:
+    if call.outside:
+        return _reference_run(call.lane, parts[0], count, call.outputs)
+    if call.lane.levels:
+        return _levelled_run(call.lane, parts, count, call.outputs)
+    return _bucket_run(call.bucket(count), parts, count, call.outputs)
 
 
 def _bucket_run(bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:

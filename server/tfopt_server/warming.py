@@ -82,7 +82,7 @@ def every_bucket(servable: Servable, material: Material, say: Callable[[str], No
     A bucket that refuses made-up inputs is named in the log: the model's own requests may still suit it. With the
     model's own records it fails the load.
     """
-    from tfopt_optimizer.errors import EngineError
+    from tfopt_optimizer.errors import Declined, EngineError
 
     ran = 0
     for key, runner in servable.signatures.items():
@@ -94,6 +94,8 @@ def every_bucket(servable: Servable, material: Material, say: Callable[[str], No
             try:
                 bucket.run(feeds, None)
                 ran += 1
+            except Declined as error:
+                say(f"signature {key}: {_named(bucket)} declines the inputs, plain TF answers such: {error.message}")
             except EngineError as error:
                 if material.source == "warmup":
                     code = Code.__members__.get(error.code, Code.INTERNAL)

@@ -149,7 +149,7 @@ def test_a_bucket_that_cannot_be_compiled_either_runs_on_plain_tensorflow(plan_c
 
 def test_weights_are_shared_and_not_copied(mlp, runner):
     """All executables get the same device buffers, and these are the mapped file itself."""
-    compiled = [b.run.runner for b in runner.all_buckets()]
+    compiled = [b.run for b in runner.all_buckets()]
     assert [id(w) for w in compiled[0]._weights] == [id(w) for w in compiled[1]._weights]
     with open("/proc/self/maps") as maps:
         mapped = [line.split() for line in maps if str(mlp.folder / "weights.bin") in line]

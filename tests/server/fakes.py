@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
-from tfopt_optimizer.errors import EngineError
+from tfopt_optimizer.errors import Declined, EngineError
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 
 Arrays = dict[str, np.ndarray]
 POISON = 666.0
+ODD = 777.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +34,11 @@ class Bucket:
 
 
 class Engine:
-    """Records the rows of every run. `gate` closed: runs wait. A row that is POISON fails the whole run."""
+    """Records the rows of every run. `gate` closed: runs wait. A row that is POISON fails the whole run; one that is ODD
+    is declined where the engine is `picky`."""
 
-    def __init__(self) -> None:
+    def __init__(self, picky: bool = False) -> None:
+        self.picky = picky
         self.runs: list[list[float]] = []
         self.threads: list[str] = []
         self.gate = threading.Event()
@@ -48,6 +51,8 @@ class Engine:
         self.threads.append(threading.current_thread().name)
         self.entered.release()
         assert self.gate.wait(10)
+        if self.picky and (x == ODD).any():
+            raise Declined("INVALID_ARGUMENT", "777 is outside the table")
         if (x == POISON).any():
             raise EngineError("INVALID_ARGUMENT", f"poisoned: {int((x[:, 0] == POISON).sum())} of {len(x)} rows")
         found = {"y": 2 * x, "n": np.arange(len(x))}
@@ -67,7 +72,7 @@ class Runner:
         sizes: tuple[int, ...] = (1, 4, 8),
         key: str = "serving_default",
     ) -> None:
-        self.engine = Engine()
+        self.engine = Engine(picky=True)
         self.reference = Engine()
         self.info = SignatureInfo(
             key, "predict", (TensorInfo("x", "float", (None, 2)),), (TensorInfo("y", "float", (None, 2)),)

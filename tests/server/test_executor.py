@@ -18,7 +18,7 @@ from tfopt_server.lanes import Lane
 from tfopt_server.metrics import Metrics
 from tfopt_server.tasks import Result
 
-from tests.server.fakes import POISON, Runner, x
+from tests.server.fakes import ODD, POISON, Runner, x
 
 
 class Plane:
@@ -241,6 +241,34 @@ def test_requests_outside_the_plan_are_answered_by_plain_tensorflow_counted_and_
         "a request for signature serving_default of model m is outside the plan (input 'x' is float32[3, 5]) and runs "
         "on plain TensorFlow: x: float32[3, 5]"
     ]
+
+
+@pytest.mark.parametrize("cost_us", [10.0, 100.0])
+def test_values_that_an_engine_declines_leave_the_event_loop_for_plain_tensorflow(make, cost_us, caplog) -> None:
+    """The first such request may load TensorFlow, which takes seconds."""
+    plane = make(Runner(cost_us=cost_us, merge=False))
+    for _ in range(2):
+        for values in ((ODD,), (1.0, ODD, 2.0)):
+            answer = plane.queue(*values).result(10)
+            np.testing.assert_array_equal(answer.outputs["y"], 2 * x(*values)["x"])
+    here = threading.current_thread().name
+    assert here in plane.runner.engine.threads
+    assert here not in plane.runner.reference.threads
+    assert plane.counted("fallbacks") == {("m", "serving_default", "its engine declines the values"): 4}
+    (line,) = [r.getMessage() for r in caplog.records if "outside the plan" in r.getMessage()]
+    assert "its engine declines the values: INVALID_ARGUMENT: 777 is outside the table" in line
+
+
+def test_a_request_that_an_engine_declines_does_not_take_its_neighbours_with_it(make: Make) -> None:
+    plane = make()
+    busy = plane.occupy()
+    waiting = [plane.queue(v) for v in (1.0, ODD, 2.0)]
+    plane.runner.engine.gate.set()
+    for future, value in zip(waiting, (1.0, ODD, 2.0), strict=True):
+        assert future.result(10).outputs["y"][0, 0] == 2 * value
+    busy.result(10)
+    assert plane.runner.reference.runs == [[ODD]]
+    assert plane.counted("fallbacks") == {("m", "serving_default", "its engine declines the values"): 1}
 
 
 def test_zero_rows_are_answered(make: Make) -> None:
