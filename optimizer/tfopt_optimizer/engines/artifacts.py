@@ -1,7 +1,8 @@
 """What a compiled target's folder holds: the module, what its parameters mean, and the machine code.
 
 `module.stablehlo`   serialized StableHLO; parameters: the inputs, then the weights
-`module.json`        names of inputs and outputs in order, numbers of the weights in the plan's weights file
+`module.json`        names of inputs and outputs in order, numbers of the weights in the plan's weights file, and the
+                     values that inputs may have (guards.py)
 `executable.pjrt`    the module compiled, valid for an equal processor and an equal jaxlib
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 MODULE, META, EXECUTABLE = "module.stablehlo", "module.json", "executable.pjrt"
@@ -19,6 +21,7 @@ class Meta:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[int, ...]
+    limits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def write_module(folder: Path, module: bytes, meta: Meta) -> None:
@@ -29,4 +32,9 @@ def write_module(folder: Path, module: bytes, meta: Meta) -> None:
 
 def read_meta(folder: Path) -> Meta:
     data = json.loads((folder / META).read_text())
-    return Meta(tuple(data["inputs"]), tuple(data["outputs"]), tuple(data["weights"]))
+    return Meta(
+        tuple(data["inputs"]),
+        tuple(data["outputs"]),
+        tuple(data["weights"]),
+        {n: (low, high) for n, (low, high) in data.get("limits", {}).items()},
+    )

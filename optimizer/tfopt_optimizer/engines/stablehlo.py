@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.engines import artifacts, pjrt
+from tfopt_optimizer.engines import artifacts, guards, pjrt
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.weights import WeightsWriter
@@ -49,11 +49,14 @@ class Lowerer:
             module = function.experimental_get_compiler_ir(*specs)(stage="stablehlo_serialized")
         except (tf.errors.OpError, ValueError, TypeError) as error:
             raise NotLowerable(lowering_reason(error)) from error
+        guarded = guards.read(tf, concrete, names)
+        if guarded.refusal:
+            raise NotLowerable(guarded.refusal)
         module, constants = pjrt.hoisted(module)
         numbers = tuple(self._weight(tf, captured) for captured in concrete.captured_inputs)
         numbers += tuple(self._constant(array) for array in constants)
         self._weights.flush()
-        meta = artifacts.Meta(tuple(names), tuple(outputs), numbers)
+        meta = artifacts.Meta(tuple(names), tuple(outputs), numbers, guarded.limits)
         artifacts.write_module(self._place.plan_dir / target.folder, module, meta)
         return Prepared()
 

@@ -18,7 +18,7 @@ from tfopt_protos import dtypes
 from tfopt_optimizer.engines import artifacts, pjrt, weights
 from tfopt_optimizer.engines.artifacts import EXECUTABLE, MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import EngineError, NeedsConversion, NotLowerable, first_line
+from tfopt_optimizer.errors import Declined, EngineError, NeedsConversion, NotLowerable, first_line
 
 PJRT = "pjrt"
 Putters = list[tuple[str, Callable[[np.ndarray], Any]]]
@@ -46,21 +46,31 @@ class Device:
         assert target.shapes is not None
         types = {t.name: dtypes.to_numpy(t.dtype) for t in target.signature.inputs}
         putters = [(n, self.client.putter(tuple(target.shapes[n]), types[n])) for n in meta.inputs]
-        return XlaRunner(executable, meta.outputs, putters, self.weights(meta.weights))
+        return XlaRunner(executable, meta.outputs, putters, self.weights(meta.weights), meta.limits)
 
 
 class XlaRunner:
     """Runs one executable. Feeds must have exactly its shapes and dtypes: the caller pads and checks."""
 
     def __init__(
-        self, executable: pjrt.Executable, outputs: Sequence[str], putters: Putters, buffers: list[Any]
+        self,
+        executable: pjrt.Executable,
+        outputs: Sequence[str],
+        putters: Putters,
+        buffers: list[Any],
+        limits: Mapping[str, tuple[int, int]],
     ) -> None:
+        self._limits = tuple((name, *pair) for name, pair in limits.items())
         self._execute, self._putters, self._weights = executable.execute, putters, buffers
         self._outputs = list(enumerate(outputs))
         self._errors = pjrt.runtime_error()
 
     def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         to_numpy = pjrt.to_numpy
+        for name, low, high in self._limits:
+            array = feeds[name]
+            if array.size and (array.min() < low or array.max() > high):
+                raise Declined("INVALID_ARGUMENT", f"input {name!r} has values outside {low} to {high}")
         try:
             found = self._execute([put(feeds[name]) for name, put in self._putters] + self._weights)
             return {name: to_numpy(found[i]) for i, name in self._outputs if not outputs or name in outputs}

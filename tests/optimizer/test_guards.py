@@ -1,0 +1,69 @@
+"""Values that TensorFlow refuses and XLA would compute with: found in the graph, declined or refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tfopt_optimizer.engines import guards
+
+pytestmark = pytest.mark.tensorflow
+
+
+@pytest.fixture(scope="module")
+def tf():
+    import tensorflow
+
+    return tensorflow
+
+
+def found(tf, call, *specs):
+    concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
+    return guards.read(tf, concrete, [f"x{i}" for i in range(len(specs))])
+
+
+def test_limits_of_what_is_looked_up(tf):
+    table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
+    ids, numbers = tf.TensorSpec((2, 3), tf.int64), tf.TensorSpec((2, 3), tf.float32)
+
+    @tf.function
+    def nested(x):
+        return tf.gather(table, x)
+
+    cases = {
+        "a variable": (lambda x: tf.nn.embedding_lookup(table, x), (0, 99)),
+        "in a function": (nested, (0, 99)),
+        "carried": (lambda x: tf.gather(table, tf.cast(tf.reshape(x, [6]), tf.int32)[:2]), (0, 99)),
+        "a constant": (lambda x: tf.gather(small, x), (0, 6)),
+        "the tighter of two": (lambda x: tf.gather(small, x) + tf.gather(table, x), (0, 6)),
+        "another axis": (lambda x: tf.gather(table, x, axis=1), (0, 3)),
+    }
+    assert {name: found(tf, call, ids) for name, (call, _) in cases.items()} == {
+        name: guards.Guards({"x0": limits}) for name, (_, limits) in cases.items()
+    }
+    harmless = (
+        lambda x: tf.gather(table, tf.argmax(x, -1)),
+        lambda x: tf.gather(table, tf.range(3)),
+        lambda x: tf.gather(table, tf.clip_by_value(tf.cast(x, tf.int32), 0, 99)),
+        lambda x: x * 2,
+    )
+    assert [found(tf, call, numbers) for call in harmless] == [guards.Guards({})] * len(harmless)
+
+
+def test_what_no_limit_covers_is_refused(tf):
+    table = tf.Variable(np.zeros((100, 4), np.float32))
+    ids = tf.TensorSpec((2, 3), tf.int64)
+
+    def asserting(x):
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(x > 0), [x])]):
+            return tf.identity(x)
+
+    refused = {
+        "computes from its inputs": lambda x: tf.gather(table, x + 1),
+        "unknown size": lambda x: tf.gather_nd(table, x[:, :1]),
+        "asserts something": asserting,
+        "divides integers": lambda x: 10 // x,
+    }
+    for words, call in refused.items():
+        assert words in found(tf, call, ids).refusal
+    shapes = found(tf, lambda x: 10 // tf.shape(x)[0], ids)
+    assert shapes == guards.Guards({})
