@@ -34,8 +34,8 @@ class Bucket:
 
 
 class Engine:
-    """Records the rows of every run. `gate` closed: runs wait. A row that is POISON fails the whole run; one that is ODD
-    is declined where the engine is `picky`."""
+    """Records the rows of every run. `gate` closed: runs wait. A row that is POISON fails the whole run; one that is
+    ODD is declined where the engine is `picky`."""
 
     def __init__(self, picky: bool = False) -> None:
         self.picky = picky
