@@ -60,13 +60,17 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an engine works: the model, the plan directory with the artifacts, and the threads it may use."""
+    """Where an engine works: the model, the plan directory with the artifacts, and the threads it may use.
+
+    `cut`: the model is a device segment; split/cutter.py has seen to it that its look-ups stay within the weights.
+    """
 
     model_dir: Path
     plan_dir: Path
     tags: tuple[str, ...]
     intra_op_threads: int
     inter_op_threads: int
+    cut: bool = False
 
 
 class Engine(Protocol):

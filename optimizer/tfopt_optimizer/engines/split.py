@@ -143,7 +143,7 @@ class _Segments:
             folder = self._place.plan_dir / own_folder(target) / stage.folder
             folder.mkdir(parents=True, exist_ok=True)
             model = self._place.plan_dir / cut_folder(target) / stage.folder
-            found.open(dataclasses.replace(self._place, model_dir=model, plan_dir=folder, tags=("serve",)))
+            found.open(dataclasses.replace(self._place, model_dir=model, plan_dir=folder, tags=("serve",), cut=True))
             self._opened[key] = found
         return self._opened[key]
 
