@@ -384,6 +384,11 @@ def test_who_is_idle_and_who_is_stale():
     wire.now += STALLED_S + 1
     wire.connection.close_if_stale(wire.now)
     assert answers(wire.sent.removesuffix(b"<EOF>"))[0][0] == 408
+    deaf = Wire()
+    deaf(GET)
+    deaf.connection.pause_writing()
+    deaf.connection.close_if_stale(deaf.now + STALLED_S + 1)
+    assert deaf.cut
     quiet = Wire()
     quiet(GET)
     quiet.connection.close_if_stale(quiet.now + KEEP_ALIVE_S - 1)

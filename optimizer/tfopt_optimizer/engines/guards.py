@@ -17,14 +17,15 @@ from typing import Any
 # How an index may travel from an input to a look-up unchanged.
 _CARRIERS = frozenset({
     "Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "Cast", "StopGradient", "PreventGradient", "Transpose",
-    "StridedSlice", "Slice", "Tile", "Snapshot", "EnsureShape", "Unpack", "Split", "SplitV",
+    "StridedSlice", "Slice", "Tile", "Snapshot", "EnsureShape", "Unpack", "Split", "SplitV", "ClipByValue",
 })  # fmt: skip
-_JOINERS = frozenset({"ConcatV2", "Pack", "Maximum"})  # clipping from below leaves the upper end to others
+# Clipping is no proof (the bounds may be another table's): what was clipped is held to the limits before that.
+_JOINERS = frozenset({"ConcatV2", "Pack", "Maximum", "Minimum"})
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-# Whose results fit the axis they were made for, whatever goes in; a value that was clipped is what its author means.
+# Whose results fit the axis they were made for, whatever goes in.
 _BOUNDED = frozenset({
     "ArgMax", "ArgMin", "TopK", "TopKV2", "Where", "Range", "Shape", "ShapeN", "Size", "Rank", "Const", "Unique",
-    "ClipByValue", "Minimum", "FloorMod", "Mod", "ReadVariableOp", "RandomUniformInt", "ZerosLike", "OnesLike",
+    "ReadVariableOp", "RandomUniformInt", "ZerosLike", "OnesLike",
 })  # fmt: skip
 # Type -> (which input is the table, which the indices).
 _LOOKUPS = {

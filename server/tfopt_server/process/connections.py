@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import functools
 import http
 import logging
 import time
@@ -310,32 +311,25 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def close_if_stale(self, now: float) -> None:
-        """Closes it when it was idle for KEEP_ALIVE_S, or its request has brought nothing for STALLED_S."""
+        """Closes it when it was idle for KEEP_ALIVE_S, or for STALLED_S brought nothing of its request or took nothing
+        of its answer."""
         silent = now - self.touched
         if self.idle and silent > KEEP_ALIVE_S:
             self._transport.close()
+        elif self._writable is not None and silent > STALLED_S:
+            self._transport.abort()  # it reads nothing of its answer
         elif self._begun and not self._busy and silent > STALLED_S and not self._ended:
             self._refuse(408, f"Request Timeout: nothing came for {STALLED_S:g} s")
 
 
-_heads: dict[tuple[int, bytes | None, tuple[Header, ...], bool, bool], bytes] = {}
-_HEADS_LIMIT = 512
-
-
 def _head(status: int, content_type: bytes | None, headers: tuple[Header, ...], closes: bool, modern: bool) -> bytes:
-    """Status line and headers but for the length and the date. The few that a server uses are kept."""
-    key = (status, content_type, headers, closes, modern)
-    found = _heads.get(key)
-    if found is None:
-        found = _make_head(*key)
-        if len(_heads) < _HEADS_LIMIT:
-            _heads[key] = found
-    return found
+    """Status line and headers but for the length and the date. What a client can vary is not kept."""
+    head = _fixed_head(status, content_type, closes, modern)
+    return head + b"".join(b"%b: %b\r\n" % header for header in headers) if headers else head
 
 
-def _make_head(
-    status: int, content_type: bytes | None, headers: tuple[Header, ...], closes: bool, modern: bool
-) -> bytes:
+@functools.lru_cache(maxsize=512)
+def _fixed_head(status: int, content_type: bytes | None, closes: bool, modern: bool) -> bytes:
     try:
         phrase = http.HTTPStatus(status).phrase.encode()
     except ValueError:
@@ -343,7 +337,6 @@ def _make_head(
     lines = [b"HTTP/1.1 %d %b" % (status, phrase)]
     if content_type is not None:
         lines.append(b"content-type: " + content_type)
-    lines += [name + b": " + value for name, value in headers]
     if closes:
         lines.append(b"connection: close")
     elif not modern:
