@@ -2,9 +2,9 @@
 
     python3 images/slim.py /opt/tfopt
 
-Run in the build stage of an image, never on a machine's own environment. What goes was found by removing it and serving
-every demo model, and optimizing one with every engine, afterwards; the sizes are those of tensorflow-cpu 2.21. Modules
-are compiled here because the image is read-only: without `.pyc` files `import tensorflow` takes 5 s instead of 2.
+Run in the build stage of an image, never on a machine's own environment. tests/images optimizes and serves the demo
+models on what is left; the sizes are those of tensorflow-cpu 2.21. Modules are compiled here because the
+image is read-only and could not keep what it compiles.
 """
 
 from __future__ import annotations

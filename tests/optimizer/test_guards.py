@@ -61,6 +61,8 @@ def test_what_no_limit_covers_is_refused(tf):
         "computes from its inputs": lambda x: tf.gather(table, x + 1),
         "unknown size": lambda x: tf.gather_nd(table, x[:, :1]),
         "asserts something": asserting,
+        "(ScatterNd)": lambda x: tf.scatter_nd(x, tf.ones([2]), [100, 100, 100]),
+        "(CheckNumerics)": lambda x: tf.debugging.check_numerics(tf.cast(x, tf.float32), "odd"),
         "divides integers": lambda x: 10 // x,
         "looks up what it computes": lambda x: tf.gather(table, x % 100),
     }

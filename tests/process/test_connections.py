@@ -175,6 +175,10 @@ def test_heads_without_end():
     sent = wire(b"GET / HTTP/1.1\r\n", *[b"x: " + b"y" * 1000 + b"\r\n"] * (HEAD_LIMIT // 1000 + 1))
     ((status, _, _),) = answers(sent.removesuffix(b"<EOF>"))
     assert (status, wire.closed) == (431, True)
+    in_one_piece = Wire()(b"GET / HTTP/1.1\r\nx: " + b"y" * (HEAD_LIMIT + 1) + b"\r\n\r\n")
+    assert [status for status, _, _ in answers(in_one_piece.removesuffix(b"<EOF>"))] == [431]
+    trailers = Wire()(CHUNKED.removesuffix(b"\r\n"), *[b"x: " + b"y" * 1000 + b"\r\n"] * (HEAD_LIMIT // 1000 + 3))
+    assert [status for status, _, _ in answers(trailers.removesuffix(b"<EOF>"))] == [431]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +202,7 @@ def test_who_asks_before_sending_is_told_to_go_on_unless_it_is_too_much():
     assert wire(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert answers(wire(b"hello"))[0][0] == 200
     assert answers(Wire(limit=4)(head).removesuffix(b"<EOF>"))[0][0] == 413
+    assert Wire()(head.replace(b"HTTP/1.1", b"HTTP/1.0")) == b""
 
 
 def test_a_head_request_has_the_length_and_no_body():
@@ -209,6 +214,11 @@ def test_a_head_request_has_the_length_and_no_body():
 def test_an_upgrade_is_not_taken_and_the_request_answered():
     """Java's HttpClient asks for h2c with its first request."""
     asking = POST.replace(b"X-Name: Value", b"Connection: Upgrade\r\nUpgrade: h2c")
+    many = answers(Wire()(asking * 3000))  # no depth of calls that bytes can choose
+    assert [status for status, _, _ in many] == [200] * 3000
+    leaving = Wire()
+    leaving(asking.replace(b"Connection: Upgrade", b"Connection: close, upgrade"))
+    assert leaving.closed
     found = answers(Wire()(asking + POST))
     assert [json.loads(body)[3] for _, _, body in found] == ["hello", "hello"]
     assert [

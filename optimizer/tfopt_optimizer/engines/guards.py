@@ -32,6 +32,12 @@ _LOOKUPS = {
     "Gather": (0, 1), "GatherV2": (0, 1), "ResourceGather": (0, 1), "GatherNd": (0, 1), "ResourceGatherNd": (0, 1),
 }  # fmt: skip
 _INTEGERS = frozenset({3, 4, 5, 6, 9, 17, 22, 23})  # DataType: int32, uint8, int16, int8, int64, uint16, uint32, uint64
+# Others that check a value: type -> which input. Only constants pass.
+_CHECKED = {
+    "ScatterNd": 0, "TensorScatterUpdate": 1, "TensorScatterAdd": 1, "TensorScatterSub": 1, "TensorScatterMax": 1,
+    "TensorScatterMin": 1, "UnsortedSegmentSum": 1, "UnsortedSegmentMax": 1, "UnsortedSegmentMin": 1,
+    "UnsortedSegmentProd": 1, "ReverseSequence": 1, "CheckNumerics": 0, "CheckNumericsV2": 0, "InvertPermutation": 0,
+}  # fmt: skip
 _DIVISIONS = frozenset({"FloorDiv", "FloorMod", "Mod", "Div", "TruncateDiv", "TruncateMod"})
 Limits = tuple[int, int]
 Shape = tuple[int, ...]
@@ -59,6 +65,8 @@ def find(
             refusal = f"it asserts something of its inputs ({node.name}), which XLA drops"
         elif node.op in _DIVISIONS and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
             refusal = f"it divides integers by what its inputs say ({node.name}), and XLA does not notice a zero"
+        elif node.op in _CHECKED and graph.depends(node.input[_CHECKED[node.op]]):
+            refusal = f"TensorFlow checks what {node.name} ({node.op}) is given, XLA does not"
         else:
             continue
         if refusal:

@@ -101,34 +101,45 @@ class Connection(asyncio.Protocol):
         if self._ended:
             return
         self.touched = self._loop.time()
+        while data:
+            data = self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Reads, and returns what is to be read next: something only where an upgrade was declined."""
         if self._in_head:
             self._head += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._decline(data[upgrade.args[0] :])
+            return self._declined(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             if not self._ended:
                 self._refuse(400, f"Bad Request: {_reason(error)}")
         else:
             if self._in_head and self._head > HEAD_LIMIT and not self._ended:
-                self._refuse(431, f"Request Header Fields Too Large: more than {HEAD_LIMIT} bytes")
+                self._long_head()
+        return b""
 
-    def _decline(self, rest: bytes) -> None:
-        """Nothing is upgraded to: the request counts without that wish, and is read again with its body in `rest`.
+    def _declined(self, rest: bytes) -> bytes:
+        """Nothing is upgraded to: the request without that wish, to be read again with its body in `rest`.
 
         llhttp stops behind the head of such a request and would take its body for the next one.
         """
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._refuse(501, "Not Implemented: CONNECT")
-            return
+            return b""
         kept = [name + b": " + value for name, value in self._headers if name not in _UPGRADE]
+        wishes = [
+            word.strip().lower() for name, value in self._headers if name == b"connection" for word in value.split(b",")
+        ]
+        if b"close" in wishes:
+            kept.append(b"connection: close")
         version = self._parser.get_http_version().encode()
         head = b"\r\n".join((b"%b %b HTTP/%b" % (method, self._url, version), *kept, b"\r\n"))
         self._parser = httptools.HttpRequestParser(self)
         self._reset()
-        self.data_received(head + rest)
+        return head + rest
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -152,20 +163,27 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_head:  # what follows a chunked body is no header to act on (RFC 9110, 6.5.1)
             self._headers.append((name.lower(), value))
+        else:
+            self._head += len(name) + len(value)
+            if self._head > HEAD_LIMIT and not self._ended:
+                self._long_head()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if self._parser.should_upgrade():
             return
-        asks = False
+        asks, size = False, 0
         for name, value in self._headers:
+            size += len(name) + len(value)
             if name == b"content-length":
                 if self._limit and int(value) > self._limit:
                     self._too_large()
                     return
             elif name == b"expect":
                 asks = value.lower() == b"100-continue" and not self._busy
-        if asks:
+        if size + len(self._url) > HEAD_LIMIT:  # in one piece, before data_received could tell
+            self._long_head()
+        elif asks and self._parser.get_http_version() != "1.0":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -277,6 +295,9 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     # Refusing what cannot be read.
+
+    def _long_head(self) -> None:
+        self._refuse(431, f"Request Header Fields Too Large: more than {HEAD_LIMIT} bytes")
 
     def _too_large(self) -> None:
         self._refuse(413, f"The request body is larger than {self._limit} bytes (--max_body_bytes).")
