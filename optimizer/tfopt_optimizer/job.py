@@ -1,0 +1,22 @@
+"""What the optimizer is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tfopt_optimizer.fingerprint import Samples
+from tfopt_optimizer.flags import OptimizerFlags
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizeJob:
+    """One SavedModel to optimize into `plan_dir` (made when missing). `records` says where `samples` came from:
+    "warmup" or "synthesized". Samples are feeds as they came, of any batch size, per signature key."""
+
+    model_dir: Path
+    plan_dir: Path
+    tags: tuple[str, ...]
+    flags: OptimizerFlags
+    samples: Samples
+    records: str

@@ -1,0 +1,97 @@
+"""From what was measured to the plan: the loader, the winners, the files that stay."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfopt_optimizer import choose, plan, report
+from tfopt_optimizer.choose import Trial
+from tfopt_optimizer.contest import BucketSpec
+from tfopt_optimizer.engines import split
+from tfopt_optimizer.fingerprint import fingerprint
+from tfopt_optimizer.job import OptimizeJob
+from tfopt_optimizer.plan import BucketPlan, Candidate, Measured, Plan, SignaturePlan
+from tfopt_optimizer.report import Log
+from tfopt_optimizer.tidy import tidy
+from tfopt_optimizer.tournament import Result
+
+
+def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], log: Log, started: float) -> Plan:
+    contests = [trials for r in results for trials in r.trials if trials]
+    loader = choose.loader(contests, ("tensorflow", loaders[0]), loaders)
+    complete = all(r.study.specs and None not in r.trials for r in results)
+    free = choose.without_tensorflow(contests) if complete else None
+    if free:
+        log.say(free)
+    signatures = tuple(_settle_signature(job, r, loader, bool(free), log) for r in results)
+    kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
+    weights_bytes = tidy(job.plan_dir, kept)
+    runners = choose.runners([b for s in signatures for b in s.buckets])
+    if runners:
+        log.say(f"when requests queue, {runners} run at a time")
+    return Plan(
+        fingerprint=fingerprint(job.model_dir, job.flags, job.tags, job.samples),
+        device=job.flags.device,
+        loader=loader,
+        records=job.records,
+        signatures=signatures,
+        log=tuple(log.lines),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        optimize_s=round(time.monotonic() - started, 3),
+        weights_bytes=weights_bytes,
+        files=plan.checksums(job.plan_dir),
+        runners=runners,
+    )
+
+
+def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool, log: Log) -> SignaturePlan:
+    found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
+    told = result.info is found.info  # a twin's lines are its eldest's
+    for spec, trials in zip(found.specs, result.trials, strict=True):
+        if trials is None:
+            planned.append(_not_opened(result, spec, loader))
+            continue
+        if not trials:
+            continue
+        chosen = choose.winner(trials, loader, without_tensorflow=free)
+        line = report.decision(report.where(found.info.key, spec.batch, dict(spec.shapes)), chosen, trials, trials[0])
+        if told:
+            log.say(line)
+        planned.append(_bucket(spec, chosen, trials, loader, line))
+        if chosen is not None and spec.batch is not None:
+            costs.append((spec.batch, chosen.median_us))
+    merge, why = False, "rows are not independent"
+    if found.proof.independent:
+        merge, why = choose.merge(costs)
+        if told:
+            log.say(f"{found.info.key}: requests {'are' if merge else 'are not'} merged: {why}")
+    if not planned:
+        planned.append(any_shape(loader, found.no_contest or "nothing could be measured"))
+    independent = found.proof.independent and planned[0].batch is not None
+    segments = split.shown(job.plan_dir, Path(found.specs[0].folder).parent.as_posix()) if found.specs else ()
+    return SignaturePlan(result.info, independent, found.proof.reason, merge, why, tuple(planned), segments)
+
+
+def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:
+    engine, variant = (chosen.engine, chosen.variant) if chosen else ("tensorflow", loader)
+    static = engine != "tensorflow"
+    artifact = chosen.artifact if chosen else ""
+    candidates = choose.candidates(trials, chosen)
+    return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why)
+
+
+def _not_opened(result: Result, spec: BucketSpec, loader: str) -> BucketPlan:
+    """Plain TensorFlow, at the time that its other sizes suggest: padding up to a size that was tried may cost more."""
+    why = "no time left to try anything (--optimize_budget_s)"
+    known = [(s.batch or 0, t[0].median_us) for s, t in zip(result.study.specs, result.trials, strict=True) if t]
+    us = choose.between(known, spec.batch or 0)
+    told = Candidate("tensorflow", loader, "chosen", why, Measured(us, us, 0)) if us else None
+    return BucketPlan(spec.batch, spec.shapes, "tensorflow", loader, False, "", (told,) if told else (), why)
+
+
+def any_shape(loader: str, why: str) -> BucketPlan:
+    """Plain TensorFlow for whatever comes: no shapes, nothing padded."""
+    return BucketPlan(None, {}, "tensorflow", loader, False, "", (), why)

@@ -1,0 +1,180 @@
+"""The contests of a model, one per signature and bucket: who takes part, in which order, for how long."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from tfopt_optimizer import allotment, choose, compression, measure, report, saved_model, twins
+from tfopt_optimizer.allotment import Allotment
+from tfopt_optimizer.buckets import Feeds
+from tfopt_optimizer.choose import Trial
+from tfopt_optimizer.contest import Contest, Entrant
+from tfopt_optimizer.engines import calibration
+from tfopt_optimizer.flags import MEMORY
+from tfopt_optimizer.job import OptimizeJob
+from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.reference import Reference
+from tfopt_optimizer.report import Log
+from tfopt_optimizer.saved_model import State
+from tfopt_optimizer.study import Study, study
+from tfopt_optimizer.workers import Worker, WorkerFailed
+
+TENSORFLOW = "tfopt_optimizer.engines.tensorflow:Worker"
+SESSION = Entrant("tensorflow", "session", TENSORFLOW, spare=True)
+INLINE = Entrant("tensorflow", "inline", TENSORFLOW, light=True)
+LOADERS = ("function", "session")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A signature with the study and the trials of each bucket, in the order of `study.specs` (perhaps its twin's).
+
+    None for a bucket that was not opened, () for one in which plain TensorFlow itself failed.
+    """
+
+    info: SignatureInfo
+    study: Study
+    trials: tuple[tuple[Trial, ...] | None, ...]
+
+
+class Tournament:
+    def __init__(
+        self,
+        job: OptimizeJob,
+        log: Log,
+        workers: dict[str, Worker],
+        loaders: tuple[str, ...],
+        entrants: tuple[Entrant, ...],
+        *,
+        budget: Allotment,
+        splits: Collection[str],
+    ) -> None:
+        self._job, self._log, self._entrants, self._budget, self._splits = job, log, entrants, budget, splits
+        self._least_s = 0.0
+        self._reference = Reference(workers[TENSORFLOW], loaders)
+        self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
+        self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
+        self._contest = Contest(self._reference, workers, job.flags, log, weights_bytes)
+
+    def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
+        """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""
+        job, found = self._job, dict[str, Result]()
+        elders = twins.elders(job.model_dir, job.tags, signatures)
+        eldest = [s for s in signatures if elders[s.key] == s.key]
+        self._least_s = allotment.SEARCH * job.flags.budget_s() / len(eldest)
+        for number, info in enumerate(eldest):
+            records = [
+                sample for key, elder in elders.items() if elder == info.key for sample in job.samples.get(key, ())
+            ]
+            allotted = self._budget.share(len(eldest) - number)
+            found[info.key] = self._signature(info, states[info.key], records, f"s{number}", allotted)
+        for info in signatures:
+            if elders[info.key] != info.key:
+                self._log.say(f"{info.key}: computes the same as {elders[info.key]} and shares its plan")
+                found[info.key] = Result(info, found[elders[info.key]].study, found[elders[info.key]].trials)
+        return [found[info.key] for info in signatures]
+
+    def _signature(
+        self, info: SignatureInfo, state: State, samples: Sequence[Feeds], folder: str, allotted: Allotment
+    ) -> Result:
+        found = study(
+            info,
+            state,
+            samples,
+            self._job.flags,
+            from_warmup=self._job.records == "warmup",
+            reference=self._reference,
+            folder=folder,
+        )
+        independent = "are" if found.proof.independent else "are not"
+        self._log.say(f"{info.key}: rows {independent} independent: {found.proof.reason}")
+        unfit = len(samples) - len(found.samples)
+        if unfit and not found.stateful:
+            self._log.say(f"{info.key}: {unfit} of {len(samples)} records do not have its inputs and types, left out")
+        if found.no_contest:
+            self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
+        self._keep_records(found, folder)
+        trials = self._buckets(found, allotted.at_least(self._least_s))
+        known = [t for t in trials if t]
+        if self._job.flags.optimize_for == MEMORY and len(known) == len(trials):
+            trials = tuple(choose.by_memory(known, self._weights_bytes))
+            self._log.say(f"{info.key}: for memory: {choose.memory_line([t for t in trials if t])}")
+        return Result(info, found, trials)
+
+    def _keep_records(self, found: Study, folder: str) -> None:
+        """For those who calibrate. Says so where they are also checked on them."""
+        if found.split is None or not found.specs or not any(e.precision for e in self._entrants):
+            return
+        calibration.write(self._job.plan_dir / folder, found.calibration(), self._job.flags.lossy())
+        if not found.split.apart:
+            self._log.say(
+                f"{found.info.key}: lossy candidates are calibrated and checked on the same {len(found.split.check)} "
+                f"records; with {compression.ENOUGH} or more they are kept apart"
+            )
+
+    def _buckets(self, found: Study, allotted: Allotment) -> tuple[tuple[Trial, ...] | None, ...]:
+        """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
+        order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != len(found.specs) - 1, i))
+        trials: dict[int, tuple[Trial, ...]] = {}
+        winners = set[tuple[str, str]]()
+        there = [e for e in self._entrants if not e.split or found.info.key in self._splits]
+        refused = {e: reason for e in there if (reason := e.refuses(found.info))}
+        able = [e for e in there if e not in refused]
+        for_memory = self._job.flags.optimize_for == MEMORY  # who is slow may be small
+        for position, index in enumerate(order):
+            spec = found.specs[index]
+            if position and allotted.gone():
+                self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
+                break
+            place = report.where(found.info.key, spec.batch, dict(spec.shapes))
+            hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
+            running = [e for e in able if e not in hopeless]
+            self._log.note(
+                f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"
+            )
+            try:
+                share = allotted.share(allotment.parts(position, len(order)))
+                entrants = [*self._others, *running]
+                held = self._contest.hold(
+                    place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners
+                )
+            except WorkerFailed as error:
+                self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
+                held = []
+            out = (
+                [Trial(e.engine, e.variant, reason, precision=e.precision) for e, reason in refused.items()]
+                if held
+                else []
+            )
+            out += [
+                Trial(e.engine, e.variant, reason, skipped=True, precision=e.precision)
+                for e, reason in hopeless.items()
+            ]
+            trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
+            winners |= {best for best in [choose.fastest(trials[index])] if best}
+            self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
+        return tuple(trials.get(i) for i in range(len(found.specs)))
+
+
+def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) -> dict[Entrant, str]:
+    """Those that lost badly, or failed, in both the smallest and the largest bucket, with the reason."""
+    found: dict[Entrant, str] = {}
+    for entrant in entrants:
+        own = [t for trials in extremes for t in trials if (t.engine, t.variant) == (entrant.engine, entrant.variant)]
+        if len(own) < len(extremes):
+            continue  # plain TensorFlow itself failed in one of them: nothing is known
+        best = [min(t.score_us for t in trials if t.eligible) for trials in extremes]
+        if all(t.skipped for t in own):
+            found[entrant] = own[0].reason
+        elif all(t.reason for t in own):
+            found[entrant] = f"failed in the smallest and in the largest bucket: {own[0].reason}"
+        elif all(t.score_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
+            found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
+    return found
+
+
+def _measured(trial: Trial) -> str:
+    if trial.reason:
+        return f"{trial.label} {'skipped' if trial.skipped else 'out'}: {trial.reason}"
+    return f"{trial.label} {choose.microseconds(trial.median_us)}"
