@@ -91,6 +91,7 @@ POLICY := \
   server/tfopt_server/metrics_share.py \
   server/tfopt_server/model_config.py \
   server/tfopt_server/plane.py \
+  server/tfopt_server/predict_message.py \
   server/tfopt_server/preparing.py \
   server/tfopt_server/registry.py \
   server/tfopt_server/reloading.py \

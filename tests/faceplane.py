@@ -51,9 +51,11 @@ class Signature:
 def signature(
     key: str, function: Callable[..., Arrays], inputs: Mapping[str, str], outputs: Mapping[str, str], **rest: Any
 ) -> Signature:
-    """`inputs` and `outputs`: name to TensorFlow dtype name; every shape is [?]."""
+    """`inputs` and `outputs`: name to TensorFlow dtype name; every shape is [?] but for those in `scalars`."""
+    scalars = rest.pop("scalars", ())
     ins, outs = (
-        tuple(TensorInfo(n, dtype, (None,), f"{n}:0") for n, dtype in side.items()) for side in (inputs, outputs)
+        tuple(TensorInfo(n, dtype, () if n in scalars else (None,), f"{n}:0") for n, dtype in side.items())
+        for side in (inputs, outputs)
     )
     defaults = tuple(rest.get("defaults", ()))
     return Signature(SignatureInfo(key, "tensorflow/serving/predict", ins, outs, defaults), function, **rest)
@@ -101,6 +103,7 @@ class FakePlane:
         self.calls: list[tuple[Handle, str, Arrays, Sequence[str] | None, float | None, str]] = []
         self.all_plans: dict[tuple[str, int], Plan | None] = dict.fromkeys(models)
         self.release = threading.Event()
+        self.batch = 0  # rows of a batch of any signature; 0: rows depend on each other
 
     def resolve(self, spec: ModelSpec) -> Handle:
         version = spec.version
@@ -134,6 +137,9 @@ class FakePlane:
         if not found:
             raise not_found(f"Could not find any versions of model {name}")
         return tuple(found)
+
+    def batch_rows(self, handle: Handle, signature: str) -> int:
+        return self.batch
 
     def steps(self, handle: Handle, signature: str) -> Steps:
         return self.metrics.steps(handle.name, signature)
@@ -214,6 +220,8 @@ def many_signatures() -> tuple[Signature, ...]:
         signature("to_half", lambda x: {"y": x.astype(np.float16)}, x, {"y": "half"}),
         signature("with_default", lambda a, b: {"y": a + b}, {"a": "float", "b": "float"}, y,
                   defaults={"b": np.float32([10])}),
+        signature("scaled", lambda x, factor, shift: {"y": x * factor + shift},
+                  {"x": "float", "factor": "float", "shift": "float"}, y, scalars=("factor",)),
         signature("several", lambda x: {"a": x, "b": -x, "c": x + 1}, x, {"a": "float", "b": "float", "c": "float"}),
         signature("fails", _fail, x, y),
         signature("refuses", _refuse, x, y),

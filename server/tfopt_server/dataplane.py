@@ -85,6 +85,12 @@ class Dataplane:
         lane = handle.lanes[signature or DEFAULT_SIGNATURE]
         return self._executor.start(lane, feeds, outputs, deadline=deadline, api=api)
 
+    def batch_rows(self, handle: Handle, signature: str) -> int:
+        """The rows of its largest batch, where a signature's rows are proven to depend on nothing but themselves; 0
+        where a request means something only as a whole."""
+        runner = handle.lanes[signature or DEFAULT_SIGNATURE].runner
+        return runner.buckets[-1] if runner.row_independent and runner.buckets else 0
+
     def steps(self, handle: Handle, signature: str) -> Steps:
         """Where the faces time their own steps, decode and encode, in seconds."""
         return self._metrics.steps(handle.name, signature or DEFAULT_SIGNATURE)

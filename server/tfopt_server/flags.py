@@ -180,8 +180,12 @@ OWN: tuple[Flag, ...] = (
     ),
 )  # fmt: skip
 
-GROUPS = {"tfopt": OWN, "optimizer": OPTIMIZER, "TensorFlow Serving": SERVING}
-ALL: tuple[Flag, ...] = SERVING + OPTIMIZER + OWN
+BEYOND: tuple[Flag, ...] = (
+    Flag("max_answer_bytes", "int", 0, "largest REST answer that is not streamed; 0: any", within=(0, 2**40)),
+)  # fmt: skip
+
+GROUPS = {"tfopt": OWN, "beyond TensorFlow Serving": BEYOND, "optimizer": OPTIMIZER, "TensorFlow Serving": SERVING}
+ALL: tuple[Flag, ...] = SERVING + OPTIMIZER + OWN + BEYOND
 
 
 def usage() -> str:

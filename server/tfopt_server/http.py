@@ -15,6 +15,10 @@ JSON = b"application/json"
 
 Header = tuple[bytes, bytes]
 
+# The headers that a face looks at (all but Expect and those of the connection, which are the connection's own matter).
+CONTENT_TYPE, CONTENT_ENCODING, ACCEPT, REQUEST_ID = b"content-type", b"content-encoding", b"accept", b"x-request-id"
+_NOTED = frozenset({CONTENT_TYPE, CONTENT_ENCODING, ACCEPT, REQUEST_ID})
+
 
 class Request:
     """`target` is the path with its query, still percent-encoded; header names are in lower case; `body` is whole and
@@ -24,13 +28,18 @@ class Request:
     ("predict", "" for GET), None for a page that is not counted.
     """
 
-    __slots__ = ("began", "body", "entrypoint", "headers", "method", "model", "target")
+    __slots__ = ("began", "body", "entrypoint", "headers", "method", "model", "noted", "target")
 
     def __init__(self, method: str, target: str, headers: list[Header], body: bytes) -> None:
         self.method, self.target, self.headers, self.body = method, target, headers, body
         self.began = time.perf_counter()
         self.model = ""
         self.entrypoint: str | None = None
+        # One pass for the few that are asked for on every request; the first of a name counts.
+        self.noted: dict[bytes, bytes] = {}
+        for name, value in headers:
+            if name in _NOTED and name not in self.noted:
+                self.noted[name] = value
 
     def header(self, name: bytes) -> bytes:
         """The first header of this (lower-case) name, b"" without one."""

@@ -105,8 +105,11 @@ class Settings:
     log_format: str
     log_level: str
     version: bool
-    # Worked out: the HTTP ports to listen on, the platform's first; () when REST is off.
+    # Beyond TensorFlow Serving.
+    max_answer_bytes: int
+    # Worked out: the HTTP ports to listen on, the platform's first; () when REST is off. Whether this is Vertex AI.
     http_ports: tuple[int, ...]
+    on_vertex: bool
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tuple[Notice, ...]]:
@@ -142,6 +145,7 @@ _READ = frozenset({
 
 def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors: list[str]) -> None:
     """Replaces every None in `v` by what the environment or the machine says."""
+    v["on_vertex"] = "AIP_MODE" in env
     _model(v, env, errors)
     _ports(v, given, env, errors)
     _routes(v, given, env, errors)

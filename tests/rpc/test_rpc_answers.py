@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tfopt_protos import dtypes, messages, tensors
-from tfopt_server.rpc import codec
+from tfopt_server import predict_message as codec
 
 NAMES = ("float", "double", "int32", "int64", "uint8", "bool", "half", "bfloat16", "complex64", "string")
 

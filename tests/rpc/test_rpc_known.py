@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rpcclient import predict_request
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 from tfopt_protos import messages, tensors
+from tfopt_server import predict_message as codec
 from tfopt_server.dataplane import ModelSpec
-from tfopt_server.rpc import codec, known
+from tfopt_server.rpc import known
 from tfopt_server.rpc.known import Memory
 
 DTYPES = ("float", "double", "int32", "int64", "uint8", "bool", "half", "bfloat16", "complex64", "string")

@@ -285,3 +285,13 @@ def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
     plane = faceplane.plane()
     with pytest.raises(OSError, match=f"gRPC cannot listen on unix:{tmp_path}/missing/s: No such file"):
         asyncio.run(rpcclient.server.start(plane, settings, plane.metrics))
+
+
+def test_vertex_direct_raw_predict_is_a_plain_call_with_metadata_of_its_own(face: Any) -> None:
+    """DirectRawPredict names the method and passes the bytes on; endpoints add headers that mean nothing here."""
+    client, _ = face
+    call = client.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    data = predict_request({"x": X}).SerializeToString()
+    for name in ("x-vertex-ai-endpoint-id", "grpc-destination"):
+        answer = messages.PredictResponse.FromString(call(data, timeout=10, metadata=((name, "123-456"),)))
+        assert list(answer.outputs["y"].float_val) == [2.5, 3]

@@ -285,6 +285,7 @@ class Connection(asyncio.Protocol):
                         self._transport.write(b"%x\r\n%b\r\n" % (len(part), part) if modern else part)
                     if self._writable is not None:
                         await self._writable.wait()
+                    self.touched = self._loop.time()
         finally:
             if close := getattr(answer.parts, "aclose", None):
                 await close()

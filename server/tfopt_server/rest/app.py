@@ -14,11 +14,13 @@ from functools import partial
 
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.faces import Meter, failure
-from tfopt_server.http import Answer, Header, Request, Response, Streamed
+from tfopt_server.http import CONTENT_ENCODING, REQUEST_ID, Answer, Header, Request, Response, Streamed
 from tfopt_server.metrics import Metrics
 from tfopt_server.rest import status, vertex
+from tfopt_server.rest.answer_size import AnswerSize
 from tfopt_server.rest.bodies import LONG_PACKED, gunzip
 from tfopt_server.rest.call import Handler
+from tfopt_server.rest.exchange import Exchange
 from tfopt_server.rest.explorer import Explorer
 from tfopt_server.rest.infer import Infer
 from tfopt_server.rest.optimization import Optimization
@@ -44,7 +46,8 @@ class App:
         self._meter = Meter(metrics, "REST", settings.model_name)
         self._cors = _CORS if settings.rest_api_enable_cors_support else ()
         timeout_s = settings.rest_api_timeout_in_ms / 1000
-        predict = Predict(dataplane, timeout_s)
+        exchange = Exchange(dataplane, timeout_s, settings.enable_serialization_as_tensor_content)
+        predict = Predict(dataplane, timeout_s, exchange)
         infer = Infer(dataplane, timeout_s, settings.enable_signature_method_name_check)
         pages, metrics_at = Pages(metrics), metrics_paths(settings.monitoring_config_file)
         explorer = Explorer(dataplane, settings, metrics_at)
@@ -58,11 +61,12 @@ class App:
             settings.predict_route: {"POST": platform},
         }
         self._remembered: dict[tuple[str, str], Handler] = {}
+        self._size = AnswerSize(settings.max_answer_bytes, settings.on_vertex)
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
         """Never raises; what it returns never does either, but for being cancelled."""
         try:
-            packing = request.header(b"content-encoding")
+            packing = request.noted.get(CONTENT_ENCODING)
             if packing and b"gzip" in packing.lower():
                 if len(request.body) >= LONG_PACKED:
                     return self._unpacked(request)
@@ -87,6 +91,9 @@ class App:
             return self._refused(request, error)
 
     def _answered(self, request: Request, answer: Answer) -> Answer:
+        """Where the size of answers matters, `answer` may still be refused."""
+        if self._size.looked_at and isinstance(answer, Response) and (refused := self._size.look(answer.body)):
+            return self._refused(request, refused)
         if request.entrypoint is not None:
             self._meter.done(request.model, request.entrypoint, request.began)
         return self._marked(request, answer)
@@ -100,7 +107,7 @@ class App:
 
     def _marked(self, request: Request, answer: Answer) -> Answer:
         """With the headers that any answer may carry: the client's own id of the request, and CORS."""
-        name = request.header(b"x-request-id")
+        name = request.noted.get(REQUEST_ID)
         marks: tuple[Header, ...] = (
             ((b"x-request-id", name), *self._cors) if name and len(name) <= LONGEST_ID else self._cors
         )

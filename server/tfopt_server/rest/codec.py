@@ -23,8 +23,9 @@ import numpy as np
 import orjson
 from tfopt_optimizer.plan import SignatureInfo
 
+from tfopt_server import rows
 from tfopt_server.errors import invalid
-from tfopt_server.rest import walk
+from tfopt_server.rest import parameters, walk
 from tfopt_server.rest.parse import parse
 from tfopt_server.rest.text import quoted
 from tfopt_server.rest.values import Array, is_base64_object, to_array
@@ -49,33 +50,40 @@ class Layout(enum.Enum):
 
 class Request(NamedTuple):
     """A predict document that is an object. `signature_name` is the client's word, "" without one; `signature` is never
-    empty."""
+    empty. `parameters` is None where the route does not look at them."""
 
     document: dict[str, Any]
     signature_name: str
     signature: str
+    parameters: dict[str, Any] | None = None
 
     @classmethod
     def read(cls, body: bytes, in_parameters: bool = False) -> Request:
-        """Parses `body`. `in_parameters`: signature_name may stand inside `parameters` too (Vertex AI's :predict passes
-        nothing else on)."""
+        """Parses `body`. `in_parameters`: signature_name, and inputs that are the same for all rows, may stand inside
+        `parameters` too (Vertex AI's :predict passes nothing else on)."""
         document = parse(body)
         if type(document) is not dict:
             raise invalid(f"JSON Value: {quoted(document)} Is not object")
-        where = document
-        if in_parameters and "signature_name" not in document and type(document.get("parameters")) is dict:
-            where = document["parameters"]
+        where, given = document, None
+        if in_parameters and type(document.get("parameters")) is dict:
+            given = document["parameters"]
+            where = document if "signature_name" in document else given
         name = where.get("signature_name", "")
         if type(name) is not str:
             raise invalid(
                 f"JSON Value: {quoted(document)} not formatted correctly. 'signature_name' key must be a string value."
             )
-        return cls(document, name, name or DEFAULT_SIGNATURE)
+        return cls(document, name, name or DEFAULT_SIGNATURE, given)
 
 
 def feeds(request: Request, signature: SignatureInfo) -> tuple[dict[str, Array], Layout]:
     """The tensors of a predict document: [N] + shape per input from rows, any shapes from columns."""
     document = request.document
+    if request.parameters:
+        given, signature = parameters.split(request.parameters, document, signature)
+        if given:
+            found, layout = feeds(request._replace(parameters=None), signature)
+            return found | parameters.feeds(request.parameters, given, rows.common(found)), layout
     if not signature.inputs:
         raise invalid(f"Failed to get input map for signature: {request.signature_name or 'DEFAULT'}")
     if "instances" in document:

@@ -18,7 +18,7 @@ from tfopt_server.inference import Ask, Method
 from tfopt_server.metrics import Steps
 from tfopt_server.registry import Handle
 from tfopt_server.rest import examples
-from tfopt_server.rest.predict import LONG_BODY, is_long, wait
+from tfopt_server.rest.pending import LONG_BODY, is_long, wait
 from tfopt_server.tasks import Result
 
 

@@ -23,6 +23,8 @@ _WHERE = {
     "/versions/{version}": "one version",
     "/labels/{label}": "the version that carries a label",
 }
+# A PredictRequest or PredictResponse, and an .npy file: what they are is told by the media type, not by a schema.
+_BINARY: Json = {"application/x-protobuf": {}, "application/octet-stream": {}}
 _REFUSALS = {
     "400": "The request does not fit the model; the text says what was expected and what came.",
     "404": "There is no such model or version.",
@@ -117,9 +119,15 @@ def _predict(operation: str, summary: str, bodies: Sequence[tuple[str, str]]) ->
         "operationId": operation,
         "tags": ["predict"],
         "summary": summary,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-        "responses": {"200": _ok("Predictions"), **_refused("400", "404", "413", "429", "500", "503", "504")},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **_BINARY}},
+        "responses": {"200": _predictions(), **_refused("400", "404", "413", "429", "500", "503", "504")},
     }
+
+
+def _predictions() -> Json:
+    found = _ok("Predictions")
+    found["content"] |= {**_BINARY, "text/event-stream": {"schema": {"type": "string"}}}
+    return found
 
 
 def _post(operation: str, summary: str, schema: str) -> Json:

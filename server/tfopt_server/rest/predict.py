@@ -2,7 +2,8 @@
 
 The checks stand in TensorFlow Serving's order: JSON, signature_name, model, signature, keys, values, run. Short
 requests never leave the event loop, because a change of thread costs more than decoding a row; long bodies are decoded,
-and long answers written, in a thread so that health and small requests go on being answered in between.
+and long answers written, in a thread so that health and small requests go on being answered in between. What is not
+JSON both ways goes to exchange.py.
 """
 
 from __future__ import annotations
@@ -11,48 +12,41 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
-from typing import NamedTuple
+from functools import partial
 
 from tfopt_server.dataplane import Dataplane, ModelSpec
-from tfopt_server.errors import Code, ServingError, invalid
-from tfopt_server.http import Request, Response
+from tfopt_server.errors import invalid
+from tfopt_server.http import ACCEPT, CONTENT_TYPE, Answer, Request, Response
 from tfopt_server.metrics import Steps
-from tfopt_server.registry import Handle
 from tfopt_server.rest import codec
 from tfopt_server.rest.codec import Layout
+from tfopt_server.rest.exchange import Exchange
+from tfopt_server.rest.forms import forms_of
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long
 from tfopt_server.tasks import Result
-
-# A body of this length holds the event loop for 1 ms, and for 0.1 s at worst (deep nesting, read token by token).
-LONG_BODY = 64 * 1024
-LONG_ANSWER = 1024 * 1024
-
-
-class Pending(NamedTuple):
-    """A request whose answer takes a thread or a wait. `handle` is held and must be released."""
-
-    handle: Handle
-    steps: Steps
-    layout: Layout
-    result: Result | Future[Result]
-    deadline: float
 
 
 class Predict:
-    def __init__(self, plane: Dataplane, timeout_s: float) -> None:
+    def __init__(self, plane: Dataplane, timeout_s: float, exchange: Exchange) -> None:
         self._plane = plane
         self._timeout_s = timeout_s
+        self._exchange = exchange
 
-    def answer(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response | Awaitable[Response]:
+    def answer(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Answer | Awaitable[Answer]:
         """The answer, or where it takes long, what to await for it: a coroutine costs as much as decoding a row."""
         request.model, request.entrypoint = spec.name, "predict"
+        noted = request.noted
+        forms = forms_of(noted.get(CONTENT_TYPE, b""), noted.get(ACCEPT, b""))
+        if forms is not None:
+            return self._exchange.answer(spec, in_parameters, request, forms)
         if len(request.body) >= LONG_BODY:
             return self._long(spec, in_parameters, request)
         begun = self._begin(spec, in_parameters, request)
-        return begun if isinstance(begun, Response) else _end(begun)
+        return begun if isinstance(begun, Response) else end(begun)
 
     async def _long(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response:
         begun = await asyncio.to_thread(self._begin, spec, in_parameters, request)
-        return begun if isinstance(begun, Response) else await _end(begun)
+        return begun if isinstance(begun, Response) else await end(begun)
 
     def _begin(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response | Pending:
         """Decodes and runs; writes the answer too where there is one at once and it is short.
@@ -73,43 +67,15 @@ class Predict:
             steps.decode.observe(time.perf_counter() - request.began)
             result = plane.start(handle, key, feeds, deadline=deadline, face="REST")
             if keep := isinstance(result, Future) or is_long(result):
-                return Pending(handle, steps, layout, result, deadline)
-            return _written(result, steps, layout)
+                return Pending(handle, result, deadline, partial(_written, steps, layout))
+            return _written(steps, layout, result)
         finally:
             if not keep:
                 handle.release()
 
 
-def is_long(result: Result) -> bool:
-    for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
-        if array.nbytes >= LONG_ANSWER:
-            return True
-    return False
-
-
-def _written(result: Result, steps: Steps, layout: Layout) -> Response:
+def _written(steps: Steps, layout: Layout, result: Result) -> Response:
     began = time.perf_counter()
     body = codec.answer(result.outputs, layout)
     steps.encode.observe(time.perf_counter() - began)
     return Response(body)
-
-
-async def _end(pending: Pending) -> Response:
-    try:
-        result = pending.result
-        if isinstance(result, Future):
-            result = await wait(result, pending.deadline)
-        if is_long(result):
-            return await asyncio.to_thread(_written, result, pending.steps, pending.layout)
-        return _written(result, pending.steps, pending.layout)
-    finally:
-        pending.handle.release()
-
-
-async def wait(future: Future[Result], deadline: float) -> Result:
-    """The result, or DEADLINE_EXCEEDED. What already runs cannot be stopped: it finishes unheard."""
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await asyncio.wrap_future(future)
-    except TimeoutError as error:
-        raise ServingError(Code.DEADLINE_EXCEEDED, "Run() timed out") from error

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from tfopt_protos import messages
 
+from tfopt_server import predict_message as codec
 from tfopt_server.errors import Code, ServingError, not_found, unavailable
-from tfopt_server.rpc import codec
 from tfopt_server.rpc.methods import Conversation, Method
 
 SERVICE = "grpc.health.v1.Health"

@@ -16,13 +16,13 @@ from tfopt_protos import messages
 from tfopt_warmup.records import WarmupError, serialized_examples
 
 from tfopt_server import inference
+from tfopt_server import predict_message as codec
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.errors import Code, ServingError, invalid
 from tfopt_server.faces import Meter, failure
 from tfopt_server.inference import APIS, METHOD_NAMES, Answer, Array, Ask, Classified, Method
 from tfopt_server.metrics import Metrics
 from tfopt_server.registry import Handle
-from tfopt_server.rpc import codec
 from tfopt_server.rpc.methods import Method as Served
 from tfopt_server.rpc.methods import Pending
 from tfopt_server.rpc.services import PREDICTION, is_long, model_spec

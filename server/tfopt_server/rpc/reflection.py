@@ -11,8 +11,8 @@ from typing import Any
 
 from tfopt_protos import messages
 
+from tfopt_server import predict_message as codec
 from tfopt_server.errors import Code
-from tfopt_server.rpc import codec
 from tfopt_server.rpc.methods import Conversation, Method
 
 VERSIONS = ("v1", "v1alpha")

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_protos import messages
 
+from tfopt_server import predict_message as codec
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import Code, ServingError, invalid
 from tfopt_server.faces import Meter, failure
 from tfopt_server.metrics import Metrics, Steps
 from tfopt_server.registry import Handle
 from tfopt_server.rows import Feeds
-from tfopt_server.rpc import codec
 from tfopt_server.rpc.known import Known, Memory
 from tfopt_server.rpc.methods import Method, Pending, Unary
 from tfopt_server.tasks import Result

@@ -49,9 +49,9 @@ def feeds(sent: Mapping[str, Any], signature: SignatureInfo, default: Callable[[
         name = tensor.name
         if name in sent:
             used += 1
-            found[name] = _array(name, sent[name], tensor.dtype, index)
+            found[name] = array(name, sent[name], tensor.dtype, index)
         elif name in signature.defaults:
-            found[name] = _array(name, default(name), tensor.dtype, index)
+            found[name] = array(name, default(name), tensor.dtype, index)
         else:
             raise invalid(
                 f"Signature input alias: {name}(feed name: {tensor.tensor}) not found in request and no default value "
@@ -67,7 +67,8 @@ def feeds(sent: Mapping[str, Any], signature: SignatureInfo, default: Callable[[
     return found
 
 
-def _array(name: str, proto: Any, declared: str, index: int) -> Array:
+def array(name: str, proto: Any, declared: str, index: int) -> Array:
+    """The array of input `name`, whose dtype must be the `declared` one; `index` is its place, for the text."""
     try:
         array = tensors.to_numpy(proto)
     except tensors.TensorError as error:

@@ -1,0 +1,95 @@
+""".npy files as request bodies and answers: one tensor without any text between. Pure.
+
+    array(b"\\x93NUMPY...", TensorInfo("x", "float", (None, 3)))      float32 [2, 3], a view of the body
+    written(float32[2])                                              b"\\x93NUMPY..."
+
+Format: numpy's NEP 1. Dtypes are never converted, as on gRPC; byte order and Fortran order are. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tfopt_optimizer.plan import TensorInfo
+from tfopt_protos import dtypes
+
+from tfopt_server.errors import ServingError, invalid
+
+Array = npt.NDArray[Any]
+
+MAGIC = b"\x93NUMPY"
+# numpy's own limit; a header is Python text that has to be parsed.
+_HEADER_LIMIT = 10_000
+
+
+def array(body: bytes, wanted: TensorInfo) -> Array:
+    """The array for the input `wanted`. INVALID_ARGUMENT says what is no .npy file, or another dtype."""
+    shape, fortran, dtype, start = _header(body)
+    if dtype.hasobject or dtype.names is not None:
+        raise _refused(f"expected numbers, booleans or fixed-length strings, received dtype {dtype}")
+    count = math.prod(shape)
+    if len(body) - start != count * dtype.itemsize:
+        raise _refused(f"expected {count * dtype.itemsize} bytes of data, received {len(body) - start}")
+    flat = np.frombuffer(body, dtype, count, start) if dtype.itemsize else np.zeros(count, dtype)
+    found = flat.reshape(shape, order="F" if fortran else "C")
+    return np.ascontiguousarray(_typed(found, wanted)).reshape(shape)
+
+
+def _header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    file = io.BytesIO(body[: _HEADER_LIMIT + 16])
+    try:
+        version = np.lib.format.read_magic(file)
+        # Version 3 differs from 2 in the encoding of field names alone, and there are none here.
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file, max_header_size=_HEADER_LIMIT)
+    except Exception as error:  # numpy evaluates the header: any kind of error may come out of it
+        raise _refused(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    if any(size < 0 for size in shape):
+        raise _refused(f"shape {shape} has a negative size")
+    return shape, fortran, dtype, file.tell()
+
+
+def _typed(found: Array, wanted: TensorInfo) -> Array:
+    """As the input's own dtype. Strings are decoded from numpy's fixed-length ones; numpy has no name for bfloat16 and
+    its like, and writes them as bytes of that length."""
+    if wanted.dtype == "string" and found.dtype.kind in "SU":
+        texts = np.empty(found.size, object)
+        texts[:] = [t if isinstance(t, bytes) else t.encode() for t in found.ravel().tolist()]
+        return texts.reshape(found.shape)
+    try:
+        declared = dtypes.to_numpy(wanted.dtype)
+    except dtypes.DtypeError:
+        raise _refused(f"input {wanted.name!r} is of type {wanted.dtype}, which no .npy file can hold") from None
+    if found.dtype.kind == "V" and found.dtype.itemsize == declared.itemsize and declared.kind == "V":
+        return found.view(declared)
+    native = found.dtype.newbyteorder("=")
+    if native != declared:
+        raise _refused(f"input {wanted.name!r} expects {wanted.dtype}, received {_name(native)}")
+    return found.astype(native, copy=False)
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    try:
+        return str(dtypes.from_numpy(dtype))
+    except dtypes.DtypeError:
+        return str(dtype)
+
+
+def written(found: Array) -> bytes:
+    """The array as an .npy file; strings as numpy's fixed-length bytes."""
+    if found.dtype == object:
+        # numpy's bytes end before trailing zeros: such values would come back shorter.
+        if any(value.endswith(b"\0") for value in found.ravel()):
+            raise invalid("An .npy file cannot hold strings that end with a zero byte; ask for application/x-protobuf")
+        found = found.astype("S") if found.size else found.astype("S1")
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.asarray(found), allow_pickle=False)
+    return file.getvalue()
+
+
+def _refused(reason: str) -> ServingError:
+    return invalid(f"The request body is no .npy file for this signature: {reason}")
