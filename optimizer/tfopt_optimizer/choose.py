@@ -58,6 +58,7 @@ class Trial:
     artifact_bytes: int = 0
     basis: str = "as fast or faster"  # what `score` is about, in words
     precision: str = ""
+    tensorflow: bool = False  # its runner needs TensorFlow, whatever the engine's name says
 
     @property
     def label(self) -> str:
@@ -206,7 +207,7 @@ def without_tensorflow(buckets: Sequence[Sequence[Trial]]) -> str:
 
 
 def _is_free(trial: Trial) -> bool:
-    return (trial.engine, trial.variant) not in _LOADER
+    return (trial.engine, trial.variant) not in _LOADER and not trial.tensorflow
 
 
 def winner(trials: Sequence[Trial], loader_name: str, without_tensorflow: bool = False) -> Trial | None:

@@ -130,6 +130,7 @@ class Candidate:
             self.prepared.artifact,
             precision=self.entrant.precision,
             artifact_bytes=self.prepared.artifact_bytes,
+            tensorflow=self.prepared.tensorflow,
         )
 
     def saturate(self, batch: Batch) -> measure.Saturate:

@@ -225,6 +225,17 @@ class Plan:
         """The engines that the chosen runners need, e.g. frozenset({"xla"})."""
         return frozenset(b.engine for s in self.signatures for b in s.buckets)
 
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether a server imports TensorFlow when it opens the plan, and not only for requests outside of it."""
+        return any(_needs_tensorflow(s, b) for s in self.signatures for b in s.buckets)
+
+
+def _needs_tensorflow(signature: SignaturePlan, bucket: BucketPlan) -> bool:
+    if bucket.engine.startswith("host+"):
+        return any(s.runs_on == "tensorflow" for s in signature.segments)
+    return bucket.engine == "tensorflow" or (bucket.engine, bucket.variant) == ("xla", "jit")
+
 
 def write(plan: Plan, directory: Path) -> None:
     """Writes plan.json last and atomically: a directory with a readable plan.json is a complete plan."""

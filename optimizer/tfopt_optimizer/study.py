@@ -22,6 +22,7 @@ from tfopt_optimizer.saved_model import State
 from tfopt_optimizer.workers import WorkerFailed
 
 CALIBRATION_BATCH = 4  # rows of a calibration call
+FEW = 8  # rows or records that tell the shapes inside a signature
 ROW_LIMIT = 1024  # rows used for checks: as many as TensorFlow Serving accepts records
 
 
@@ -55,6 +56,12 @@ class Study:
         checked = list(_of_shapes([self.samples[i] for i in self.split.check], spec))
         seen = _of_shapes([self.samples[i] for i in self.split.calibration], spec)
         return Material(itertools.chain(checked, seen), None, len(checked))
+
+    def few(self) -> list[Feeds]:
+        """A few calls, to look at the shapes inside: one of independent rows, else records as they are."""
+        if self.proof.independent and self.rows is not None:
+            return list(itertools.islice(self.rows.batches(FEW), 1))
+        return list(self.samples[:FEW])
 
     def calibration(self) -> list[Feeds]:
         """Calls to calibrate on: a few rows each where rows are independent, else the records as they are."""

@@ -103,7 +103,9 @@ class Tournament:
         return Result(info, found, trials)
 
     def _keep_records(self, found: Study, folder: str) -> None:
-        """For those who calibrate. Says so where they are also checked on them."""
+        """For those who cut, and for those who calibrate. Says so where they are also checked on them."""
+        if found.specs and found.info.key in self._splits:
+            calibration.write_samples(self._job.plan_dir / folder, found.few())
         if found.split is None or not found.specs or not any(e.precision for e in self._entrants):
             return
         calibration.write(self._job.plan_dir / folder, found.calibration(), self._job.flags.lossy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -71,6 +72,7 @@ def test_one_loader_is_picked_for_the_model(buckets, loader):
         ([bucket(400, 100, inline=20, pjrt=22), bucket(400, 100, inline=20, pjrt=60)], False),
         ([bucket(400, 100, inline=20)], False),
         ([bucket(100, 100, inline=100, pjrt=101)], False),  # never slower than plain TF
+        ([[*bucket(400, 100, inline=20), dataclasses.replace(trial("host+xla", "pjrt", 22), tensorflow=True)]], False),
         ([bucket(400, pjrt=20)], False),  # nothing to decide
         ([], False),
     ],

@@ -123,3 +123,24 @@ def test_fingerprints_tell_their_differences():
     other = Fingerprint("m", "g", {"jaxlib": "2"}, {"cores": "2"})
     assert one.differences(other) == ["flags: f != g", "versions.jaxlib: 1 != 2", "versions.tfopt: 1 != None"]
     assert one.differences(one) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "variant", "runs_on", "needs"),
+    [
+        ("tensorflow", "inline", "", True),
+        ("xla", "jit", "", True),
+        ("xla", "pjrt", "tensorflow", False),  # the cut is another bucket's
+        ("host+xla", "pjrt", "python", False),
+        ("host+xla", "pjrt", "tensorflow", True),
+    ],
+)
+def test_a_plan_says_whether_a_server_needs_tensorflow(
+    tmp_path: Path, engine: str, variant: str, runs_on: str, needs: bool
+) -> None:
+    plan = make(tmp_path)
+    (signature,) = plan.signatures
+    bucket = dataclasses.replace(signature.buckets[0], engine=engine, variant=variant)
+    segments = (plans.Segment("host", runs_on, {}), plans.Segment("device", "", {}))
+    signature = dataclasses.replace(signature, buckets=(bucket,), segments=segments)
+    assert dataclasses.replace(plan, signatures=(signature,)).needs_tensorflow is needs

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from splitcases import KEYS, WORDS, Model, table, weights, words
 from tfopt_optimizer import saved_model
-from tfopt_optimizer.engines import split
-from tfopt_optimizer.engines import tensorflow as tensorflow_engine
-from tfopt_optimizer.engines.base import Place, Target
-from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
+from tfopt_optimizer.errors import Declined
 from tfopt_optimizer.split.worth import worth_splitting
 
 pytestmark = pytest.mark.tensorflow
 
-WORDS = np.array([b"red", b"blue", b"", b"\xff", b"red"], object)
-KEYS = [b"red", b"blue", b"\xff"]
+KNOWN = np.array([b"red", b"blue", b"\xff", b"red", b"red"], object)
 
 
 @pytest.fixture(scope="module")
@@ -22,68 +19,6 @@ def tf():
     import tensorflow
 
     return tensorflow
-
-
-def table(tf, keys=KEYS, default=3):
-    values = tf.range(len(keys), dtype=tf.int64)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant(keys), values), default)
-
-
-def weights(tf, *shape):
-    return tf.Variable(np.random.default_rng(3).standard_normal(shape).astype(np.float32))
-
-
-class Model:
-    """A model saved by `serve`, opened by TensorFlow and by a split worker."""
-
-    def __init__(self, tf, folder, module, serve, *specs):
-        model = folder / "model"
-        function = tf.function(serve, input_signature=list(specs), autograph=False)
-        tf.saved_model.save(module, str(model), signatures={"serving_default": function})
-        self.open(model, folder / "plan")
-
-    def open(self, model, plan):
-        plan.mkdir()
-        self.place = Place(model, plan, ("serve",), 2, 2)
-        (self.info,) = (s for s in saved_model.read_signatures(model) if s.key == "serving_default")
-        self.plain = tensorflow_engine.open_any(self.place).runner(self.info)
-        self.worker, self.converter = split.Worker(), split.Converter()
-        self.worker.open(self.place)
-        self.converter.open(self.place)
-        return self
-
-    def runner(self, feeds, engine="xla", variant="pjrt"):
-        rows = len(next(iter(feeds.values())))
-        shapes = {n: a.shape for n, a in feeds.items()}
-        folder = "s0/" + "_".join(str(n) for shape in shapes.values() for n in shape)
-        target = Target(self.info, variant, shapes, folder, rows, f"host+{engine}")
-        for _ in range(3):
-            try:
-                self.worker.prepare(target)
-                return self.worker.runner(target)
-            except NeedsConversion:
-                self.converter.prepare(target)
-        raise AssertionError("it asks again and again")
-
-    def check(self, feeds, **engine):
-        runner = self.runner(feeds, **engine)
-        found, expected = runner(feeds), self.plain(feeds)
-        assert set(found) == set(expected)
-        for name, array in expected.items():
-            assert found[name].dtype == array.dtype
-            assert found[name].shape == array.shape
-            if array.dtype == object:
-                np.testing.assert_array_equal(found[name], array)
-            else:
-                np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6)
-        return runner
-
-    def segments(self):
-        return split.shown(self.place.plan_dir, "s0")
-
-
-def words(tf, name="word"):
-    return tf.TensorSpec([None], tf.string, name=name)
 
 
 def test_a_string_operation_in_the_middle_of_a_dense_net(tf, tmp_path):
@@ -140,44 +75,10 @@ def test_an_assertion_is_kept_and_its_failure_is_left_to_tensorflow(tf, tmp_path
             return {"y": tf.gather(module.vectors, tf.identity(ids)) @ module.dense}
 
     model = Model(tf, tmp_path, module, serve, words(tf))
-    known = np.array([b"red", b"blue", b"\xff", b"red", b"red"], object)
-    runner = model.check({"word": known})
+    runner = model.check({"word": KNOWN})
     with pytest.raises(Declined, match="an assertion of the model fails"):
         runner({"word": WORDS})
     assert "Assert" in {o.op for s in model.segments() for o in s.operations}
-
-
-@pytest.mark.parametrize("kind", ["where", "nms", "print", "examples"])
-def test_what_cannot_be_cut_says_which_operation_stands_in_the_way(tf, tmp_path, kind):
-    module = tf.Module()
-    module.vectors, module.table, module.dense = weights(tf, 4, 4), table(tf), weights(tf, 4, 4)
-
-    def where(word):
-        x = tf.gather(module.vectors, module.table.lookup(word)) @ module.dense
-        return {"y": tf.gather(x, tf.where(x[:, 0] > 0)[:, 0]) @ module.dense}
-
-    def nms(word):
-        x = tf.gather(module.vectors, module.table.lookup(word)) @ module.dense
-        return {"y": tf.image.non_max_suppression(x, x[:, 0], 3)}
-
-    def loud(word):
-        x = tf.gather(module.vectors, module.table.lookup(word)) @ module.dense
-        with tf.control_dependencies([tf.print(x)]):
-            return {"y": tf.identity(x)}
-
-    def examples(word):
-        found = tf.io.parse_example(word, {"x": tf.io.FixedLenFeature([4], tf.float32)})
-        return {"y": found["x"] @ module.dense}
-
-    serve, op = {
-        "where": (where, "Where"),
-        "nms": (nms, "NonMaxSuppression"),
-        "print": (loud, "StringFormat|Print"),
-        "examples": (examples, "ParseExample"),
-    }[kind]
-    model = Model(tf, tmp_path, module, serve, words(tf))
-    with pytest.raises(NotLowerable, match=op):
-        model.runner({"word": WORDS})
 
 
 @pytest.mark.parametrize("default", [-1, 4])
@@ -189,8 +90,41 @@ def test_a_word_that_is_looked_up_beyond_the_weights_is_left_to_tensorflow(tf, t
         return {"y": tf.gather(module.vectors, module.table.lookup(word)) @ module.dense}
 
     model = Model(tf, tmp_path, module, serve, words(tf))
-    with pytest.raises(NotLowerable, match=r"a word may be looked up as .* of 4 rows"):
-        model.runner({"word": WORDS})
+    for engine, variant in (("xla", "pjrt"), ("openvino", "f32")):
+        runner = model.check({"word": KNOWN}, engine=engine, variant=variant)
+        with pytest.raises(Declined, match="a look-up has 4 entries"):
+            runner({"word": WORDS})
+
+
+def test_every_packed_look_up_is_held_to_its_own_weights(tf, tmp_path):
+    module = tf.Module()
+    module.dense, module.table = weights(tf, 8, 2), table(tf, default=9)
+    module.small, module.large = weights(tf, 4, 4), weights(tf, 10, 4)
+
+    def serve(a, b):
+        found = [tf.gather(w, module.table.lookup(x)) for w, x in ((module.small, a), (module.large, b))]
+        return {"y": tf.concat(found, 1) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf, "a"), words(tf, "b"))
+    runner = model.check({"a": KNOWN, "b": WORDS})
+    assert [len(t.parts) for s in model.segments() for t in s.takes if s.where == "device"] == [2]
+    with pytest.raises(Declined):
+        runner({"a": WORDS, "b": KNOWN})
+
+
+def test_what_a_device_segment_would_look_up_wrongly_is_looked_up_on_the_host(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.dense, module.table = weights(tf, 4, 8), weights(tf, 8, 2), table(tf)
+
+    def serve(word):
+        return {"y": tf.gather(module.vectors, module.table.lookup(word) + 1) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf))
+    runner = model.check({"word": KNOWN})
+    host = model.segments()[0]
+    assert "looks up what it computes" in " ".join(o.why for o in host.operations if "Gather" in o.op)
+    with pytest.raises(Declined, match="not in"):
+        runner({"word": WORDS})
 
 
 def test_an_int64_input_of_any_value_travels_in_64_bits(tf, tmp_path):

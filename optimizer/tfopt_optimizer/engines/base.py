@@ -50,19 +50,21 @@ class Prepared:
 
     `artifact` is the folder, relative to the plan directory, that the runner needs when the plan is opened: the
     target's own, or one that several targets share; `artifact_bytes` is its size, which is mapped into memory.
+    `tensorflow`: the runner needs TensorFlow in the server.
     """
 
     compile_s: float | None = None
     memory_bytes: int | None = None
     artifact: str = ""
     artifact_bytes: int = 0
+    tensorflow: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
     """Where an engine works: the model, the plan directory with the artifacts, and the threads it may use.
 
-    `cut`: the model is a device segment; split/cutter.py has seen to it that its look-ups stay within the weights.
+    `cut`: the model is a device segment; split/strays.py sees to it that its look-ups stay within the weights.
     """
 
     model_dir: Path

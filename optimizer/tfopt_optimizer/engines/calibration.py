@@ -1,13 +1,13 @@
-"""The calibration records of one signature, kept in a file for the processes that quantize.
+"""Records of one signature, kept in files for the processes that quantize or cut.
 
-The file lies in the plan's folder while the tournament runs and goes with what lost.
+The files lie in the plan's folder while the tournament runs and go with what lost.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from tfopt_optimizer.engines.base import Arrays, Feeds, Target
 from tfopt_optimizer.verify import Tolerance
 
 FOLDER, FILE, GATE = "calibration", "feeds.npz", "gate.json"
+SAMPLES = "samples"  # another folder: a few calls of a signature that may be cut
 
 
 def path(plan_dir: Path, target: Target) -> Path:
@@ -25,12 +26,37 @@ def path(plan_dir: Path, target: Target) -> Path:
 
 def write(folder: Path, feeds: Sequence[Feeds], gate: Tolerance) -> None:
     """`folder`: the signature's, e.g. plan_dir / "s0". Feeds are calls of any batch size; `gate` is what will judge."""
-    place = folder / FOLDER
+    _save(folder / FOLDER, feeds)
+    (folder / FOLDER / GATE).write_text(json.dumps(dataclasses.asdict(gate)))
+
+
+def write_samples(folder: Path, feeds: Sequence[Feeds]) -> None:
+    """A few calls, from which the split learns what shapes there are inside a signature (split/observe.py)."""
+    _save(folder / SAMPLES, feeds)
+
+
+def samples(folder: Path) -> list[Arrays]:
+    """None where none were written."""
+    file = folder / SAMPLES / FILE
+    return read(file) if file.exists() else []
+
+
+def resized(sample: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+    """A call of these shapes, made of a sample's values."""
+    found = {}
+    for name, shape in shapes.items():
+        array = np.asarray(sample[name])
+        for axis, size in enumerate(shape):
+            array = np.take(array, np.arange(size) % array.shape[axis], axis)
+        found[name] = array
+    return found
+
+
+def _save(place: Path, feeds: Sequence[Feeds]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     arrays = {f"{number}/{name}": array for number, call in enumerate(feeds) for name, array in call.items()}
     # Strings are object arrays and are pickled: the file never leaves this run.
     np.savez(place / FILE, **arrays)  # type: ignore[arg-type]
-    (place / GATE).write_text(json.dumps(dataclasses.asdict(gate)))
 
 
 def read(file: Path) -> list[Arrays]:

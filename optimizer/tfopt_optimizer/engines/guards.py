@@ -5,13 +5,14 @@ them), assertions (it drops them), a division of integers by zero.
 
 `limits` are the values of an input that every look-up it feeds can take; the runner declines others, and TensorFlow
 answers in its own words. `refusal` names what cannot be bounded by an input alone: the engine does not take it then.
-Read off the graph in which function calls are inlined; what loops and branches hold inside is not looked at.
+Read off the graph in which function calls are inlined, and off the loops, branches and calls that are left in it: what
+they hold is looked at as a graph of its own, whose inputs are the arguments that depend on an input.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # How an index may travel from an input to a look-up unchanged.
@@ -39,45 +40,144 @@ _CHECKED = {
     "UnsortedSegmentProd": 1, "ReverseSequence": 1, "CheckNumerics": 0, "CheckNumericsV2": 0, "InvertPermutation": 0,
 }  # fmt: skip
 _DIVISIONS = frozenset({"FloorDiv", "FloorMod", "Mod", "Div", "TruncateDiv", "TruncateMod"})
+# Type -> (attributes that name what is called, the first input that it is given).
+_CALLERS = {
+    "While": (("cond", "body"), 0), "StatelessWhile": (("cond", "body"), 0),
+    "If": (("then_branch", "else_branch"), 1), "StatelessIf": (("then_branch", "else_branch"), 1),
+    "Case": (("branches",), 1), "StatelessCase": (("branches",), 1),
+    "PartitionedCall": (("f",), 0), "StatefulPartitionedCall": (("f",), 0),
+}  # fmt: skip
 Limits = tuple[int, int]
-Shape = tuple[int, ...]
+Shape = tuple[int | None, ...]
+Functions = Mapping[str, Any]  # FunctionDefs by name
 
 
 @dataclasses.dataclass(frozen=True)
 class Guards:
-    """Inclusive limits by input name, and "" or why the signature cannot be taken."""
+    """Inclusive limits by input name; "" or why the signature cannot be taken, and the node that stands in the way."""
 
     limits: Mapping[str, Limits]
     refusal: str = ""
+    node: str = ""
 
 
 def find(
-    nodes: Iterable[Any], inputs: Mapping[str, str], tables: Mapping[str, Shape], asserting: Collection[str] = ()
+    nodes: Iterable[Any], inputs: Mapping[str, str], tables: Mapping[str, Shape], functions: Functions | None = None
 ) -> Guards:
-    """`nodes` of a GraphDef without function calls; `inputs`: node name -> the signature's input; `tables`: node name
-    of a captured variable -> its shape; `asserting`: functions that hold an assertion."""
+    """`nodes` of a GraphDef; `inputs`: node name -> the signature's input; `tables`: node name of a captured variable
+    (or of anything else whose shape is known) -> its shape; `functions`: those that the nodes call."""
+    called = functions or {}
     graph = Graph({node.name: node for node in nodes}, inputs, tables)
+    asserting = {name for name in called if "Assert" in _kinds(name, called)}
     limits: dict[str, Limits] = {}
     for node in graph.nodes.values():
-        if node.op in _LOOKUPS:
-            refusal = _look_up(graph, node, limits)
-        elif _asserts(node, asserting) and graph.depends(node.input[0]):
-            refusal = f"it asserts something of its inputs ({node.name}), which XLA drops"
-        elif node.op in _DIVISIONS and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
-            refusal = f"it divides integers by what its inputs say ({node.name}), and XLA does not notice a zero"
-        elif node.op in _CHECKED and graph.depends(node.input[_CHECKED[node.op]]):
-            refusal = f"TensorFlow checks what {node.name} ({node.op}) is given, XLA does not"
-        else:
-            continue
+        refusal = _refusal(graph, node, limits, asserting) or _inside(graph, node, limits, called)
         if refusal:
-            return Guards(limits, refusal)
+            return Guards(limits, refusal, node.name)
     return Guards(limits)
 
 
-def _asserts(node: Any, asserting: Collection[str]) -> bool:
+def _refusal(graph: Graph, node: Any, limits: dict[str, Limits], asserting: set[str]) -> str:
+    if node.op in _LOOKUPS:
+        return _look_up(graph, node, limits)
+    if _asserts(node, asserting) and graph.depends(node.input[0]):
+        return f"it asserts something of its inputs ({node.name}), which XLA drops"
+    if node.op in _DIVISIONS and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
+        return f"it divides integers by what its inputs say ({node.name}), and XLA does not notice a zero"
+    if node.op in _CHECKED and graph.depends(node.input[_CHECKED[node.op]]):
+        return f"TensorFlow checks what {node.name} ({node.op}) is given, XLA does not"
+    return ""
+
+
+def _asserts(node: Any, asserting: set[str]) -> bool:
     """An assertion, or the branch that Keras and tf.debugging wrap one in."""
     branches = {node.attr[name].func.name for name in ("then_branch", "else_branch")} if "If" in node.op else set()
     return node.op == "Assert" or not branches.isdisjoint(asserting)
+
+
+def _kinds(name: str, functions: Functions) -> set[str]:
+    """Of the operations in a function, however deep."""
+    kinds, todo, seen = set[str](), [name], set[str]()
+    while todo:
+        one = todo.pop()
+        if one in functions and one not in seen:
+            seen.add(one)
+            for node in functions[one].node_def:
+                kinds.add(node.op)
+                todo += _called(node)
+    return kinds
+
+
+def _called(node: Any) -> list[str]:
+    found = []
+    for attribute in _CALLERS.get(node.op, ((), 0))[0]:
+        value = node.attr[attribute]
+        found += [value.func.name] if value.HasField("func") else [f.name for f in value.list.func]
+    return found
+
+
+def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Functions) -> str:
+    """The refusal of what a node calls. Limits of arguments narrow those of the inputs that they are."""
+    bodies = [functions[name] for name in _called(node) if name in functions]
+    if not bodies:
+        return ""
+    given = graph.feeders(node)[_CALLERS[node.op][1] :]
+    loop = "While" in node.op
+    depending = {i for i, tensor in enumerate(given) if graph.depends(tensor)}
+    if loop:
+        depending = _carried_on(bodies[-1], depending)
+    for body in bodies:
+        names = [arg.name for arg in body.signature.input_arg]
+        arguments = [_Argument(name) for name in names]
+        shapes = {n: shape for n, t in zip(names, given, strict=True) if (shape := graph.shape(t)) is not None}
+        found = find([*arguments, *body.node_def], {names[i]: names[i] for i in sorted(depending)}, shapes, functions)
+        if found.refusal:
+            return f"{found.refusal}, in {node.name}" if node.op not in found.refusal else found.refusal
+        for name, limit in found.limits.items():
+            place = names.index(name)
+            if loop and not _kept(bodies[-1], place):
+                return f"it looks up what a loop computes ({node.name}), which XLA clamps"
+            carried, computed = graph.indices(given[place])
+            if computed:
+                return f"it looks up what it computes from its inputs ({node.name}), which XLA clamps"
+            for each in carried:
+                _narrow(limits, each, limit)
+    return ""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Argument:
+    """A function's argument in the place of a NodeDef."""
+
+    name: str
+    op: str = "_Arg"
+    input: tuple[str, ...] = ()
+
+
+def _carried_on(body: Any, depending: set[int]) -> set[int]:
+    """Which of a loop's variables depend on an input once it has turned often enough."""
+    names = [arg.name for arg in body.signature.input_arg]
+    found = set(depending)
+    while True:
+        inner = Graph(_by_name(body), {names[i]: names[i] for i in found}, {})
+        results = [body.ret[out.name] for out in body.signature.output_arg]
+        more = {i for i, tensor in enumerate(results) if inner.depends(tensor)} - found
+        if not more:
+            return found
+        found |= more
+
+
+def _by_name(body: Any) -> dict[str, Any]:
+    arguments: list[Any] = [_Argument(arg.name) for arg in body.signature.input_arg]
+    return {node.name: node for node in [*arguments, *body.node_def]}
+
+
+def _kept(body: Any, place: int) -> bool:
+    """Whether a loop's variable leaves its body as it came."""
+    nodes, tensor = _by_name(body), body.ret[body.signature.output_arg[place].name]
+    while (node := nodes[tensor.partition(":")[0]]).op == "Identity":
+        tensor = node.input[0]
+    return bool(node.name == body.signature.input_arg[place].name)
 
 
 class Graph:
@@ -89,7 +189,7 @@ class Graph:
     def maker(self, tensor: str) -> Any:
         return self.nodes[tensor.partition(":")[0]]
 
-    def feeders(self, node: Any) -> list[str]:
+    def feeders(self, node: Any) -> Sequence[str]:
         return [each for each in node.input if not each.startswith("^")]
 
     def depends(self, tensor: str) -> bool:
@@ -124,7 +224,7 @@ class Graph:
         return carried, False
 
     def shape(self, tensor: str) -> Shape | None:
-        """Of a variable or a constant; None for what is computed."""
+        """Of a variable, a constant or what `tables` names; None for anything else."""
         node = self.maker(tensor)
         while node.op in ("Identity", "ReadVariableOp", "EnsureShape") and node.name not in self.tables:
             node = self.maker(node.input[0])
@@ -144,9 +244,13 @@ def _look_up(graph: Graph, node: Any, limits: dict[str, Limits]) -> str:
     if size is None:
         return f"it looks its inputs up in a table of unknown size ({node.name}), where XLA clamps"
     for name in carried:
-        low, high = limits.get(name, (0, size - 1))
-        limits[name] = (max(low, 0), min(high, size - 1))
+        _narrow(limits, name, (0, size - 1))
     return ""
+
+
+def _narrow(limits: dict[str, Limits], name: str, limit: Limits) -> None:
+    low, high = limits.get(name, limit)
+    limits[name] = (max(low, limit[0]), min(high, limit[1]))
 
 
 def _rows(graph: Graph, node: Any) -> int | None:
@@ -186,5 +290,5 @@ def read(tf: Any, concrete: Any, names: Iterable[str]) -> Guards:
             continue
         if shape.is_fully_defined():
             tables[place] = tuple(shape.as_list())
-    asserting = {f.signature.name for f in inlined.library.function if any(n.op == "Assert" for n in f.node_def)}
-    return find(inlined.node, dict(zip(places, given, strict=False)), tables, asserting)
+    functions = {f.signature.name: f for f in inlined.library.function}
+    return find(inlined.node, dict(zip(places, given, strict=False)), tables, functions)

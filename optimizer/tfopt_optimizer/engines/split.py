@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer.engines import table
+from tfopt_optimizer.engines import calibration, table
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import NeedsConversion, NotLowerable
+from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 from tfopt_optimizer.split import program, stored
-from tfopt_optimizer.split.program import Program, Stage
+from tfopt_optimizer.split.program import HOST_GRAPH, Program, Stage
 from tfopt_optimizer.split.runner import Host, Shapes, SplitRunner
 
 PREFIX = table.HOST
@@ -44,31 +44,39 @@ def inner(target: Target) -> str:
     return target.engine.removeprefix(PREFIX)
 
 
-def device_shapes(host: Host, stage: Stage, target: Target) -> Shapes:
+def device_shapes(host: Host, stage: Stage, target: Target, plan_dir: Path) -> Shapes:
     """The static shapes of a device segment's inputs for the target's. NotLowerable when only a request can tell."""
     assert stage.signature is not None
-    declared = {t.name: t.shape for t in stage.signature.inputs}
+    assert target.shapes is not None
+    group = program.key(target.shapes, rows=target.rows is not None)
+    seen = host.program.exact.get(group, {}).get(stage.folder, {})
     found: Shapes = {}
-    for name, shape in declared.items():
-        if target.rows is None or shape is None or None in shape[1:]:
-            return _tried(host, stage, target)
-        found[name] = tuple(target.rows if d is None else d for d in shape)
+    for tensor in stage.signature.inputs:
+        shape = program.filled(seen.get(tensor.name, tensor.shape), target.rows)
+        if shape is None:
+            return _tried(host, stage, target, plan_dir)
+        found[tensor.name] = shape
     return found
 
 
-def _tried(host: Host, stage: Stage, target: Target) -> Shapes:
-    """By running what comes before on zeros and empty strings."""
+def _tried(host: Host, stage: Stage, target: Target, plan_dir: Path) -> Shapes:
+    """By running what comes before on a record of these shapes; on zeros and empty strings where there is none."""
     assert target.shapes is not None
     if stage is not host.program.devices[0]:
         raise NotLowerable("the shapes of its later device segments are known only at run time")
     types = {t.name: dtypes.to_numpy(t.dtype) for t in target.signature.inputs}
-    tensors = dict(host.constants)
-    for name, tensor in host.program.inputs.items():
-        blank = b"" if types[name] == np.object_ else 0
-        tensors[tensor] = np.full(target.shapes[name], blank, types[name])
-    for earlier in host.program.stages[: host.program.stages.index(stage)]:
-        host.host_stage(earlier, tensors)
-    return {name: array.shape for name, array in host.device_feeds(stage, tensors).items()}
+    blank = {
+        n: np.full((1,) * len(s), b"" if types[n] == np.object_ else 0, types[n]) for n, s in target.shapes.items()
+    }
+    samples = calibration.samples(plan_dir / Path(target.folder).parent)
+    feeds = calibration.resized(samples[0] if samples else blank, target.shapes)
+    tensors = {**host.constants, **{tensor: feeds[name] for name, tensor in host.program.inputs.items()}}
+    try:
+        for earlier in host.program.stages[: host.program.stages.index(stage)]:
+            host.host_stage(earlier, tensors)
+        return {name: array.shape for name, array in host.device_feeds(stage, tensors).items()}
+    except Declined as error:
+        raise NotLowerable(f"the shapes of its device segment are not known: {error.message}") from error
 
 
 def _segment_target(stage: Stage, target: Target, shapes: Shapes, folder: str) -> Target:
@@ -85,15 +93,15 @@ def _ready_file(folder: Path, target: Target) -> Path:
 class _Hosts:
     """The host sides of a plan's split signatures: tables are in memory once."""
 
-    def __init__(self, plan_dir: Path) -> None:
-        self._plan_dir = plan_dir
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._hosts: dict[str, Host] = {}
 
     def get(self, folder: str) -> Host:
         """OSError or ValueError when its files are not there or damaged."""
         if folder not in self._hosts:
-            place = self._plan_dir / folder
-            self._hosts[folder] = Host(program.read(place), place)
+            path = self._place.plan_dir / folder
+            self._hosts[folder] = Host(program.read(path), path, self._place)
         return self._hosts[folder]
 
 
@@ -102,7 +110,7 @@ class Opener:
 
     def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
         self._place, self._load = place, load_tensorflow
-        self._hosts = _Hosts(place.plan_dir)
+        self._hosts = _Hosts(place)
         self._openers: dict[tuple[str, str], Any] = {}
 
     def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
@@ -152,7 +160,7 @@ class Worker:
     """Split signatures in a worker process of the optimizer, on whichever engine a target names."""
 
     def open(self, place: Place) -> Mapping[str, str]:
-        self._place, self._hosts, self._segments = place, _Hosts(place.plan_dir), _Segments(place)
+        self._place, self._hosts, self._segments = place, _Hosts(place), _Segments(place)
         self._runners: dict[tuple[str, str, str], Runner] = {}
         return {"host": ""}
 
@@ -163,7 +171,7 @@ class Worker:
         host = self._hosts.get(own_folder(target))
         compile_s, memory, devices, ready = 0.0, 0, {}, {}
         for stage in host.program.devices:
-            shapes = device_shapes(host, stage, target)
+            shapes = device_shapes(host, stage, target, self._place.plan_dir)
             wanted = _segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
             worker = self._segments.get(table.worker(inner(target), target.variant), target, stage)
             prepared = worker.prepare(wanted)
@@ -172,7 +180,7 @@ class Worker:
             compile_s, memory = compile_s + (prepared.compile_s or 0.0), memory + (prepared.memory_bytes or 0)
         _ready_file(own, target).write_text(json.dumps(ready))
         self._runners[self._key(target)] = SplitRunner(host, devices)
-        return Prepared(compile_s, memory, own_folder(target))
+        return Prepared(compile_s, memory, own_folder(target), tensorflow=host.program.needs_tensorflow)
 
     def _key(self, target: Target) -> tuple[str, str, str]:
         return target.folder, target.engine, target.variant
@@ -185,7 +193,7 @@ class Worker:
         host = self._hosts.get(own_folder(target))
         for stage in host.program.devices:
             worker = self._segments.get(table.worker(inner(target), target.variant), target, stage)
-            shapes = device_shapes(host, stage, target)
+            shapes = device_shapes(host, stage, target, self._place.plan_dir)
             worker.release(_segment_target(stage, target, shapes, f"s/{Path(target.folder).name}"))
 
 
@@ -195,7 +203,7 @@ class Converter:
     def open(self, place: Place) -> Mapping[str, str]:
         from tfopt_optimizer.split.source import Sources
 
-        self._place, self._hosts, self._segments = place, _Hosts(place.plan_dir), _Segments(place)
+        self._place, self._hosts, self._segments = place, _Hosts(place), _Segments(place)
         self._sources = Sources(place)
         self._refused: dict[str, str] = {}
         return {"split": ""}
@@ -211,7 +219,7 @@ class Converter:
         host = self._hosts.get(own_folder(target))
         path = table.converter(inner(target), target.variant)
         for stage in host.program.devices if path else ():
-            shapes = device_shapes(host, stage, target)
+            shapes = device_shapes(host, stage, target, self._place.plan_dir)
             wanted = _segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
             self._segments.get(path, target, stage).prepare(wanted)
         return Prepared()
@@ -225,7 +233,9 @@ class Converter:
         from tfopt_optimizer.split.cutter import Cutter
 
         try:
-            Cutter(self._sources.tf, self._sources.of(target.signature), folder).cut(target)
+            samples = calibration.samples(self._place.plan_dir / Path(target.folder).parent)
+            source = self._sources.of(target.signature)
+            Cutter(self._place, self._sources.tf, source, folder, samples).cut(target)
         except NotLowerable as error:
             self._refused[key] = str(error)
             raise
@@ -234,6 +244,8 @@ class Converter:
         own.mkdir(parents=True, exist_ok=True)
         if (cut / stored.FOLDER).exists():
             shutil.copytree(cut / stored.FOLDER, own / stored.FOLDER, dirs_exist_ok=True)
+        if (cut / HOST_GRAPH).exists():
+            shutil.copy(cut / HOST_GRAPH, own / HOST_GRAPH)
         shutil.copy(cut / program.FILE_NAME, own / program.FILE_NAME)
 
     def runner(self, target: Target) -> Runner:

@@ -14,6 +14,7 @@ from tfopt_optimizer.page.facts import Bucket, Gate, Group
 from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.svg import color
 from tfopt_optimizer.plan import Plan
+from tfopt_optimizer.report import loaded
 from tfopt_optimizer.wording import size
 
 # Only the page's own styles: whatever a model's names may hold, nothing runs and nothing is fetched.
@@ -104,7 +105,7 @@ def _facts(plan: Plan, why: str) -> Markup:
         ("device", " ".join([plan.device, plan.fingerprint.hardware.get("processor", "")]).strip()),
         ("cores", plan.fingerprint.hardware.get("cores", "–")),
         ("weights", size(plan.weights_bytes)),
-        ("plain TensorFlow", f"by the {plan.loader} loader"),
+        ("plain TensorFlow", f"by the {plan.loader} loader{loaded(plan)}"),
     ]
     if plan.runners:
         rows.append(("calls at a time", f"{plan.runners}, when requests queue"))

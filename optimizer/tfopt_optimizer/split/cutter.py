@@ -6,7 +6,9 @@ XLA cannot lower returns to the host, with its words as the reason, and the cut 
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,42 +16,55 @@ from typing import Any
 import numpy as np
 
 from tfopt_optimizer import ops, saved_model
-from tfopt_optimizer.engines.base import Target
+from tfopt_optimizer.engines.base import Feeds, Place, Target
 from tfopt_optimizer.errors import NotLowerable
-from tfopt_optimizer.split import attributes, packing, partition, program, shown, stored
+from tfopt_optimizer.plan import Shape
+from tfopt_optimizer.split import attributes, packing, partition, program, shown, stored, strays
 from tfopt_optimizer.split.emit import Emitter
-from tfopt_optimizer.split.graph import Node, node_of
-from tfopt_optimizer.split.hostops import ROWS, refusal
+from tfopt_optimizer.split.graph import Node, crosses, node_of
+from tfopt_optimizer.split.hostops import HASHES, ROWS, refusal
+from tfopt_optimizer.split.observe import Observer, Seen
 from tfopt_optimizer.split.packing import Input
 from tfopt_optimizer.split.partition import DEVICE, Cut, Segment
-from tfopt_optimizer.split.program import Pack, Program, Stage, Step
+from tfopt_optimizer.split.program import HOST_GRAPH, Pack, Program, Stage, Step
+from tfopt_optimizer.split.session import UNSAVED, GraphWriter
 from tfopt_optimizer.split.source import Source
+from tfopt_optimizer.split.strays import Strays
 from tfopt_optimizer.split.worth import FEW_INPUTS
 
 TRIES = 30
-_GATHERS = frozenset({"GatherV2", "ResourceGather", "Gather"})
-_LOOKING = _GATHERS | {"Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual"}
+_LOOKING = frozenset({
+    "GatherV2", "ResourceGather", "Gather", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual",
+})  # fmt: skip
 SIGNATURE = "serving_default"
 
 
 class Cutter:
-    """One signature on its way into `folder`."""
+    """One signature on its way into `folder`. `samples`: feeds of it, from which shapes are learnt; may be empty."""
 
-    def __init__(self, tf: Any, source: Source, folder: Path) -> None:
-        self._tf, self._source, self._folder = tf, source, folder
+    def __init__(self, place: Place, tf: Any, source: Source, folder: Path, samples: Sequence[Feeds] = ()) -> None:
+        self._place, self._tf, self._source, self._folder, self._samples = place, tf, source, folder, samples
         self._graph = source.graph
         self._emitter = Emitter(tf, source)
-        self._definitions = {node.name: node for node in source.definition.node}
         self._store = stored.Writer(folder)
         self._tables: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._constants: dict[str, np.ndarray] = {}
+        self._strays: dict[int, Strays] = {}
+        self._observer: Observer | None = None
+        self._seen = Seen()
 
     def cut(self, target: Target) -> Program:
         """Writes the folder. NotLowerable says why this signature is not split."""
+        try:
+            return self._cut(target)
+        finally:
+            if self._observer is not None:
+                self._observer.close()
+
+    def _cut(self, target: Target) -> Program:
         forced: dict[str, str] = {}
         for _ in range(TRIES):
-            found = partition.partition(self._graph, ops.registry().compiled, self._runs_here, forced)
-            self._refuse(found)
+            found = self._sound(forced, target)
             inputs = {i: self._inputs(s) for i, s in enumerate(found.segments) if s.where == DEVICE}
             trouble = self._trouble(found, inputs, target)
             if not trouble:
@@ -57,40 +72,91 @@ class Cutter:
             forced |= trouble
         raise NotLowerable(f"no cut compiles after {TRIES} operations were moved to the host: {forced}")
 
+    def _sound(self, forced: dict[str, str], target: Target) -> Cut:
+        """The cut whose device segments have known shapes and refuse what TensorFlow refuses; adds to `forced` what had
+        to go to the host for that."""
+        while True:
+            found = self._partition(forced)
+            self._refuse(found)
+            self._observe(found, target)
+            trouble = self._unstable(found) or self._stray(found)
+            if not trouble:
+                return found
+            forced |= trouble
+
+    def _partition(self, forced: Mapping[str, str]) -> Cut:
+        """Light work returns to the host where Python can do it; to TensorFlow only where that is needed anyway."""
+        kernels = ops.registry().compiled
+        found = partition.partition(self._graph, kernels, self._runs_here, forced)
+        if all(self._runs_here(self._graph.nodes[n]) for n in _on_host(found)):
+            return found
+        return partition.partition(self._graph, kernels, lambda node: node.op not in UNSAVED, forced)
+
     def _refuse(self, cut: Cut) -> None:
         if not cut.device_nodes:
-            raise NotLowerable("no part of it is worth a device")
-        hosts = [n for s in cut.segments if s.where != DEVICE for n in s.nodes]
-        if not hosts and len(self._graph.inputs) <= FEW_INPUTS:
+            whys = Counter(why for why in cut.reasons.values() if why != partition.LIGHT)
+            most = "".join(f": {why}" for why, _ in whys.most_common(1))
+            raise NotLowerable(f"no part of it is worth a device{most}")
+        if not _on_host(cut) and len(self._graph.inputs) <= FEW_INPUTS:
             raise NotLowerable("no operation has to stay on the host")
-        for name in hosts:
-            reason = self._refusal(self._graph.nodes[name])
-            if reason:
-                raise NotLowerable(f"{reason}; it is on the host because {cut.reasons[name]}")
-            self._refuse_strays(self._graph.nodes[name])
+        for segment in cut.segments:
+            handle = next((t for t in segment.inputs if not crosses(self._graph.tensor(t))), "")
+            if handle:
+                maker = self._graph.nodes[node_of(handle)]
+                raise NotLowerable(f"the handle that {maker.op} makes would have to cross a border ({maker.name})")
 
-    def _refuse_strays(self, node: Node) -> None:
-        """A look-up's value that is no row of the weights it chooses from: TensorFlow complains, devices do not."""
-        if node.op == "StringToHashBucketFast":
-            values = np.array([0, int(self._attributes(node)["num_buckets"]) - 1])
-        elif node.op == "LookupTableFindV2" and node.outputs[0].dtype in ("int32", "int64"):
-            values = np.append(self._table(node_of(node.inputs[0]))[1], self._constant(node.inputs[2]))
-        else:
+    def _observe(self, cut: Cut, target: Target) -> None:
+        """Learns the shapes of what crosses, where the graph does not tell them."""
+        borders = dict.fromkeys(t for s in cut.segments if s.where == DEVICE for t in s.inputs)
+        wanted = [t for t in borders if t not in self._seen.shapes and not self._known(t, target)]
+        if not wanted or not self._samples:
             return
-        for user in self._graph.nodes.values():
-            if user.op in _GATHERS and user.inputs[1] == f"{node.name}:0":
-                rows = self._rows(user.inputs[0])
-                if values.min() < 0 or (rows is not None and values.max() >= rows):
-                    raise NotLowerable(f"a word may be looked up as {values.min()} to {values.max()}, of {rows} rows")
+        if self._observer is None:
+            independent = target.rows is not None
+            info = target.signature
+            self._observer = Observer(self._place, self._source, info, self._samples, independent=independent)
+        self._seen.add(self._observer.look(wanted))
+        seen, rows = {**self._graph.seen, **self._seen.shapes}, frozenset(self._seen.rows)
+        self._graph = dataclasses.replace(self._graph, seen=seen, rows=rows)
 
-    def _rows(self, params: str) -> int | None:
-        """Rows of the weights that a tensor or a handle stands for, as far as they are known."""
-        node = self._graph.nodes[node_of(params)]
-        name = node_of(node.inputs[0]) if node.op == "ReadVariableOp" else node.name
-        if name in self._graph.variables:
-            return int(self._source.variable(name).shape[0])
-        shape = self._graph.shape(params)
-        return shape[0] if shape else None
+    def _known(self, tensor: str, target: Target) -> bool:
+        """Whether the number of rows decides its shape, or nothing does."""
+        shape, rows = self._graph.shape(tensor), self._graph.has_rows(tensor)
+        if target.rows is None or shape is None:
+            return False
+        return None not in (shape[1:] if rows else shape)
+
+    def _unstable(self, cut: Cut) -> dict[str, str]:
+        """Who takes what has another shape in every call: no device segment can."""
+        found: dict[str, str] = {}
+        for segment in cut.segments:
+            wild = self._seen.unstable.intersection(segment.inputs) if segment.where == DEVICE else ()
+            for name in segment.nodes if wild else ():
+                made = [self._graph.nodes[node_of(t)].op for t in self._graph.nodes[name].inputs if t in wild]
+                if made:
+                    found[name] = f"the shape of what {made[0]} gives depends on values"
+        return found
+
+    def _stray(self, cut: Cut) -> dict[str, str]:
+        for index, segment in enumerate(cut.segments):
+            if segment.where == DEVICE:
+                found = strays.find(self._graph, segment, self._emitter, self._source.shape, self._possible)
+                if found.trouble:
+                    return dict(found.trouble)
+                self._strays[index] = found
+        return {}
+
+    def _possible(self, tensor: str) -> np.ndarray | None:
+        """All values that a look-up or a hash can give; None for what else there is."""
+        node = self._graph.nodes[node_of(tensor)]
+        if node.op in HASHES:
+            return np.array([0, int(self._attributes(node)["num_buckets"]) - 1])
+        if node.op != "LookupTableFindV2" or node.outputs[0].dtype not in ("int32", "int64"):
+            return None
+        default = node.inputs[2]
+        if node_of(node.inputs[0]) not in self._graph.tables or node_of(default) in self._graph.bound:
+            return None
+        return np.append(self._table(node_of(node.inputs[0]))[1], self._constant(default))
 
     def _runs_here(self, node: Node) -> bool:
         return not self._refusal(node)
@@ -105,10 +171,11 @@ class Cutter:
         return reason
 
     def _attributes(self, node: Node) -> dict[str, str]:
-        found = attributes.read(self._definitions[node.name])
+        found = attributes.read(self._source.definitions[node.name])
         if node.op == "LookupTableFindV2" and node_of(node.inputs[0]) in self._graph.tables:
             keys, values = self._table(node_of(node.inputs[0]))
-            found |= {"keys": str(self._store.add(keys)), "values": str(self._store.add(values))}
+            if keys.ndim == values.ndim == 1:
+                found |= {"keys": str(self._store.add(keys)), "values": str(self._store.add(values))}
         return found
 
     def _table(self, node: str) -> tuple[np.ndarray, np.ndarray]:
@@ -120,17 +187,12 @@ class Cutter:
         return packing.pack(self._graph, segment.inputs, self._fits_int32)
 
     def _fits_int32(self, tensor: str) -> bool:
-        node = self._graph.nodes[node_of(tensor)]
         limit = np.iinfo(np.int32)
         used = {n.op for n in self._graph.nodes.values() if tensor in n.inputs}
         if not used <= _LOOKING:  # sums of 64-bit numbers stay 64-bit sums, which OpenVINO then refuses
             return False
-        if node.op == "StringToHashBucketFast":
-            return int(self._attributes(node)["num_buckets"]) <= limit.max
-        if node.op != "LookupTableFindV2" or self._refusal(node):
-            return False
-        values = np.append(self._table(node_of(node.inputs[0]))[1], self._constant(node.inputs[2]))
-        return bool(values.min() >= limit.min and values.max() <= limit.max)
+        values = self._possible(tensor)
+        return values is not None and bool(values.min() >= limit.min and values.max() <= limit.max)
 
     def _constant(self, tensor: str) -> np.ndarray:
         if tensor not in self._constants:
@@ -140,9 +202,8 @@ class Cutter:
     def _trouble(self, cut: Cut, inputs: Mapping[int, Sequence[Input]], target: Target) -> dict[str, str]:
         """The operation of a segment that XLA does not lower for the target's shapes, with its words."""
         for index, given in inputs.items():
-            shapes = [i.static(target.rows) for i in given]
-            segment = cut.segments[index]
-            if any(s is None for s in shapes):
+            shapes, segment = self._static(given, target), cut.segments[index]
+            if shapes is None:
                 continue  # known only at run time: the engines will tell
             message = self._emitter.lower(given, segment.outputs, shapes)
             named = [n for n in re.findall(r"\{\{node ([^}]+)\}\}|node `([^`]+)`", message) for n in n if n]
@@ -151,19 +212,52 @@ class Cutter:
                 return {ours[0]: self._emitter.reason(message)}
         return {}
 
+    def _static(self, inputs: Sequence[Input], target: Target) -> list[tuple[int, ...]] | None:
+        """The inputs' shapes for the target's; None where they are known only at run time."""
+        assert target.shapes is not None
+        seen = self._seen.exact.get(program.key(target.shapes, rows=target.rows is not None), {})
+        found = [program.filled(_exact(i, seen), target.rows) or i.static(target.rows) for i in inputs]
+        return None if any(s is None for s in found) else [s for s in found if s is not None]
+
     def _write(self, cut: Cut, inputs: Mapping[int, Sequence[Input]]) -> Program:
-        stages = []
+        stages, session = list[Stage](), GraphWriter(self._source, self._store)
         for index, segment in enumerate(cut.segments):
             if segment.where == DEVICE:
-                stages.append(self._device(f"d{index}", segment, inputs[index]))
-            else:
+                stages.append(self._device(f"d{index}", segment, inputs[index], self._strays[index].limits))
+            elif all(self._runs_here(self._graph.nodes[n]) for n in segment.nodes):
                 stages.append(Stage("host", tuple(self._step(n) for n in segment.nodes)))
+            else:
+                effects = tuple(n for n in segment.nodes if n in self._graph.effects)
+                feeds = session.add(segment.inputs, segment.outputs, effects)
+                fetches = segment.outputs
+                stages.append(Stage("host", tensorflow=True, feeds=feeds, fetches=fetches, effects=effects))
         wanted = [t for s in stages for step in s.steps for t in step.inputs] + list(self._graph.outputs.values())
         free = [t for t in dict.fromkeys(wanted) if node_of(t) not in self._graph.bound]
         constants = {t: self._store.add(self._constant(t)) for t in free if self._graph.tensor(t).dtype != "resource"}
-        view = shown.segments(self._graph, cut, inputs)
-        found = Program(self._graph.inputs, self._graph.outputs, tuple(stages), constants, view)
+        in_session = {i for i, stage in enumerate(stages) if stage.tensorflow}
+        view = shown.segments(self._graph, cut, inputs, in_session)
+        if in_session:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / HOST_GRAPH).write_bytes(session.graph())
+        found = Program(
+            self._graph.inputs,
+            self._graph.outputs,
+            tuple(stages),
+            constants,
+            view,
+            session.resources,
+            self._exact(cut, inputs),
+        )
         program.write(found, self._folder)
+        return found
+
+    def _exact(self, cut: Cut, inputs: Mapping[int, Sequence[Input]]) -> program.Exact:
+        """What was seen of the device segments' inputs, for every set of input shapes."""
+        found: dict[str, dict[str, dict[str, Shape]]] = {}
+        for group, shapes in self._seen.exact.items():
+            for index, given in inputs.items():
+                there = {i.name: shape for i in given if (shape := _exact(i, shapes)) is not None}
+                found.setdefault(group, {})[f"d{index}"] = there
         return found
 
     def _step(self, name: str) -> Step:
@@ -175,9 +269,21 @@ class Cutter:
         """Its inputs without the table: that one is in the attributes."""
         return tuple(t for t in node.inputs if self._graph.tensor(t).dtype != "resource")
 
-    def _device(self, folder: str, segment: Segment, inputs: Sequence[Input]) -> Stage:
+    def _device(
+        self, folder: str, segment: Segment, inputs: Sequence[Input], limits: Mapping[str, tuple[int, int]]
+    ) -> Stage:
         place = self._folder / folder
         results = self._emitter.save(place, inputs, segment.outputs)
         (signature,) = (s for s in saved_model.read_signatures(place) if s.key == SIGNATURE)
         packs = tuple(Pack(i.name, i.dtype, i.parts, i.widths) for i in inputs)
-        return Stage("device", (), folder, signature, packs, results)
+        return Stage("device", folder=folder, signature=signature, packs=packs, results=results, limits=limits)
+
+
+def _on_host(cut: Cut) -> list[str]:
+    return [n for s in cut.segments if s.where != DEVICE for n in s.nodes]
+
+
+def _exact(one: Input, seen: Mapping[str, Shape]) -> Shape | None:
+    """An input's shape where those of its tensors were seen."""
+    first = seen.get(one.parts[0])
+    return (first[0], sum(one.widths)) if one.widths and first else first

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfopt_optimizer.engines.stablehlo import lowering_reason
 from tfopt_optimizer.errors import NotLowerable
-from tfopt_optimizer.split.graph import SHAPES, node_of
+from tfopt_optimizer.split.graph import node_of
 from tfopt_optimizer.split.packing import Input
 from tfopt_optimizer.split.source import Source
 
@@ -24,7 +24,6 @@ _BOUNDED = "stablehlo.bounds"
 class Emitter:
     def __init__(self, tf: Any, source: Source) -> None:
         self._tf, self._source = tf, source
-        self._nodes = {node.name: node for node in source.definition.node}
         self._variables: dict[str, Any] = {}
 
     def values(self, tensors: Sequence[str]) -> list[np.ndarray]:
@@ -91,34 +90,30 @@ class Emitter:
     def _import(self, cut: Sequence[str], fed: Mapping[str, Any], outputs: Sequence[str]) -> list[Any]:
         """The outputs, computed from `cut` tensors that are fed."""
         tf, graph = self._tf, self._source.graph
-        definition, names = tf.compat.v1.GraphDef(), {t: f"tfopt_cut_{i}" for i, t in enumerate(cut)}
+        definition, names = self.definition(cut, outputs)
+        mapped = {names[t]: fed[t] for t in cut}
+        for node in definition.node:
+            if node.name in graph.variables:
+                mapped[f"{node.name}:0"] = tf.compat.v1.get_default_graph().capture(self._variable(node.name).handle)
+        found: list[Any] = tf.graph_util.import_graph_def(
+            definition, mapped, [names.get(t, t) for t in outputs], name=""
+        )
+        return found
+
+    def definition(self, cut: Sequence[str], outputs: Sequence[str]) -> tuple[Any, dict[str, str]]:
+        """The GraphDef of what computes `outputs`, with placeholders for `cut` (tensors -> the placeholders')."""
+        definition, names = self._tf.compat.v1.GraphDef(), {t: f"tfopt_cut_{i}:0" for i, t in enumerate(cut)}
         definition.versions.CopyFrom(self._source.definition.versions)
         definition.library.CopyFrom(self._source.definition.library)
-        mapped = {f"{names[t]}:0": fed[t] for t in cut}
         for tensor, name in names.items():
-            self._placeholder(definition, name, graph.tensor(tensor).dtype)
+            self._placeholder(definition, node_of(name), self._source.graph.tensor(tensor).dtype)
         for node in self._needed(set(cut), outputs):
-            self._copy(definition, node, names)
-            if node in graph.variables:
-                mapped[f"{node}:0"] = tf.compat.v1.get_default_graph().capture(self._variable(node).handle)
-        wanted = [names[t] + ":0" if t in names else t for t in outputs]
-        found: list[Any] = tf.graph_util.import_graph_def(definition, mapped, wanted, name="")
-        return found
+            definition.node.add().CopyFrom(self._source.copy(node, names))
+        return definition, names
 
     def _placeholder(self, definition: Any, name: str, dtype: str) -> None:
         node = definition.node.add(op="Placeholder", name=name)
         node.attr["dtype"].type = _dtype(self._tf, dtype).as_datatype_enum
-
-    def _copy(self, definition: Any, name: str, names: Mapping[str, str]) -> None:
-        node = definition.node.add()
-        node.CopyFrom(self._nodes[name])
-        node.device = ""
-        node.attr.pop("_class", None)
-        if node.op in SHAPES:  # graph.numeric_shapes may have given it another type
-            own = self._source.graph.nodes[name].inputs[0]
-            node.attr["T"].type = _dtype(self._tf, self._source.graph.tensor(own).dtype).as_datatype_enum
-        del node.input[:]
-        node.input.extend(names[t] + ":0" if t in names else t for t in self._source.graph.nodes[name].inputs)
 
     def _needed(self, cut: set[str], outputs: Sequence[str]) -> list[str]:
         seen: set[str] = set()

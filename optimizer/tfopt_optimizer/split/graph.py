@@ -47,7 +47,8 @@ class Node:
 class Graph:
     """`nodes` in an order in which every node comes after its inputs. `inputs` and `outputs`: the signature's names to
     tensors. `variables` and `tables`: nodes that only hold such a resource's handle. `effects`: nodes that act beyond
-    their result and that an answer waits for."""
+    their result and that an answer waits for. `seen`: shapes of tensors as records showed them, with None for what
+    differed; `rows`: those of them whose first dimension was always the request's number of rows."""
 
     nodes: Mapping[str, Node]
     inputs: Mapping[str, str]
@@ -55,6 +56,8 @@ class Graph:
     variables: frozenset[str] = frozenset()
     tables: frozenset[str] = frozenset()
     effects: tuple[str, ...] = ()
+    seen: Mapping[str, Shape] = dataclasses.field(default_factory=dict)
+    rows: frozenset[str] = frozenset()
 
     @functools.cached_property
     def fed(self) -> frozenset[str]:
@@ -67,10 +70,10 @@ class Graph:
 
     @functools.cached_property
     def bound(self) -> frozenset[str]:
-        """The nodes that depend on what is fed. All others are the same in every call."""
+        """The nodes that depend on what is fed, or read a table. All others are the same in every call."""
         found = set(self.fed)
         for node in self.nodes.values():
-            if any(node_of(t) in found for t in node.inputs):
+            if any((n := node_of(t)) in found or n in self.tables for t in node.inputs):
                 found.add(node.name)
         return frozenset(found)
 
@@ -87,11 +90,16 @@ class Graph:
 
     def shape(self, tensor: str) -> Shape | None:
         """The shape as far as it is known, with that of the tensor it is like."""
+        if tensor in self.seen:
+            return self.seen[tensor]
         own = self.tensor(tensor).shape
         return own if own is not None else self.tensor(self.likeness[tensor]).shape
 
     def has_rows(self, tensor: str) -> bool:
-        """Whether the first dimension is that of a fed tensor with an unknown number of rows, for sure."""
+        """Whether the first dimension is that of a fed tensor with an unknown number of rows: for sure, or in every
+        record that was seen."""
+        if tensor in self.seen:
+            return tensor in self.rows
         origin = self.likeness[tensor]
         shape = self.tensor(origin).shape
         return node_of(origin) in self.fed and bool(shape) and shape is not None and shape[0] is None
@@ -106,6 +114,11 @@ def shape_source(node: Node) -> str:
     if node.op in SAME_SHAPE and node.inputs:
         return node.inputs[0]
     return node.inputs[1] if node.op in _LOOKUPS and len(node.inputs) > 1 else ""
+
+
+def crosses(tensor: Tensor) -> bool:
+    """Whether it can be handed from one side to the other. Lists of tensors and stacks are handles of their maker's."""
+    return tensor.dtype not in ("resource", "variant")
 
 
 def needed(graph: Graph) -> Graph:

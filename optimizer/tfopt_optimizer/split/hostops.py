@@ -205,6 +205,9 @@ ROWS: Mapping[str, Row] = {
 }
 
 
+HASHES = frozenset({"StringToHashBucketFast", "StringToHashBucketStrong", "StringToHashBucket"})
+
+
 def refusal(op: str, attributes: Attributes) -> str:
     """Why the host cannot run an operation without TensorFlow, "" when it can."""
     row = ROWS.get(op)

@@ -6,6 +6,7 @@ Rules, in this order:
 - everything else goes to the device, at the first segment that has all it needs. Segments alternate, so every segment
   is convex: data flows from one to the next and never back;
 - what no input reaches is the same in every call and belongs to whoever asks for it;
+- a list of tensors (a variant) never crosses: who makes it and who takes it are on the host together if one has to be;
 - a device part without an operation worth the trip (a product, a convolution, a look-up in weights) returns to the
   host, if the host can run it.
 """
@@ -15,9 +16,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 
-from tfopt_optimizer.split.graph import Graph, Node, node_of
+from tfopt_optimizer.split.graph import Graph, Node, crosses, node_of
 
 HOST, DEVICE = "host", "device"
+LIGHT = "too little work for a trip to the device"
 
 # A result's shape depends on values: XLA lowers these with bounded dimensions, which then do not compile.
 UNBOUNDED = frozenset({
@@ -96,12 +98,28 @@ def partition(
             if reason:
                 reasons[node.name] = reason
     for _ in range(len(graph.nodes)):
+        _keep_together(graph, reasons)
         levels = _levels(graph, reasons)
         light = _light(graph, levels, runs_on_host)
         if not light:
             break
-        reasons |= dict.fromkeys(light, "too little work for a trip to the device")
+        reasons |= dict.fromkeys(light, LIGHT)
     return Cut(_segments(graph, levels), reasons)
+
+
+def _keep_together(graph: Graph, reasons: dict[str, str]) -> None:
+    """Adds to the reasons those who share a handle with somebody on the host."""
+    pairs = [(node_of(t), n.name) for n in graph.nodes.values() for t in n.inputs if not crosses(graph.tensor(t))]
+    pairs = [(a, b) for a, b in pairs if {a, b} <= graph.bound and a not in graph.fed]
+    changed = True
+    while changed:
+        changed = False
+        for pair in pairs:
+            away = [name for name in pair if name not in reasons]
+            if len(away) == 1:
+                (other,) = set(pair) - set(away)
+                reasons[away[0]] = f"it shares a handle with {graph.nodes[other].op}, which is on the host"
+                changed = True
 
 
 def _levels(graph: Graph, reasons: Collection[str]) -> dict[str, int]:
@@ -116,7 +134,21 @@ def _levels(graph: Graph, reasons: Collection[str]) -> dict[str, int]:
         before = [found[n] for t in node.inputs if (n := node_of(t)) in found]
         least, parity = max(before, default=0), 0 if node.name in reasons else 1
         found[node.name] = least if least % 2 == parity else least + 1
-    return found
+    return _with_takers(graph, found)
+
+
+def _with_takers(graph: Graph, levels: dict[str, int]) -> dict[str, int]:
+    """Who makes a handle waits for the segment of those who take it, which a later one may be."""
+    takers: dict[str, list[int]] = {}
+    for node in reversed(list(graph.nodes.values())):
+        own = levels.get(node.name)
+        if own is None:
+            continue
+        if node.name in takers and not all(crosses(t) for t in node.outputs) and node.name not in graph.fed:
+            own = levels[node.name] = max(own, min(level - (level - own) % 2 for level in takers[node.name]))
+        for tensor in node.inputs:
+            takers.setdefault(node_of(tensor), []).append(own)
+    return levels
 
 
 def _light(graph: Graph, levels: Mapping[str, int], runs_on_host: Callable[[Node], bool]) -> list[str]:

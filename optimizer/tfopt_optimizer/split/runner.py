@@ -1,4 +1,5 @@
-"""Runs a program: host steps in Python, device segments on an engine's runner. Thread-safe; needs no TensorFlow."""
+"""Runs a program: host steps in Python, or in a session of TensorFlow's where Python has no such operation, device
+segments on an engine's runner. Thread-safe; TensorFlow is imported for such a program alone."""
 
 from __future__ import annotations
 
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer.engines.base import Arrays, Feeds, Runner
+from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner
 from tfopt_optimizer.errors import Declined
 from tfopt_optimizer.split import hostops
-from tfopt_optimizer.split.program import Pack, Program, Stage, Step
+from tfopt_optimizer.split.program import HOST_GRAPH, Pack, Program, Stage, Step
 from tfopt_optimizer.split.stored import Reader
 
 Shapes = dict[str, tuple[int, ...]]
@@ -24,22 +25,43 @@ Action = Callable[[Tensors], None]
 class Host:
     """The host side of a program, opened once for all buckets: its tables are in memory once."""
 
-    def __init__(self, program: Program, folder: Path) -> None:
+    def __init__(self, program: Program, folder: Path, place: Place) -> None:
         self.program, self._reader = program, Reader(folder)
+        self._session: Any = self._opened(folder, place) if program.needs_tensorflow else None
         self.constants = {name: self._reader.array(number) for name, number in program.constants.items()}
         fused = {stage.folder: self._fused(stage) for stage in program.devices}
         inside = {t for lookups in fused.values() for t in lookups}
         self._feeders = {stage.folder: self._feeder(stage, fused[stage.folder]) for stage in program.devices}
         self._actions = {
             id(stage): [self._action(step) for step in stage.steps if step.outputs[0] not in inside]
+            if not stage.tensorflow
+            else [self._part(stage)]
             for stage in program.stages
         }
+
+    def _opened(self, folder: Path, place: Place) -> Any:
+        from tfopt_optimizer.split import session
+
+        graph = (folder / HOST_GRAPH).read_bytes()
+        return session.HostSession(place, graph, self.program.resources, self._reader.array)
+
+    def _part(self, stage: Stage) -> Action:
+        run, names = self._session.part(stage.feeds, stage.fetches, stage.effects), stage.fetches
+
+        def act(tensors: Tensors) -> None:
+            tensors.update(zip(names, run(tensors), strict=True))
+
+        return act
 
     def host_stage(self, stage: Stage, tensors: Tensors) -> None:
         for act in self._actions[id(stage)]:
             act(tensors)
 
     def device_feeds(self, stage: Stage, tensors: Tensors) -> Arrays:
+        for name, (low, high) in stage.limits.items():
+            array = tensors[name]
+            if array.size and not (array.min() >= low and array.max() <= high):  # NaN is neither
+                raise Declined("INVALID_ARGUMENT", f"a look-up has {high + 1} entries, and is asked for another")
         return {name: feed(tensors) for name, feed in self._feeders[stage.folder]}
 
     def _action(self, step: Step) -> Action:
@@ -61,9 +83,10 @@ class Host:
         """The look-ups whose results nothing but this stage's packs asks for."""
         steps = {s.outputs[0]: s for st in self.program.stages for s in st.steps if s.op == "LookupTableFindV2"}
         packed = {p for pack in stage.packs if pack.widths for p in pack.parts}
-        others = list(self.program.outputs.values())
+        others = [*self.program.outputs.values(), *stage.limits]
         for other in self.program.stages:
             others += [t for s in other.steps for t in s.inputs]
+            others += other.feeds.values()
             others += [t for p in other.packs if other is not stage or not p.widths for t in p.parts]
         return {t: steps[t] for t in packed if t in steps and t not in others}
 

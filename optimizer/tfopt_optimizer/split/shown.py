@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tfopt_optimizer.plan import Crossing, HostOperation, Segment
 from tfopt_optimizer.split.graph import Graph, node_of
@@ -14,7 +14,10 @@ from tfopt_optimizer.split.partition import DEVICE, Cut
 _WRAPPERS = re.compile(r"(Func|StatefulPartitionedCall(_\d+)?|PartitionedCall(_\d+)?|None_Lookup)/")
 
 
-def segments(graph: Graph, cut: Cut, inputs: Mapping[int, Sequence[Input]]) -> tuple[Segment, ...]:
+def segments(
+    graph: Graph, cut: Cut, inputs: Mapping[int, Sequence[Input]], in_session: Collection[int] = ()
+) -> tuple[Segment, ...]:
+    """`in_session`: places of the host segments that run in TensorFlow."""
     found = []
     for index, segment in enumerate(cut.segments):
         kinds = Counter(graph.nodes[n].op for n in segment.nodes if graph.nodes[n].op != "Identity")
@@ -25,7 +28,7 @@ def segments(graph: Graph, cut: Cut, inputs: Mapping[int, Sequence[Input]]) -> t
         found.append(
             Segment(
                 segment.where,
-                "" if device else "python",
+                "" if device else "tensorflow" if index in in_session else "python",
                 dict(sorted(kinds.items(), key=lambda item: (-item[1], item[0]))),
                 operations,
                 tuple(takes) if device else tuple(_given(graph, t) for t in segment.inputs),

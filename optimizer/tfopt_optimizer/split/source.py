@@ -7,7 +7,8 @@ variables) a TF1 session, whose variables are frozen to constants.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,54 @@ from tfopt_optimizer.split.graph import Graph, Node, Tensor, node_of
 from tfopt_optimizer.split.partition import EFFECTS, without_passing
 
 # TF1 models hold variables and tables in the graph itself, where only a session has their values.
-_HELD_IN_GRAPH = frozenset({"VariableV2", "Variable", "VarHandleOp", "HashTableV2", "MutableHashTableV2"})
+_TABLES = frozenset({"HashTableV2", "MutableHashTableV2", "MutableHashTableOfTensorsV2", "MutableDenseHashTableV2"})
+_HELD_IN_GRAPH = frozenset({"VariableV2", "Variable", "VarHandleOp"}) | _TABLES
+# A loop of TF1 runs through the graph itself, and its branches hang on values: no cut may go through them.
+# The first kind of tables is a reference.
+_TF1 = frozenset({
+    "Switch", "RefSwitch", "Merge", "RefMerge", "Enter", "RefEnter", "Exit", "NextIteration", "HashTable",
+    "MutableHashTable",
+})  # fmt: skip
+# What a table that nothing is looked up in directly may hold.
+_TABLE_TYPES = tuple((k, v) for k in ("string", "int64", "int32") for v in ("int64", "string", "float", "int32"))
 LARGEST = 1 << 31  # bytes of a serialized graph
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """`graph` is what the policy sees of `definition` (a GraphDef). `variable(node)` and `table(node)` read values."""
+    """`graph` is what the policy sees of `definition` (a GraphDef). `variable(node)` and `table(node)` read values: the
+    keys of a table, and its values in the same order. NotLowerable when a resource is none that can be read."""
 
     graph: Graph
     definition: Any
     variable: Callable[[str], np.ndarray]
     table: Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+    @functools.cached_property
+    def definitions(self) -> Mapping[str, Any]:
+        """Node name -> NodeDef."""
+        return {node.name: node for node in self.definition.node}
+
+    def shape(self, variable: str) -> tuple[int, ...]:
+        if variable not in self._shapes:
+            self._shapes[variable] = self.variable(variable).shape
+        return self._shapes[variable]
+
+    @functools.cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {}
+
+    def copy(self, name: str, renamed: Mapping[str, str]) -> Any:
+        """A node's NodeDef as `graph` has it, on no device and without control edges. `renamed`: tensors -> tensors."""
+        node, seen = type(self.definitions[name])(), self.graph.nodes[name]
+        node.CopyFrom(self.definitions[name])
+        node.device = ""
+        node.attr.pop("_class", None)
+        if node.op in graphs.SHAPES:  # graph.numeric_shapes may have given it another type
+            node.attr["T"].type = dtypes.NUMBERS[self.graph.tensor(seen.inputs[0]).dtype]
+        del node.input[:]
+        node.input.extend(renamed.get(t, t) for t in seen.inputs)
+        return node
 
 
 class Sources:
@@ -95,7 +132,7 @@ def _from_function(tf: Any, function: Any, info: SignatureInfo) -> Source:
         seen,
         definition,
         lambda node: _variable(tf, captured[node]),
-        lambda node: _table(tf, captured[node], seen, node),
+        lambda node: _table(tf, node, seen, lambda types: _exported(tf, captured[node], types)),
     )
 
 
@@ -109,18 +146,27 @@ def _variable(tf: Any, handle: Any) -> np.ndarray:
     return np.asarray(tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype).numpy())
 
 
-def _table(tf: Any, handle: Any, graph: Graph, node: str) -> tuple[np.ndarray, np.ndarray]:
-    keys, values = _table_types(graph, node)
+def _exported(tf: Any, handle: Any, types: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    keys, values = (dtypes.NUMBERS[t] for t in types)
     found = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=keys, Tvalues=values)
     return found.keys.numpy(), found.values.numpy()
 
 
-def _table_types(graph: Graph, table: str) -> tuple[int, int]:
+def _table(tf: Any, node: str, graph: Graph, export: Callable[[tuple[str, str]], Any]) -> Any:
+    """What `export` finds for the types that the table is looked up with, or that it turns out to have."""
+    for types in _table_types(graph, node):
+        try:
+            return export(types)
+        except tf.errors.OpError as error:
+            reason = first_line(error)
+    raise NotLowerable(f"{node} cannot be read as a table: {reason}")
+
+
+def _table_types(graph: Graph, table: str) -> Sequence[tuple[str, str]]:
     for node in graph.nodes.values():
         if node.op == "LookupTableFindV2" and node_of(node.inputs[0]) == table:
-            types = graph.tensor(node.inputs[1]).dtype, node.outputs[0].dtype
-            return dtypes.NUMBERS[types[0]], dtypes.NUMBERS[types[1]]
-    raise KeyError(table)
+            return [(graph.tensor(node.inputs[1]).dtype, node.outputs[0].dtype)]
+    return _TABLE_TYPES
 
 
 def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: SignatureInfo) -> Source:
@@ -131,11 +177,14 @@ def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: Signatur
     frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ends)
     if frozen.ByteSize() >= LARGEST:
         raise NotLowerable(f"{frozen.ByteSize() / 1e9:.1f} GB of constants do not fit into a frozen graph")
-    tables = {n.name for n in frozen.node if n.op in ("HashTableV2", "MutableHashTableV2")}
+    old = sorted({n.op for n in frozen.node} & _TF1)
+    if old:
+        raise NotLowerable(f"its graph is TF1's ({old[0]}), which is not cut")
+    tables = {n.name for n in frozen.node if n.op in _TABLES}
     seen = read(tf, frozen, inputs, outputs, variables=set(), tables=tables)
 
-    def table(node: str) -> tuple[np.ndarray, np.ndarray]:
-        handle, (keys, values) = session.graph.get_tensor_by_name(f"{node}:0"), _table_types(seen, node)
+    def export(node: str, types: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+        handle, (keys, values) = session.graph.get_tensor_by_name(f"{node}:0"), (dtypes.NUMBERS[t] for t in types)
         with session.graph.as_default():
             found = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=keys, Tvalues=values)
         exported = session.run([found.keys, found.values])
@@ -144,7 +193,7 @@ def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: Signatur
     def variable(node: str) -> np.ndarray:
         raise KeyError(node)
 
-    return Source(seen, frozen, variable, table)
+    return Source(seen, frozen, variable, lambda node: _table(tf, node, seen, lambda types: export(node, types)))
 
 
 def read(

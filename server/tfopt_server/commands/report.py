@@ -74,9 +74,11 @@ def _page(folder: Path, plan: Plan) -> str:
 
 def render(plan: Plan) -> str:
     """The whole report; candidates stand under their signature and bucket, the chosen one first."""
+    from tfopt_optimizer.report import loaded
+
     head = [
         f"plan of {plan.created}, {plan.device}, {plan.optimize_s:.1f} s, checked on {plan.records} records",
-        f"TensorFlow loads it as: {plan.loader}; weights {plan.weights_bytes / 1e6:.1f} MB",
+        f"TensorFlow loads it as: {plan.loader}{loaded(plan)}; weights {plan.weights_bytes / 1e6:.1f} MB",
     ]
     rows = [row for s in plan.signatures for b in s.buckets for row in _bucket(s, b)]
     cuts = [line for s in plan.signatures for line in _segments(s)]
