@@ -37,7 +37,7 @@ check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts,
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict $(POLICY)
 	$(BIN)/lint-imports
-	$(BIN)/hadolint Dockerfile.*
+	$(BIN)/hadolint Dockerfile.* deploy/*/Dockerfile
 
 bench: setup     ## ratios between variants, in process and over the wire; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
@@ -49,11 +49,11 @@ protos: $(STAMP) ## regenerate the descriptor set and the list of operations fro
 lock: $(STAMP)   ## renew every images/DEVICE/*.txt: all dependencies by hash, for Python 3.13 on x86-64, without host names
 	$(BIN)/python images/lock.py
 
-image/%:         ## build the image of a device: image/cpu, image/gpu, image/tpu (LOCK=tf-2.20, BASE=...)
+image/%:         ## build the image of a device: image/cpu, image/gpu, image/tpu (LOCK=tf-2.20 or litert, BASE=...)
 	$(PYTHON) images/build.py $* $(if $(LOCK),--lock=$(LOCK))
 
 test/image/%: setup ## run the tests of a device's image against the image that image/DEVICE built
-	$(BIN)/pytest -q -m image tests/images --device=$*
+	$(BIN)/pytest -q -m image tests/images --device=$* $(if $(LOCK),--lock=$(LOCK))
 
 clean:           ## everything that make made
 	rm -rf $(VENV) demo/models benchmarks/models tests/.models build *.egg-info

@@ -1,9 +1,11 @@
 """Renews the locks of the images: `make lock`. Every dependency by hash, so that a build gets these bytes or none.
 
+    python images/lock.py [cpu/litert ...]      # all of them, or these
+
 images/DEVICE/NAME.txt is what the build argument LOCK=NAME installs. A release lock holds one TensorFlow release (the
-newest two are kept building), `nightly` the
-newest of everything, and a runtime lock only what serves a plan of one
-engine. images/tools.txt is what describes an image while it is built. A lock never names where its files came from.
+newest two are kept building), `nightly` the newest of everything, and a runtime lock only what serves plans that were
+made elsewhere. images/tools.txt is what describes an image while it is built. A lock never names where its files came
+from.
 """
 
 from __future__ import annotations
@@ -11,13 +13,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PYTHON = "3.13"
 PLATFORM = "x86_64-manylinux_2_31"
+# Without TensorFlow: an engine alone, and all of them.
+RUNTIMES = ("litert", "openvino", "onnxruntime", "xla", "runtime")
 OVERRIDES = ROOT / "images" / "overrides.txt"
 
 
@@ -41,8 +45,8 @@ def locks() -> Iterator[Lock]:
         yield Lock(device, "tf-2.20", (device,), ("tensorflow-cpu==2.20.*",))
     yield Lock("cpu", "nightly", ("cpu",), ("tensorflow-cpu", "jax", "jaxlib", "openvino", "ai-edge-litert"))
     yield Lock("", "tools", ("image-tools",))
-    yield Lock("cpu", "litert", ("litert",))
-    yield Lock("cpu", "openvino", ("openvino",))
+    for name in RUNTIMES:
+        yield Lock("cpu", name, (name,))
 
 
 def renew(lock: Lock) -> None:
@@ -60,6 +64,15 @@ def renew(lock: Lock) -> None:
     print(lock.path.relative_to(ROOT))
 
 
+def main(wanted: Sequence[str]) -> int:
+    found = {each.path.relative_to(ROOT / "images").with_suffix("").as_posix(): each for each in locks()}
+    if unknown := sorted(set(wanted) - set(found)):
+        sys.stderr.write(f"expected some of {', '.join(found)}, received {', '.join(unknown)}\n")
+        return 2
+    for name in wanted or found:
+        renew(found[name])
+    return 0
+
+
 if __name__ == "__main__":
-    for each in locks():
-        renew(each)
+    sys.exit(main(sys.argv[1:]))

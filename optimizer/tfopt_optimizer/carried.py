@@ -2,63 +2,77 @@
 
     found, passed_over = carried.find(job)
 
-`tfopt optimize MODEL --in_place` writes them. One is used when it was made for this model and its records, these flags,
-versions and this kind of processor, and when its files are whole. Others are passed over, each with its reason.
+`tfopt optimize MODEL --in_place` writes them. One is used when it was made for this model, its records and these flags,
+when what it needs is here (fitness.py), and when its files are whole. Others are passed over, each with its reason.
+Where no plan can be made, because TensorFlow is not installed, one that was measured on another processor may serve,
+and one from the plan cache.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from tfopt_optimizer import fitness, lazy_tensorflow
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.fingerprint import fingerprint
 from tfopt_optimizer.optimize import OptimizeJob
 from tfopt_optimizer.plan import Fingerprint, Plan, PlanError
 
 FOLDER = Path("assets.extra") / "tfopt"
-# How hard was searched changes how good a plan is, not what it is valid for.
-_EFFORT = ("optimize_budget_s", "candidate_timeout_s")
+Found = tuple[Plan, Path, str]
 
 
 def folder(model_dir: Path) -> Path:
     return model_dir / FOLDER
 
 
-def find(job: OptimizeJob) -> tuple[tuple[Plan, Path, str] | None, list[str]]:
-    """The plan in the model that fits here, its folder and why it may be used, or None; and a line per other plan."""
-    there = sorted(path.parent for path in folder(job.model_dir).glob(f"*/{plans.FILE_NAME}"))
+def find(job: OptimizeJob, cache_dir: Path | None = None) -> tuple[Found | None, list[str]]:
+    """The plan in the model that fits here, its folder and why it may be used, or None; and a line per other plan.
+
+    Without TensorFlow `cache_dir` is looked through as well.
+    """
+    replaceable = lazy_tensorflow.installed()
+    there = _plans(folder(job.model_dir)) + ([] if replaceable or cache_dir is None else _plans(cache_dir))
     if not there:
         return None, []
-    wanted, passed_over = fingerprint(job.model_dir, job.flags, job.tags, job.samples), list[str]()
+    here, passed_over, fitting = fingerprint(job.model_dir, job.flags, job.tags, job.samples), [], []
     for place in there:
-        plan, reason = _fits(place, wanted)
-        if plan is not None:
-            why = f"it came with the model ({FOLDER / place.name}), made {plan.created} in {plan.optimize_s:.1f} s"
-            return (plan, place, why), passed_over
-        passed_over.append(f"plan {FOLDER / place.name} is passed over: {reason}")
-    return None, passed_over
+        plan, reason = _fits(place, here, replaceable=replaceable)
+        if plan is None:
+            passed_over.append(f"plan {_named(place, job.model_dir)} is passed over: {reason}")
+            continue
+        other = fitness.elsewhere(plan, here)
+        if not other:
+            return (plan, place, _why(plan, place, job.model_dir)), passed_over
+        fitting.append((plan, place, f"{_why(plan, place, job.model_dir)}, on another machine: {other}"))
+    return (fitting[0] if fitting else None), passed_over
 
 
-def _fits(place: Path, wanted: Fingerprint) -> tuple[Plan | None, str]:
+def _plans(parent: Path) -> list[Path]:
+    return sorted(path.parent for path in parent.glob(f"*/{plans.FILE_NAME}"))
+
+
+def _fits(place: Path, here: Fingerprint, *, replaceable: bool) -> tuple[Plan | None, str]:
     try:
         plan = plans.read(place)
-        differences = without_effort(plan.fingerprint).differences(without_effort(wanted))
+        differences = fitness.unfit(plan, here, replaceable=replaceable)
         if differences:
-            return None, "it is for something else: " + "; ".join(differences)
+            return None, _reason(differences)
         plans.verify(plan, place)
     except PlanError as error:
         return None, str(error)
     return plan, ""
 
 
-def without_effort(found: Fingerprint) -> Fingerprint:
-    """The fingerprint without the flags that only say how long to search."""
-    try:
-        flags: dict[str, Any] = json.loads(found.flags)
-    except ValueError:
-        return found
-    kept = {name: value for name, value in flags.items() if name not in _EFFORT}
-    return dataclasses.replace(found, flags=json.dumps(kept, sort_keys=True))
+def _reason(differences: Iterable[str]) -> str:
+    return "it is for something else: " + "; ".join(differences)
+
+
+def _why(plan: Plan, place: Path, model_dir: Path) -> str:
+    origin = "it came with the model" if place.is_relative_to(model_dir) else "it lies in the cache"
+    return f"{origin} ({_named(place, model_dir)}), made {plan.created} in {plan.optimize_s:.1f} s"
+
+
+def _named(place: Path, model_dir: Path) -> str:
+    return str(place.relative_to(model_dir) if place.is_relative_to(model_dir) else place)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -73,3 +74,12 @@ def processor(proc: Path = PROC) -> dict[str, str]:
         if key:
             found.setdefault(key, value.strip())
     return found
+
+
+# Instruction sets that engines and compilers choose their code by, x86-64 and arm64; the kernel names a hundred more.
+_COMPUTING = re.compile(r"s?sse\w*|avx\w*|fma\w*|f16c|bmi\d|amx\w*|asimd\w*|sve\w*|sme\w*|i8mm|bf16|fphp")
+
+
+def features(isa: str) -> tuple[str, ...]:
+    """Of a processor's flags those that decide which code runs on it, sorted."""
+    return tuple(sorted({word for word in isa.split() if _COMPUTING.fullmatch(word)}))

@@ -44,11 +44,10 @@ def fingerprint(model_dir: Path, flags: OptimizerFlags, tags: Sequence[str], sam
         except metadata.PackageNotFoundError:
             continue  # not installed here; its presence elsewhere is a difference by itself
     processor = cpu.processor()
-    isa = hashlib.sha256(" ".join(sorted(processor.get("isa", "").split())).encode()).hexdigest()[:16]
     hardware = {
         "machine": platform.machine(),
         "processor": processor.get("model", ""),
-        "isa": isa,
+        "features": " ".join(cpu.features(processor.get("isa", ""))),
         "cores": str(cpu.usable_cores()),
     }
     chosen = json.dumps({**dataclasses.asdict(flags), "tags": sorted(tags)}, sort_keys=True)

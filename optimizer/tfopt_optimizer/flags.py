@@ -18,7 +18,8 @@ class OptimizerFlags:
     that one candidate (signature x bucket x engine) may take: lowering, compiling, checking, measuring. Once
     `optimize_budget_s` (None: 30, or 300 where the flags allow compiling or compressing) is used up, a bucket gets one
     more candidate, the likeliest, and at twice the budget no further bucket is opened (allotment.py). `engines` names
-    those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all. `optimize_for`:
+    those that may take part beside plain TensorFlow, as far as the other flags allow; empty: all. `without_tensorflow`:
+    the plan must run where TensorFlow is not installed, however slow the engines are (standalone.py). `optimize_for`:
     "latency" of a call that has the cores for itself, "throughput" with all cores busy, or "memory" of what is not
     slower than plain TensorFlow.
 
@@ -43,6 +44,7 @@ class OptimizerFlags:
     lossy_max_rel_error: float = 1e-2
     lossy_top1: float = 0.99
     compression_requires_records: bool = False
+    without_tensorflow: bool = False
 
     def budget_s(self) -> float:
         """Seconds for the search."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,15 @@ from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner
 from tfopt_optimizer.errors import EngineError
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.saved_model import SavedModelError
+
+
+def installed() -> bool:
+    """Whether there is a TensorFlow to fall back to and to make plans with; looking for it does not import it."""
+    return importlib.util.find_spec("tensorflow") is not None
+
+
+class TensorFlowMissing(SavedModelError):
+    """TensorFlow would be needed and is not installed; the text says for what (for the operator)."""
 
 
 class LazyTensorFlow:
@@ -26,9 +36,11 @@ class LazyTensorFlow:
         return self._model is not None
 
     def load(self) -> Any:
-        """The model, loaded by the first caller. SavedModelError when TensorFlow does not take it."""
+        """The model, loaded by the first caller. SavedModelError when TensorFlow does not take it or is not there."""
         with self._lock:
             if self._model is None:
+                if not installed():
+                    raise TensorFlowMissing(f"{self._place.model_dir} needs TensorFlow, which is not installed here")
                 from tfopt_optimizer.engines import tensorflow
 
                 self._model = (

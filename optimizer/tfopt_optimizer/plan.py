@@ -190,8 +190,18 @@ class Fingerprint:
         for field in ("versions", "hardware"):
             mine, theirs = getattr(self, field), getattr(other, field)
             keys = sorted(set(mine) | set(theirs))
-            found += [f"{field}.{k}: {mine.get(k)} != {theirs.get(k)}" for k in keys if mine.get(k) != theirs.get(k)]
+            found += [
+                _difference(f"{field}.{k}", mine.get(k), theirs.get(k)) for k in keys if mine.get(k) != theirs.get(k)
+            ]
         return found
+
+
+def _difference(name: str, mine: str | None, theirs: str | None) -> str:
+    """Of lists of words only what one has and the other lacks."""
+    if name != "hardware.features" or mine is None or theirs is None:
+        return f"{name}: {mine} != {theirs}"
+    left, right = set(mine.split()), set(theirs.split())
+    return f"{name}: {' '.join(sorted(left - right)) or 'nothing'} != {' '.join(sorted(right - left)) or 'nothing'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,10 +238,11 @@ class Plan:
     @property
     def needs_tensorflow(self) -> bool:
         """Whether a server imports TensorFlow when it opens the plan, and not only for requests outside of it."""
-        return any(_needs_tensorflow(s, b) for s in self.signatures for b in s.buckets)
+        return any(runs_tensorflow(s, b) for s in self.signatures for b in s.buckets)
 
 
-def _needs_tensorflow(signature: SignaturePlan, bucket: BucketPlan) -> bool:
+def runs_tensorflow(signature: SignaturePlan, bucket: BucketPlan) -> bool:
+    """Whether a bucket's runner needs TensorFlow."""
     if bucket.engine.startswith("host+"):
         return any(s.runs_on == "tensorflow" for s in signature.segments)
     return bucket.engine == "tensorflow" or (bucket.engine, bucket.variant) == ("xla", "jit")

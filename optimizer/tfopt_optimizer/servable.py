@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer import cpu, saved_model
+from tfopt_optimizer import cpu, lazy_tensorflow, outside, saved_model
 from tfopt_optimizer.choose import label
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
 from tfopt_optimizer.errors import Declined, EngineError
-from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow
+from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow, TensorFlowMissing
 from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
 
 Run = Callable[[Feeds, Sequence[str] | None], Arrays]
@@ -66,12 +66,13 @@ class Route:
 
 
 class SignatureRunner:
-    """One signature. Thread-safe."""
+    """One signature. Thread-safe. `reference` None: TensorFlow is not installed."""
 
-    def __init__(self, plan: SignaturePlan, buckets: Sequence[Bucket], reference: Run) -> None:
+    def __init__(self, plan: SignaturePlan, buckets: Sequence[Bucket], reference: Run | None) -> None:
         self.info = plan.signature
         self.row_independent = plan.row_independent
         self.merge = plan.merge
+        self.has_reference = reference is not None
         self._reference = reference
         self._by_rows = sorted((b for b in buckets if b.batch is not None), key=lambda b: b.batch or 0)
         self.buckets = tuple(b.batch for b in self._by_rows if b.batch is not None)
@@ -119,7 +120,10 @@ class SignatureRunner:
         return self._by_rows[min(place, len(self._by_rows) - 1)]
 
     def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
-        """Plain TensorFlow, loaded on first need; any shapes. EngineError has TensorFlow's own code and text."""
+        """Plain TensorFlow, loaded on first need; any shapes. EngineError has TensorFlow's own code and text, and where
+        it is not installed those of outside.py."""
+        if self._reference is None:
+            raise outside.refusal(self.info, feeds, self.route(feeds).reason)
         return self._reference(feeds, outputs)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
@@ -231,10 +235,10 @@ class _Opening:
         return Servable(self._plan, signatures, self._tensorflow, self._runners, self._notes)
 
     def _signature(self, plan: SignaturePlan) -> SignatureRunner:
-        reference = self._tensorflow.run(plan.signature, self._plan.loader)
+        reference = self._tensorflow.run(plan.signature, self._plan.loader) if lazy_tensorflow.installed() else None
         return SignatureRunner(plan, [self._bucket(plan, b, reference) for b in plan.buckets], reference)
 
-    def _bucket(self, plan: SignaturePlan, bucket: BucketPlan, reference: Run) -> Bucket:
+    def _bucket(self, plan: SignaturePlan, bucket: BucketPlan, reference: Run | None) -> Bucket:
         if bucket.engine == "tensorflow":
             return self._tensorflow_bucket(plan.signature, bucket)
         try:
@@ -242,6 +246,12 @@ class _Opening:
         except Exception as error:
             # Whatever keeps an executable from loading (another processor, a damaged file, another jaxlib): requests
             # are answered all the same, by plain TensorFlow, and the operator reads why.
+            if reference is None:
+                where = f"{plan.signature.key} x {bucket.batch}"
+                raise TensorFlowMissing(
+                    f"{where}: {bucket.engine} cannot be loaded, and TensorFlow is not installed to take its place: "
+                    f"{error}"
+                ) from error
             self._note(
                 f"{plan.signature.key} x {bucket.batch}: {bucket.engine} cannot be loaded, plain TF runs: {error}"
             )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, plan, report
+from tfopt_optimizer import choose, plan, report, standalone
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec
 from tfopt_optimizer.engines import split
@@ -26,7 +26,10 @@ def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], 
     free = choose.without_tensorflow(contests) if complete else None
     if free:
         log.say(free)
-    signatures = tuple(_settle_signature(job, r, loader, bool(free), log) for r in results)
+    wanted = job.flags.without_tensorflow
+    signatures = tuple(_settle_signature(job, r, loader, wanted or bool(free), log) for r in results)
+    if wanted:
+        signatures = standalone.without_tensorflow(signatures, log.say)
     kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
     weights_bytes = tidy(job.plan_dir, kept)
     runners = choose.runners([b for s in signatures for b in s.buckets])

@@ -98,11 +98,11 @@ def convert(flag: Flag, text: str, named: str = "") -> Value:
         value = _typed(flag, unquote(text))
     except ValueError as error:
         raise ValueError(f"{where}: expected {expected}, received {text!r}") from error
-    numbers = value if isinstance(value, tuple) else (value,)
-    for number in numbers:
+    parts = value if isinstance(value, tuple) else (value,)
+    for number in parts:
         if isinstance(number, (int, float)) and not isinstance(number, bool) and not _within(flag, number):
             raise ValueError(f"{where}: expected {expected}, received {text!r}")
-    if flag.choices and value not in flag.choices:
+    if flag.choices and any(part not in flag.choices for part in parts):
         raise ValueError(f"{where}: expected {expected}, received {text!r}")
     return value
 
@@ -158,7 +158,7 @@ def _within(flag: Flag, number: float) -> bool:
 
 def _expected(flag: Flag) -> str:
     if flag.choices:
-        return "one of " + ", ".join(repr(c) for c in flag.choices)
+        return ("some of " if flag.kind == "strs" else "one of ") + ", ".join(repr(c) for c in flag.choices)
     if flag.kind == "bool":
         return "true or false"
     if flag.kind == "str":

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from tfopt_optimizer.errors import Declined
+from tfopt_optimizer.outside import DECLINED
 
 from tfopt_server import rows, running
 from tfopt_server.batching import Batcher, Piece, refuse
@@ -89,7 +90,7 @@ class Executor:
             call = Call(lane, route, feeds, count, outputs, arrived, deadline, api)
             return self._outside(call) if call.outside else self._planned(call)
         except Declined as error:
-            left = Outside(running.DECLINED)
+            left = Outside(DECLINED)
             call = Call(lane, left, feeds, route.rows or 0, outputs, arrived, deadline, api)
             return self._outside(call, str(error))
 

@@ -21,7 +21,8 @@ Value = bool | int | float | str | tuple[str, ...] | tuple[int, ...] | None
 class Flag:
     """One flag. `default` None means "decided from the machine or the environment", as `meaning` says.
 
-    `within` bounds numbers, both ends inclusive; `choices` lists the only values a "str" may have.
+    `within` bounds numbers, both ends inclusive; `choices` lists the only values of a "str", or
+    in "strs".
     """
 
     name: str
@@ -154,6 +155,14 @@ OPTIMIZER: tuple[Flag, ...] = (
         "optimize_budget_s", "float", None, "seconds for trying candidates; the likeliest come first (default 30, with "
         "allow_precompilation or allow_compression 300)", within=_SECONDS,
     ),
+    Flag(
+        "engines", "strs", (), "the only engines that may take part beside plain TensorFlow, as far as the other flags "
+        "allow (default: all that are installed)", choices=("litert", "onnxruntime", "openvino", "xla"),
+    ),
+    Flag(
+        "without_tensorflow", "bool", False, "a plan that runs where TensorFlow is not installed, in a runtime image: "
+        "an error for signatures that no other engine takes",
+    ),
     Flag("optimize_in_background", "bool", False, "serve plain TensorFlow at once, and the plan when it is ready"),
     Flag("candidate_timeout_s", "float", 300.0, "a candidate that takes longer is dropped", within=_SECONDS),
     Flag(
@@ -207,7 +216,7 @@ def _row(left: str, right: str) -> str:
 
 def _hint(flag: Flag) -> str:
     if flag.choices:
-        return "=" + "|".join(c for c in flag.choices if c)
+        return "=" + ("," if flag.kind == "strs" else "|").join(c for c in flag.choices if c)
     return {"bool": "", "int": "=N", "float": "=X", "str": "=TEXT", "strs": "=A,B", "ints": "=N,N"}[flag.kind]
 
 

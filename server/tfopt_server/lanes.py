@@ -78,6 +78,7 @@ class Runner(Protocol):
     row_independent: bool
     merge: bool
     buckets: tuple[int, ...]
+    has_reference: bool
 
     def route(self, feeds: Feeds) -> Route: ...
 
@@ -201,8 +202,9 @@ class Lane:
             return
         self._shapes.add(seen)
         log.warning(
-            "a request for signature %s of model %s is outside the plan (%s) and runs on plain TensorFlow: %s",
-            self.key, self.model, f"{reason}: {detail}" if detail else reason, _described(feeds),
+            "a request for signature %s of model %s is outside the plan (%s) and %s: %s",
+            self.key, self.model, f"{reason}: {detail}" if detail else reason, _answered(self.runner),
+            _described(feeds),
         )  # fmt: skip
 
     def cost_us(self, bucket: Bucket, count: int, feeds: Feeds) -> float:
@@ -267,6 +269,10 @@ def _serving(metrics: Metrics, parameters: BatchingParameters) -> Serving:
         input_sizes=metrics.input_batch_size.labels(),
         processed_sizes=metrics.processed_batch_size.labels(),
     )
+
+
+def _answered(runner: Runner) -> str:
+    return "runs on plain TensorFlow" if runner.has_reference else "is refused, for TensorFlow is not installed"
 
 
 def _described(feeds: Feeds) -> str:

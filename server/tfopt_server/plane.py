@@ -100,6 +100,8 @@ def optimizer_flags(settings: Settings) -> OptimizerFlags:
         candidate_timeout_s=settings.candidate_timeout_s,
         optimize_budget_s=settings.optimize_budget_s,
         optimize_for=settings.optimize_for,
+        engines=settings.engines,
+        without_tensorflow=settings.without_tensorflow,
         lossless_max_rel_error=settings.lossless_max_rel_error,
         lossy_mean_rel_error=settings.lossy_mean_rel_error,
         lossy_max_rel_error=settings.lossy_max_rel_error,

@@ -114,6 +114,10 @@ def count_compilations(metrics: Metrics) -> Callable[[], None]:
 
 
 def _code(error: Exception) -> Code:
+    from tfopt_optimizer.lazy_tensorflow import TensorFlowMissing
+
+    if isinstance(error, TensorFlowMissing):
+        return Code.FAILED_PRECONDITION
     if isinstance(error, WarmingFailed):
         return error.code
     if isinstance(error, BatchingParametersError):
@@ -207,13 +211,22 @@ class _Preparation:
         return plan, plan_dir, f"made in {plan.optimize_s:.1f} s"
 
     def _found(self, job: OptimizeJob, cache: Path) -> tuple[Plan, Path, str] | None:
-        from tfopt_optimizer import carried
+        from tfopt_optimizer import carried, lazy_tensorflow
         from tfopt_optimizer.cache import cached
+        from tfopt_optimizer.lazy_tensorflow import TensorFlowMissing
 
-        found, passed_over = carried.find(job)
+        found, passed_over = carried.find(job, cache)
         for line in passed_over:
             self._say(line)
-        return found or cached(job, cache)
+        if found := found or cached(job, cache):
+            return found
+        if not lazy_tensorflow.installed():
+            reasons = "; ".join(passed_over) or f"there is none in the model (tfopt optimize --in_place) or in {cache}"
+            raise TensorFlowMissing(
+                f"no plan for {job.model_dir} can be used, and TensorFlow is not installed to make one or to serve "
+                f"without: {reasons}"
+            )
+        return None
 
     def _say(self, line: str) -> None:
         log.info("%s", line, extra=self._extra)

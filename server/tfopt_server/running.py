@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from tfopt_optimizer.errors import Declined
+from tfopt_optimizer.outside import DECLINED
 
 from tfopt_server import rows
 from tfopt_server.batching import Piece, Rule
@@ -19,8 +20,6 @@ log = logging.getLogger(__name__)
 
 # The label of plain TensorFlow where the plan names no bucket.
 REFERENCE = "tensorflow"
-# Why a request left the plan whose shapes and types were right.
-DECLINED = "its engine declines the values"
 _now = time.monotonic
 
 

@@ -72,6 +72,8 @@ class Settings:
     plan_cache_dir: Path
     optimize_for: str
     optimize_budget_s: float | None
+    engines: tuple[str, ...]
+    without_tensorflow: bool
     optimize_in_background: bool
     candidate_timeout_s: float
     optimize_timeout_s: float

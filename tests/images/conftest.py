@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +17,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("tfopt_images_build", ROOT / "images" / "build.py")
-build = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(build)
+
+
+def script(name: str):
+    """A module of images/, which is no package: its files run on any Python, before anything is installed."""
+    spec = importlib.util.spec_from_file_location(f"tfopt_images_{name}", ROOT / "images" / f"{name}.py")
+    found = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+build, lock = script("build"), script("lock")
 
 
 def free_port() -> int:
@@ -113,25 +122,52 @@ def image(program, pytestconfig) -> str:
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory) -> Path:
-    """The demo models, readable by the image's user."""
+def runtime(pytestconfig) -> str:
+    """The lock when it holds no TensorFlow, else ""."""
+    name = pytestconfig.getoption("--lock")
+    return name if name in lock.RUNTIMES else ""
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory, runtime) -> Path:
+    """The demo models, readable by the image's user; with their plans in them where the image cannot make any."""
     folder = tmp_path_factory.mktemp("models")
     for parent in folder.parents[:3]:
         parent.chmod(0o755)
     for name in ("digits", "tabular"):
         shutil.copytree(ROOT / "demo" / "models" / name, folder / name)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        if runtime:
+            optimize(folder / name, runtime)
+    readable(folder)
     return folder
 
 
+def optimize(model: Path, runtime: str) -> None:
+    """Makes a plan for a runtime image, with the TensorFlow of the tests."""
+    command = [sys.executable, "-m", "tfopt_server", "optimize", str(model), "--in_place", "--without_tensorflow"]
+    engines = [] if runtime == "runtime" else [f"--engines={runtime}"]
+    done = subprocess.run([*command, *engines, *flags_for(runtime)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def flags_for(runtime: str) -> list[str]:
+    """What a server is told so that a plan of this engine may be used."""
+    return ["--allow_precompilation"] if runtime == "xla" else []
+
+
+def readable(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 @pytest.fixture
-def start(program, image) -> Iterator:
+def start(program, image, runtime) -> Iterator:
     started: list[Container] = []
 
     def go(*args: str, options: tuple[str, ...] = (), port: int = 0, hardened: bool = True) -> Container:
         safe = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges") if hardened else ()
-        container = Container(program, image, list(args), [*safe, *options], port or free_port())
+        words = [*args, *flags_for(runtime)]
+        container = Container(program, image, words, [*safe, *options], port or free_port())
         started.append(container)
         return container
 

@@ -54,4 +54,4 @@ def test_the_warmup_file_counts_only_by_its_records(model):
 def test_versions_and_hardware_are_named(model):
     found = take(model)
     assert {"tfopt", "jaxlib", "numpy", "plan", "python"} <= set(found.versions)
-    assert set(found.hardware) == {"machine", "processor", "isa", "cores"}
+    assert set(found.hardware) == {"machine", "processor", "features", "cores"}

@@ -78,6 +78,7 @@ class Runner:
             key, "predict", (TensorInfo("x", "float", (None, 2)),), (TensorInfo("y", "float", (None, 2)),)
         )
         self.row_independent = row_independent
+        self.has_reference = True
         self.merge = merge
         self.buckets = sizes if row_independent else ()
         self._buckets = {n: Bucket(n, "fake", static, cost_us, self.engine.run) for n in sizes}

@@ -6,7 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-PACKAGES = ("tfopt", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "numpy", "grpcio", "gunicorn")
+PACKAGES = (
+    *("tfopt", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "ai-edge-litert", "openvino", "onnxruntime"),
+    *("numpy", "grpcio", "gunicorn"),
+)
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
