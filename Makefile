@@ -108,6 +108,8 @@ POLICY := \
   server/tfopt_server/settings.py \
   server/tfopt_server/process \
   server/tfopt_server/commands \
+  server/tfopt_server/explaining.py \
+  server/tfopt_server/shapley.py \
   server/tfopt_server/faces.py \
   server/tfopt_server/rest \
   server/tfopt_server/rpc \

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class Handle:
     name: str
     version: int
     plane: Any = field(repr=False, compare=False)
+    folder: Path = Path("/models/m/1")
 
     def release(self) -> None:
         self.plane.held -= 1
@@ -103,6 +105,7 @@ class FakePlane:
         self.calls: list[tuple[Handle, str, Arrays, Sequence[str] | None, float | None, str]] = []
         self.all_plans: dict[tuple[str, int], Plan | None] = dict.fromkeys(models)
         self.release = threading.Event()
+        self.folder = Path("/models/m/1")
         self.batch = 0  # rows of a batch of any signature; 0: rows depend on each other
 
     def resolve(self, spec: ModelSpec) -> Handle:
@@ -116,7 +119,7 @@ class FakePlane:
             wanted = f"Latest({spec.name})" if version is None else f"Specific({spec.name}, {version})"
             raise not_found(f"Servable not found for request: {wanted}")
         self.held += 1
-        return Handle(spec.name, max(found), self)
+        return Handle(spec.name, max(found), self, self.folder)
 
     def _signatures(self, handle: Handle) -> dict[str, Signature]:
         return self.models[handle.name, handle.version]

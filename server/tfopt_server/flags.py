@@ -191,6 +191,11 @@ OWN: tuple[Flag, ...] = (
 
 BEYOND: tuple[Flag, ...] = (
     Flag("max_answer_bytes", "int", 0, "largest REST answer that is not streamed; 0: any", within=(0, 2**40)),
+    Flag(
+        "explanation_spec_file", "str", "", "ExplanationSpec (JSON) for :explain; else explanation_metadata.json "
+        "beside the model, if there is one",
+    ),
+    Flag("max_explain_rows", "int", 100_000, "rows that one :explain request may run", within=(1, 2**31 - 1)),
 )  # fmt: skip
 
 GROUPS = {"tfopt": OWN, "beyond TensorFlow Serving": BEYOND, "optimizer": OPTIMIZER, "TensorFlow Serving": SERVING}

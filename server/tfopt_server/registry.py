@@ -141,6 +141,11 @@ class Handle:
         self.loaded = loaded
         self.lanes = loaded.lanes
 
+    @property
+    def folder(self) -> Path:
+        """The version's own, with its SavedModel."""
+        return self._version.path
+
     def release(self) -> None:
         self._version.let_go(self.loaded)
 

@@ -109,6 +109,8 @@ class Settings:
     version: bool
     # Beyond TensorFlow Serving.
     max_answer_bytes: int
+    explanation_spec_file: Path | None
+    max_explain_rows: int
     # Worked out: the HTTP ports to listen on, the platform's first; () when REST is off. Whether this is Vertex AI.
     http_ports: tuple[int, ...]
     on_vertex: bool
@@ -157,7 +159,13 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
         errors.append(str(error))
     cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
-    for name in ("batching_parameters_file", "monitoring_config_file", "ssl_config_file", "model_config_file"):
+    for name in (
+        "batching_parameters_file",
+        "monitoring_config_file",
+        "ssl_config_file",
+        "model_config_file",
+        "explanation_spec_file",
+    ):
         v[name] = Path(v[name]).absolute() if v[name] else None
         if v[name] is not None and not v[name].is_file():
             errors.append(f"--{name}: expected a file, received {str(v[name])!r}")

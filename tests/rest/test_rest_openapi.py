@@ -48,7 +48,7 @@ def test_it_is_a_valid_document(document: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(document).validate()
     operations = [o for item in document["paths"].values() for o in item.values() if isinstance(o, dict)]
     names = [o["operationId"] for o in operations]
-    assert len(set(names)) == len(names) == 21
+    assert len(set(names)) == len(names) == 25
     assert {tag for o in operations for tag in o["tags"]} == {t["name"] for t in document["tags"]}
 
 
@@ -72,7 +72,9 @@ def test_every_route_is_in_it(argv: tuple[str, ...]) -> None:
     assert fixed <= found
     assert ("GET", face.settings.health_route) in found
     forms = [f"/v1/models/{{model}}{where}" for where in ("", "/versions/{version}", "/labels/{label}")]
-    assert {("POST", f"{form}:{verb}") for form in forms for verb in ("predict", "classify", "regress")} <= found
+    assert {
+        ("POST", f"{form}:{verb}") for form in forms for verb in ("predict", "explain", "classify", "regress")
+    } <= found
     assert {("GET", form + end) for form in forms for end in ("", "/metadata")} <= found
 
 

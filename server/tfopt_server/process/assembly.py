@@ -14,6 +14,7 @@ from tfopt_server.model_config import ModelConfigError
 from tfopt_server.process.backend import CannotStart
 from tfopt_server.process.listeners import turn_deaf
 from tfopt_server.rest.app import App
+from tfopt_server.rest.explain import ExplanationSpecError
 from tfopt_server.settings import Settings
 
 
@@ -67,6 +68,6 @@ def build(settings: Settings, run_dir: Path | None) -> Served:
     try:
         served = Served(settings, run_dir)
         served.start()
-    except (BatchingParametersError, ModelConfigError, OSError) as error:
+    except (BatchingParametersError, ExplanationSpecError, ModelConfigError, OSError) as error:
         raise CannotStart(str(error)) from error
     return served

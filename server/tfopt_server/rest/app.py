@@ -21,6 +21,7 @@ from tfopt_server.rest.answer_size import AnswerSize
 from tfopt_server.rest.bodies import LONG_PACKED, gunzip
 from tfopt_server.rest.call import Handler
 from tfopt_server.rest.exchange import Exchange
+from tfopt_server.rest.explain import Explain
 from tfopt_server.rest.explorer import Explorer
 from tfopt_server.rest.infer import Infer
 from tfopt_server.rest.optimization import Optimization
@@ -51,7 +52,9 @@ class App:
         infer = Infer(dataplane, timeout_s, settings.enable_signature_method_name_check)
         pages, metrics_at = Pages(metrics), metrics_paths(settings.monitoring_config_file)
         explorer = Explorer(dataplane, settings, metrics_at)
-        self._serving = Routes(dataplane, predict, infer)
+        explain = Explain(dataplane, timeout_s, settings.explanation_spec_file, settings.max_explain_rows)
+        self._serving = Routes(dataplane, predict, infer, explain)
+        explains = vertex.explain_path(settings.predict_route)
         platform = vertex.route(settings.predict_route, settings.model_name, predict, self._serving)
         self._fixed: dict[str, dict[str, Handler]] = {
             "/optimization": {"GET": Optimization(dataplane).answer},
@@ -59,6 +62,7 @@ class App:
             "/docs": {"GET": explorer.page},
             **{path: {"GET": pages.metrics} for path in metrics_at},
             settings.predict_route: {"POST": platform},
+            explains: {"POST": vertex.explain_route(explains, settings.model_name, explain, self._serving)},
         }
         self._remembered: dict[tuple[str, str], Handler] = {}
         self._size = AnswerSize(settings.max_answer_bytes, settings.on_vertex)

@@ -15,6 +15,7 @@ from tfopt_server.errors import ServingError
 from tfopt_server.http import Header, Request, Response
 from tfopt_server.rest import openapi
 from tfopt_server.rest.openapi import Served
+from tfopt_server.rest.vertex import explain_path
 from tfopt_server.settings import Settings
 
 HTML = b"text/html; charset=utf-8"
@@ -37,6 +38,7 @@ class Explorer:
             version=_version(),
             health_route=settings.health_route,
             predict_route=settings.predict_route,
+            explain_route=explain_path(settings.predict_route),
             metrics_paths=self._metrics_paths,
             default_model=settings.model_name,
             models={name: found for name, _ in self._plane.plans() if (found := self._signatures(name))},

@@ -43,6 +43,7 @@ class Served:
     version: str
     health_route: str
     predict_route: str
+    explain_route: str
     metrics_paths: Sequence[str]
     default_model: str
     models: Mapping[str, Mapping[str, SignatureInfo]]
@@ -79,6 +80,10 @@ def _models(names: Sequence[str], served: Served) -> Json:
         found[f"{base}:predict"] = {
             "parameters": parameters,
             "post": _predict("predict" + _suffix(part), f"Predict with {meaning}", _bodies(served, names)),
+        }
+        found[f"{base}:explain"] = {
+            "parameters": parameters,
+            "post": _explain("explain" + _suffix(part), f"Predict with {meaning}, and explain", served, names),
         }
         for verb in ("classify", "regress"):
             operation = _post(f"{verb}{_suffix(part)}", f"{verb.title()} tf.Examples with {meaning}", verb.title())
@@ -142,6 +147,15 @@ def _post(operation: str, summary: str, schema: str) -> Json:
     }
 
 
+def _explain(operation: str, summary: str, served: Served, names: Iterable[str]) -> Json:
+    found = _predict(operation, summary, _bodies(served, names))
+    body = found["requestBody"]["content"]["application/json"]["schema"]
+    both = {"allOf": [body, {"$ref": "#/components/schemas/Explain"}]}
+    found["requestBody"]["content"] = {"application/json": {"schema": both}}
+    found["responses"]["200"] = _ok("Explanations")
+    return found
+
+
 def _bodies(served: Served, names: Iterable[str]) -> list[tuple[str, str]]:
     found = [(schemas.name(m, key), f"{m}: {key}") for m in names for key in sorted(served.models[m])]
     return found or [("AnyPredict", "any model")]
@@ -165,6 +179,10 @@ def _platform(served: Served) -> Json:
         }
     }
     found.setdefault(served.predict_route, {})["post"] = predict
+    explain = _explain(
+        "explainRoute", f"Predict with {served.default_model or 'the model'}, and explain", served, model
+    )
+    found.setdefault(served.explain_route, {})["post"] = explain
     return found
 
 

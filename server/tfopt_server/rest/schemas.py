@@ -49,6 +49,30 @@ def _object(required: Sequence[str], **properties: Json) -> Json:
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
+# Vertex AI's ExplanationSpec, as much of it as is looked at, and its Explanation.
+_SPEC = _object(
+    [],
+    parameters=_object(
+        [],
+        sampledShapleyAttribution=_object(["pathCount"], pathCount={"type": "integer", "minimum": 1, "maximum": 50}),
+        topK={"type": "integer", "minimum": -1, "maximum": 2**31 - 1},
+        outputIndices={"type": "array"},
+    ),
+    metadata={"type": "object"},
+)
+_NUMBER: Json = {"type": "number"}
+_ATTRIBUTION = _object(
+    ["baselineOutputValue", "instanceOutputValue", "featureAttributions", "outputName"],
+    baselineOutputValue=_NUMBER,
+    instanceOutputValue=_NUMBER,
+    featureAttributions={"type": "object"},
+    outputIndex={"type": "array", "items": {"type": "integer"}},
+    outputDisplayName={"type": "string"},
+    outputName={"type": "string"},
+    approximationError=_NUMBER,
+)
+_EXPLANATION = _object(["attributions"], attributions={"type": "array", "items": _ATTRIBUTION})
+
 # The schemas that are the same for every server.
 FIXED: Json = {
     "Error": _object(["error"], error={"type": "string"}),
@@ -70,6 +94,12 @@ FIXED: Json = {
         ),
         "examples": [{"signature_name": "classify", "examples": [{"age": 42, "words": ["a", "b"]}]}],
     },
+    "Explain": _object(["instances"], instances={"type": "array"}, explanation_spec_override=_SPEC),
+    "Explanations": _object(
+        ["explanations", "predictions"],
+        predictions={"type": "array"},
+        explanations={"type": "array", "items": _EXPLANATION},
+    ),
     "ClassifyResults": _object(["results"], results={"type": "array", "items": {"type": "array"}}),
     "RegressResults": _object(["results"], results={"type": "array"}),
     "AnyPredict": {

@@ -1,7 +1,7 @@
 """TensorFlow Serving's REST routes: predict, classify, regress, status, metadata. URLs and texts: http_rest_api_util.cc
 and _handler.cc.
 
-    POST /v1/models/NAME[/versions/N|/labels/L]:predict|classify|regress
+    POST /v1/models/NAME[/versions/N|/labels/L]:predict|classify|regress, and :explain, which is Vertex AI's
     GET  /v1/models/NAME[/versions/N|/labels/L][/metadata]
 
 Rules that surprise: the query string is part of the path, so it matches nothing or becomes part of a name; path words
@@ -23,13 +23,14 @@ from tfopt_server.errors import invalid
 from tfopt_server.http import Request, Response
 from tfopt_server.inference import CLASSIFY, REGRESS
 from tfopt_server.rest.call import Handler
+from tfopt_server.rest.explain import Explain
 from tfopt_server.rest.infer import Infer
 from tfopt_server.rest.predict import Predict
 
 PREFIX = "/v1/"  # in any case; what starts with it is TensorFlow Serving's
 
 _VERSION = r"(?:/versions/(\d+)|/labels/([^/:]+))?"
-_POST = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict)", re.IGNORECASE | re.ASCII)
+_POST = re.compile(rf"/v1/models/([^/:]+){_VERSION}:(classify|regress|predict|explain)", re.IGNORECASE | re.ASCII)
 _GET = re.compile(rf"/v1/models(?:/([^/:]+))?{_VERSION}(?:/(metadata))?", re.IGNORECASE | re.ASCII)
 _INT64_MAX = 2**63 - 1
 
@@ -37,14 +38,14 @@ _INT64_MAX = 2**63 - 1
 class Routes:
     """Finds what answers a path under /v1/, and answers all but those that run a model."""
 
-    def __init__(self, plane: Dataplane, predict: Predict, infer: Infer) -> None:
+    def __init__(self, plane: Dataplane, predict: Predict, infer: Infer, explain: Explain) -> None:
         self._plane = plane
-        self._predict, self._infer = predict, infer
+        self._predict, self._infer, self._explain = predict, infer, explain
 
     def find(self, method: str, path: str, in_parameters: bool = False) -> Handler:
         """What answers `method` on `path` (still percent-encoded, with its query).
 
-        `in_parameters`: predict takes signature_name from `parameters` as well.
+        `in_parameters`: predict takes signature_name and inputs from `parameters` as well.
         """
         pattern = {"POST": _POST, "GET": _GET}.get(method)
         found = pattern.fullmatch(path) if pattern else None
@@ -62,6 +63,8 @@ class Routes:
             return partial(self._metadata if word == "metadata" else self._status, spec)
         if word == "predict":
             return partial(self._predict.answer, spec, in_parameters)
+        if word == "explain":
+            return partial(self._explain.answer, spec, True)
         if word in (CLASSIFY, REGRESS):
             return partial(self._infer.answer, word, spec)
         return partial(_malformed, f"Malformed request: {method} {path}")

@@ -12,6 +12,7 @@ from functools import partial
 
 from tfopt_server.dataplane import ModelSpec
 from tfopt_server.rest.call import Handler
+from tfopt_server.rest.explain import Explain
 from tfopt_server.rest.predict import Predict
 from tfopt_server.rest.tfs import PREFIX, Routes
 
@@ -21,3 +22,17 @@ def route(path: str, model: str, predict: Predict, serving: Routes) -> Handler:
     if path.lower().startswith(PREFIX + "models/"):
         return serving.find("POST", path, in_parameters=True)
     return partial(predict.answer, ModelSpec(model), True)
+
+
+def explain_path(predict_path: str) -> str:
+    """Where the model of a predict route is explained: Vertex AI itself has no route for it, because it explains by
+    predicting."""
+    stem = predict_path.removesuffix("predict")
+    return f"{stem}explain" if stem != predict_path else f"{predict_path}:explain"
+
+
+def explain_route(path: str, model: str, explain: Explain, serving: Routes) -> Handler:
+    """What answers POST on `path`, which explain_path gave."""
+    if path.lower().startswith(PREFIX + "models/"):
+        return serving.find("POST", path)
+    return partial(explain.answer, ModelSpec(model), True)
