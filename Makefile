@@ -80,6 +80,7 @@ POLICY := \
   server/tfopt_server/batching_parameters.py \
   server/tfopt_server/checkup.py \
   server/tfopt_server/dataplane.py \
+  server/tfopt_server/devices.py \
   server/tfopt_server/executor.py \
   server/tfopt_server/improving.py \
   server/tfopt_server/inference.py \

@@ -28,6 +28,8 @@ _VARIANTS = {
     "xla": ("jit",),
 }
 # ... then the others
+_SEVERAL = ("tensorflow", "litert", "onnxruntime")  # engines whose variants always show
+_PLAIN = {"openvino": ("f32",), "xla": ("pjrt", "jit")}  # variants that go without saying
 # The loader of the model that a variant needs; a variant that is not here needs none.
 _LOADER = {
     ("tensorflow", "function"): "function",
@@ -79,8 +81,8 @@ class Trial:
 
 def label(engine: str, variant: str) -> str:
     """The engine, with its variant where several take part in a run: "tensorflow/session", "litert/t2", "xla"."""
-    device = engine.removeprefix(HOST)
-    several = device in ("tensorflow", "litert", "onnxruntime") or (device == "openvino" and variant != "f32")
+    whole = engine.removeprefix(HOST)
+    several = whole in _SEVERAL or variant not in _PLAIN.get(whole, (variant,))
     return f"{engine}/{variant}" if several else engine
 
 

@@ -14,6 +14,8 @@ CALIBRATION_ROWS = 300  # what NNCF takes by default; more changes ranges little
 
 BF16, INT8, INT8_DYNAMIC = "bf16", "int8", "int8-dynamic"
 INT8_WEIGHTS, INT4_WEIGHTS, PRUNED = "int8-weights", "int4-weights", "int8-pruned"
+# What accelerators make of float32 products by themselves.
+TF32, BF16_PRODUCTS = "tf32", "bf16-products"
 # Shares of zeros that are tried, the largest first. Below the last nothing is gained (docs/decisions/0056).
 SPARSITIES = (0.9, 0.8, 0.7)
 
@@ -36,6 +38,8 @@ PRECISIONS = {
     p.name: p
     for p in (
         Precision(BF16, "bfloat16 arithmetic", frozenset({"avx512_bf16", "amx_bf16", "bf16"})),
+        Precision(TF32, "products of inputs rounded to TF32 (10 bits) on a gpu"),
+        Precision(BF16_PRODUCTS, "products of inputs rounded to bfloat16 on a tpu"),
         Precision(INT8, "8-bit arithmetic, ranges calibrated on records", calibrated=True),
         Precision(INT8_DYNAMIC, "8-bit weights and arithmetic, ranges found at run time"),
         Precision(INT8_WEIGHTS, "8-bit weights, float32 arithmetic"),

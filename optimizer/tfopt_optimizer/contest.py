@@ -16,6 +16,7 @@ from tfopt_optimizer import cpu, independence, likely, measure, verify
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Shapes
 from tfopt_optimizer.choose import Trial, label
+from tfopt_optimizer.device import CPU
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
@@ -202,7 +203,10 @@ class Contest:
         unseen = batches[: material.apart] or batches
         strings = any(t.dtype == "string" for t in signature.inputs)
         large = self._weights_bytes > LARGE
-        ordered = likely.order(entrants, strings=strings, reference_us=reference_us, large=large, winners=winners)
+        fast = self._flags.device != CPU
+        ordered = likely.order(
+            entrants, strings=strings, reference_us=reference_us, large=large, accelerated=fast, winners=winners
+        )
         candidates = [self._candidate(signature, spec, e) for e in ordered]
         entered: list[Candidate] = []
         for candidate in candidates:

@@ -23,6 +23,23 @@ class EngineError(Exception):
         return f"{self.code}: {self.message}"
 
 
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # the word by which a reason is known to be one of memory
+
+
+class OutOfMemory(EngineError):
+    """The device has no memory left for a bucket: smaller ones, or plain TensorFlow, must answer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(EXHAUSTED, message)
+
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[str]]:
+        return OutOfMemory, (self.message,)
+
+
+class DeviceMissing(Exception):
+    """The device that was asked for is not there, with its runtime's reason (for the operator)."""
+
+
 class NotLowerable(Exception):
     """A signature that an engine cannot take, for a reason known before or while compiling (a line in the log)."""
 

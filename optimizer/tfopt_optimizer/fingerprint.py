@@ -32,13 +32,15 @@ _PACKAGES = (
     "ai-edge-quantizer",
     "numpy",
 )
+# Those of an accelerator's runtime. They count where its device is used.
+_RUNTIMES = {"gpu": ("jax-cuda12-plugin", "jax-cuda12-pjrt"), "tpu": ("libtpu",)}
 _BLOCK = 1 << 22
 
 
 def fingerprint(model_dir: Path, flags: OptimizerFlags, tags: Sequence[str], samples: Samples) -> Fingerprint:
     """Equal fingerprints mean an equal plan would come out. OSError when the model cannot be read."""
     versions = {"plan": str(FORMAT_VERSION), "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_RUNTIMES.get(flags.device, ())):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -50,6 +52,8 @@ def fingerprint(model_dir: Path, flags: OptimizerFlags, tags: Sequence[str], sam
         "features": " ".join(cpu.features(processor.get("isa", ""))),
         "cores": str(cpu.usable_cores()),
     }
+    if flags.device_kind:
+        hardware["device"] = f"{flags.device} {flags.device_kind}"
     chosen = json.dumps({**dataclasses.asdict(flags), "tags": sorted(tags)}, sort_keys=True)
     return Fingerprint(f"{_model(model_dir)}+{_records(samples)}", chosen, versions, hardware)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfopt_optimizer import allotment, verify
+from tfopt_optimizer.device import CPU, Device
 
 DEFAULT_BUCKETS = (1, 2, 4, 8, 16, 32)
 LATENCY, THROUGHPUT, MEMORY = "latency", "throughput", "memory"  # optimize_for
@@ -23,6 +24,9 @@ class OptimizerFlags:
     "latency" of a call that has the cores for itself, "throughput" with all cores busy, or "memory" of what is not
     slower than plain TensorFlow.
 
+    `device` is where compiled segments run ("cpu", "gpu", "tpu"), `device_kind` which accelerator that is (device.py),
+    `memory_fraction` the most of a gpu's memory that a process takes, 0.0: XLA's own limit.
+
     The `lossy_*` ones are the gate of `allow_compression`: `lossy_top1` is the share of rows that must keep their best
     class. `compression_requires_records` leaves lossy candidates out where the model has no warmup records.
     """
@@ -37,7 +41,9 @@ class OptimizerFlags:
     lossless_max_rel_error: float = 1e-4
     intra_op_threads: int = 0
     inter_op_threads: int = 0
-    device: str = "cpu"
+    device: str = CPU
+    device_kind: str = ""
+    memory_fraction: float = 0.0
     engines: tuple[str, ...] = ()
     optimize_for: str = LATENCY
     lossy_mean_rel_error: float = 1e-4
@@ -48,9 +54,14 @@ class OptimizerFlags:
 
     def budget_s(self) -> float:
         """Seconds for the search."""
-        default = allotment.default_s(self.allow_precompilation, self.allow_compression)
+        compiles = self.allow_precompilation or self.device != CPU
+        default = allotment.default_s(compiles, self.allow_compression)
         return default if self.optimize_budget_s is None else self.optimize_budget_s
 
     def lossy(self) -> verify.Tolerance:
         """The gate of candidates that change precision."""
         return verify.Tolerance(self.lossy_max_rel_error, self.lossy_mean_rel_error, self.lossy_top1)
+
+    def accelerator(self) -> Device:
+        """The device for one of the optimizer's processes: a single one, and no more of its memory than is needed."""
+        return Device(self.device, self.device_kind, memory_fraction=self.memory_fraction)

@@ -37,12 +37,15 @@ def order(
     strings: bool,
     reference_us: float,
     large: bool,
+    accelerated: bool = False,
     winners: Collection[tuple[str, str]] = (),
 ) -> list[Entrant]:
     """The likely winner first. `winners`: (engine, variant) of the model's other buckets; `large`: its weights take a
     heavy converter long, which is therefore left for last. Reserves wait for what the others can do. Lossy candidates
-    come after all exact ones, of whose models they are made."""
-    engines = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
+    come after all exact ones, of whose models they are made. `accelerated`: xla runs on an accelerator."""
+    engines: tuple[str, ...] = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
+    if accelerated:
+        engines = ("xla", *(e for e in engines if e != "xla"))
 
     def rank(entrant: Entrant) -> tuple[bool, bool, bool, bool, int, bool]:
         whole = entrant.engine.removeprefix(HOST)  # a split signature's follow the engine that takes it whole

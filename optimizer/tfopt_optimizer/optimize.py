@@ -74,9 +74,8 @@ def _clear(plan_dir: Path) -> None:
 def _workers(job: OptimizeJob, entrants: Sequence[Entrant]) -> Iterator[dict[str, Worker]]:
     """All workers, started side by side: importing an engine takes seconds."""
     flags, cores = job.flags, cpu.usable_cores()
-    place = Place(
-        job.model_dir, job.plan_dir, job.tags, flags.intra_op_threads or cores, flags.inter_op_threads or cores
-    )
+    threads = (flags.intra_op_threads or cores, flags.inter_op_threads or cores)
+    place = Place(job.model_dir, job.plan_dir, job.tags, *threads, device=flags.accelerator())
     paths = {TENSORFLOW: "tensorflow", **{e.worker: e.engine for e in entrants}}
     paths |= {e.converter: f"{e.engine} conversion" for e in entrants if e.converter}
     workers = {path: Worker(path, place, name) for path, name in paths.items()}

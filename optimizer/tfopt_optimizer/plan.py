@@ -212,7 +212,8 @@ class Plan:
     session callable as in TensorFlow Serving). `records` says where the check inputs came from: "warmup" or
     "synthesized". `log` holds the optimization log, one readable line per decision. `files` gives the size and checksum
     of every artifact, so that a damaged plan is found before it is served. `runners`: how many calls are best under way
-    at a time when requests queue, 0 where that was not measured.
+    at a time when requests queue, 0 where that was not measured. `device` is where compiled segments run, `device_kind`
+    which accelerator that is, "" on cpu.
     """
 
     fingerprint: Fingerprint
@@ -227,6 +228,12 @@ class Plan:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     runners: int = 0
+    device_kind: str = ""
+
+    @property
+    def where(self) -> str:
+        """The device and its kind, for people: "gpu (NVIDIA H100 80GB HBM3)"."""
+        return f"{self.device} ({self.device_kind})" if self.device_kind else self.device
 
     def signature(self, key: str) -> SignaturePlan | None:
         return next((s for s in self.signatures if s.signature.key == key), None)

@@ -71,7 +71,7 @@ def loaded(plan: Plan) -> str:
 def text(plan: Plan) -> str:
     """What `tfopt report PLAN` prints."""
     head = [
-        f"plan of {plan.created}: made in {plan.optimize_s:.1f} s for {plan.device}, checked on {plan.records} records",
+        f"plan of {plan.created}: made in {plan.optimize_s:.1f} s for {plan.where}, checked on {plan.records} records",
         f"plain TensorFlow by the {plan.loader} loader{loaded(plan)}; weights {plan.weights_bytes / 1e6:.1f} MB",
     ]
     return "\n".join([*head, *plan.log])

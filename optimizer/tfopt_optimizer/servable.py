@@ -14,6 +14,7 @@ import bisect
 import dataclasses
 import datetime
 import logging
+import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from tfopt_protos import dtypes
 
 from tfopt_optimizer import cpu, lazy_tensorflow, outside, saved_model
 from tfopt_optimizer.choose import label
+from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
-from tfopt_optimizer.errors import Declined, EngineError
+from tfopt_optimizer.errors import EXHAUSTED, Declined, EngineError, OutOfMemory, first_line
 from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow, TensorFlowMissing
 from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
 
@@ -66,7 +68,10 @@ class Route:
 
 
 class SignatureRunner:
-    """One signature. Thread-safe. `reference` None: TensorFlow is not installed."""
+    """One signature. Thread-safe. `reference` None: TensorFlow is not installed.
+
+    A bucket for which the device has no memory is dropped; the others take its rows.
+    """
 
     def __init__(self, plan: SignaturePlan, buckets: Sequence[Bucket], reference: Run | None) -> None:
         self.info = plan.signature
@@ -74,13 +79,33 @@ class SignatureRunner:
         self.merge = plan.merge
         self.has_reference = reference is not None
         self._reference = reference
-        self._by_rows = sorted((b for b in buckets if b.batch is not None), key=lambda b: b.batch or 0)
-        self.buckets = tuple(b.batch for b in self._by_rows if b.batch is not None)
+        self._lock = threading.Lock()
+        self._by_rows: tuple[Bucket, ...] = ()
+        self.buckets: tuple[int, ...] = ()
+        by_rows = sorted((b for b in buckets if b.batch is not None), key=lambda b: b.batch or 0)
+        self._set(by_rows)
         self._exact = {tuple(sorted(b.shapes.items())): b for b in buckets if b.batch is None and b.shapes}
         self._any = next((b for b in buckets if b.batch is None and not b.shapes), None)
         self._group = ("rows", self.info.key)
-        inner = {n: s[1:] for n, s in self._by_rows[0].shapes.items()} if self._by_rows else {}
+        inner = {n: s[1:] for n, s in by_rows[0].shapes.items()} if by_rows else {}
         self._checks = [(t.name, dtypes.to_numpy(t.dtype), inner.get(t.name, ())) for t in self.info.inputs if _fed(t)]
+
+    def _set(self, by_rows: Sequence[Bucket]) -> None:
+        self._by_rows = tuple(by_rows)
+        self.buckets = tuple(b.batch for b in self._by_rows if b.batch is not None)
+
+    def drop(self, bucket: Bucket) -> bool:
+        """Takes a bucket out for good; plain TensorFlow stands in for the last one. False: somebody did already."""
+        plain = Bucket(bucket.batch, "tensorflow", False, 0.0, self._reference or _nobody, bucket.shapes)
+        with self._lock:
+            if any(b is bucket for b in self._by_rows):
+                self._set([b for b in self._by_rows if b is not bucket] or [plain])
+                return True
+            for shapes, exact in self._exact.items():
+                if exact is bucket:
+                    self._exact = {**self._exact, shapes: plain}
+                    return True
+        return False
 
     def all_buckets(self) -> tuple[Bucket, ...]:
         """Every bucket there is, for warming up."""
@@ -116,8 +141,8 @@ class SignatureRunner:
 
     def bucket_for(self, rows: int) -> Bucket:
         """The smallest bucket that holds `rows`, or the largest: the caller then splits."""
-        place = bisect.bisect_left(self.buckets, rows)
-        return self._by_rows[min(place, len(self._by_rows) - 1)]
+        there = self._by_rows  # read once: another thread may drop one
+        return there[min(bisect.bisect_left(self.buckets, rows), len(there) - 1)]
 
     def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         """Plain TensorFlow, loaded on first need; any shapes. EngineError has TensorFlow's own code and text, and where
@@ -131,30 +156,37 @@ class SignatureRunner:
         route = self.route(feeds)
         if route.reference:
             return self.run_reference(feeds, outputs)
+        bucket = route.bucket or self.bucket_for(route.rows or 0)
         try:
-            return self._run_planned(route, feeds, outputs)
+            return self._run_planned(bucket, route, feeds, outputs)
         except Declined:
             return self.run_reference(feeds, outputs)
+        except OutOfMemory as error:
+            self.drop(bucket)
+            log.warning("%s x %s is dropped: %s", self.info.key, bucket.batch, first_line(error))
+            return self.run(feeds, outputs)  # ends: there is one bucket less
 
-    def _run_planned(self, route: Route, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
-        if route.bucket is not None:
-            return route.bucket.run(feeds, outputs)
-        assert route.rows is not None
-        parts, largest = [], self.buckets[-1]
+    def _run_planned(self, bucket: Bucket, route: Route, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
+        if route.rows is None or bucket.batch is None:
+            return bucket.run(feeds, outputs)
+        largest, parts = bucket.batch, []
+        if not bucket.static or route.rows <= largest:
+            return self._run_part(bucket, feeds, route.rows, outputs)
         for start in range(0, route.rows, largest):
             part = {n: a[start : start + largest] for n, a in feeds.items()}
-            parts.append(self._run_part(part, min(largest, route.rows - start), outputs))
-        if len(parts) == 1:
-            return parts[0]
+            parts.append(self.run(part, outputs))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def _run_part(self, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
-        bucket = self.bucket_for(rows)
+    def _run_part(self, bucket: Bucket, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
         if not bucket.static or bucket.batch == rows:
             return bucket.run(feeds, outputs)
         assert bucket.batch is not None
         found = bucket.run(pad(feeds, rows, bucket.batch), outputs)
         return cut(found, rows, bucket.batch)
+
+
+def _nobody(feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
+    raise EngineError(EXHAUSTED, "the device has no memory for any bucket, and TensorFlow is not installed")
 
 
 def pad(feeds: Feeds, rows: int, batch: int) -> Arrays:
@@ -174,7 +206,8 @@ def cut(outputs: Arrays, rows: int, batch: int) -> Arrays:
 
 
 class Servable:
-    """A model version, ready to run. `notes` names every bucket that does not run as planned."""
+    """A model version, ready to run. `notes` names every bucket that does not run as planned, `dropped` (signature,
+    rows) those for which the device has no memory."""
 
     def __init__(
         self,
@@ -185,6 +218,7 @@ class Servable:
         notes: Sequence[str],
     ) -> None:
         self.plan, self.signatures, self.notes = plan, signatures, tuple(notes)
+        self.dropped: tuple[tuple[str, int | None], ...] = ()
         self._tensorflow, self._runners = tensorflow, runners
 
     @classmethod
@@ -197,12 +231,14 @@ class Servable:
         *,
         intra_op_threads: int = 0,
         inter_op_threads: int = 0,
+        device: Device = ON_CPU,
     ) -> Servable:
         """Opens a plan; without one the SavedModel runs as it is. SavedModelError when TensorFlow is needed at once
         and cannot load the model. Threads 0: the usable cores."""
         cores = cpu.usable_cores()
         folder = Path(plan_dir) if plan_dir is not None else Path(model_dir)
-        place = Place(Path(model_dir), folder, tuple(tags), intra_op_threads or cores, inter_op_threads or cores)
+        threads = (intra_op_threads or cores, inter_op_threads or cores)
+        place = Place(Path(model_dir), folder, tuple(tags), *threads, device=device)
         tensorflow = LazyTensorFlow(place, plan.loader if plan else None)
         if plan is None:
             plan = as_it_is(place, tensorflow.loader())
@@ -227,23 +263,38 @@ class _Opening:
         self._place, self._plan, self._tensorflow = place, plan, tensorflow
         self._runners: list[Runner] = []
         self._notes: list[str] = []
+        self._dropped: list[tuple[str, int | None]] = []
         self._opened: dict[Hashable, Runner] = {}  # twins (twins.py) share their runners
         self._openers: dict[Callable[..., Any], Any] = {}  # made for the engines that the plan names alone
 
     def servable(self) -> Servable:
         signatures = {s.signature.key: self._signature(s) for s in self._plan.signatures}
-        return Servable(self._plan, signatures, self._tensorflow, self._runners, self._notes)
+        servable = Servable(self._plan, signatures, self._tensorflow, self._runners, self._notes)
+        servable.dropped = tuple(self._dropped)
+        return servable
 
     def _signature(self, plan: SignaturePlan) -> SignatureRunner:
         reference = self._tensorflow.run(plan.signature, self._plan.loader) if lazy_tensorflow.installed() else None
-        return SignatureRunner(plan, [self._bucket(plan, b, reference) for b in plan.buckets], reference)
+        buckets: list[Bucket] = []
+        for bucket in plan.buckets:
+            opened = self._bucket(plan, bucket, reference, smaller=any(b.static and b.batch for b in buckets))
+            buckets += [opened] if opened else []
+        return SignatureRunner(plan, buckets, reference)
 
-    def _bucket(self, plan: SignaturePlan, bucket: BucketPlan, reference: Run | None) -> Bucket:
+    def _bucket(
+        self, plan: SignaturePlan, bucket: BucketPlan, reference: Run | None, *, smaller: bool
+    ) -> Bucket | None:
+        """None for one that the device has no memory for, where a `smaller` one is there to take its rows."""
         if bucket.engine == "tensorflow":
             return self._tensorflow_bucket(plan.signature, bucket)
         try:
             runner = self._compiled(plan.signature, bucket)
         except Exception as error:
+            if isinstance(error, OutOfMemory):
+                self._dropped.append((plan.signature.key, bucket.batch))
+                if smaller and bucket.batch is not None:
+                    self._note(f"{plan.signature.key} x {bucket.batch} is dropped: {first_line(error)}")
+                    return None
             # Whatever keeps an executable from loading (another processor, a damaged file, another jaxlib): requests
             # are answered all the same, by plain TensorFlow, and the operator reads why.
             if reference is None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, plan, report, standalone
+from tfopt_optimizer import choose, exhausted, plan, report, standalone
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec
 from tfopt_optimizer.engines import split
@@ -38,6 +38,7 @@ def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], 
     return Plan(
         fingerprint=fingerprint(job.model_dir, job.flags, job.tags, job.samples),
         device=job.flags.device,
+        device_kind=job.flags.device_kind,
         loader=loader,
         records=job.records,
         signatures=signatures,
@@ -66,6 +67,7 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         planned.append(_bucket(spec, chosen, trials, loader, line))
         if chosen is not None and spec.batch is not None:
             costs.append((spec.batch, chosen.median_us))
+    planned, costs = exhausted.without(found.info.key, planned, costs, log.say if told else _unsaid)
     merge, why = False, "rows are not independent"
     if found.proof.independent:
         merge, why = choose.merge(costs)
@@ -76,6 +78,10 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
     independent = found.proof.independent and planned[0].batch is not None
     segments = split.shown(job.plan_dir, Path(found.specs[0].folder).parent.as_posix()) if found.specs else ()
     return SignaturePlan(result.info, independent, found.proof.reason, merge, why, tuple(planned), segments)
+
+
+def _unsaid(_line: str) -> None:
+    """For a twin, whose lines are its eldest's."""
 
 
 def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from tfopt_optimizer.errors import Declined
+from tfopt_optimizer.errors import Declined, OutOfMemory
 from tfopt_optimizer.outside import DECLINED
 
 from tfopt_server import rows, running
@@ -93,6 +93,9 @@ class Executor:
             left = Outside(DECLINED)
             call = Call(lane, left, feeds, route.rows or 0, outputs, arrived, deadline, api)
             return self._outside(call, str(error))
+        except OutOfMemory:  # the bucket is gone: the queue finds another way
+            count = rows.common(feeds) if lane.levels else route.rows or 0
+            return self._queued(Call(lane, lane.runner.route(feeds), feeds, count, outputs, arrived, deadline, api))
 
     def _planned(self, call: Call) -> Result | Future[Result]:
         lane, count = call.lane, call.rows

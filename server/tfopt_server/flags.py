@@ -85,7 +85,10 @@ SERVING: tuple[Flag, ...] = (
     Flag("use_alts_credentials", "bool", False, "", refused=f"{_LATER}; end ALTS in front of the server"),
     Flag("ssl_config_file", "str", "", "SSLConfig in text form: TLS, or mutual TLS, on the gRPC port"),
     Flag("platform_config_file", "str", "", "", inert="batching and threads have flags of their own"),
-    Flag("per_process_gpu_memory_fraction", "float", 0.0, "", inert="this build runs on the CPU", within=(0.0, 1.0)),
+    Flag(
+        "per_process_gpu_memory_fraction", "float", 0.0, "reserve this share of a gpu's memory at the start; 0: take "
+        "what is needed, as XLA_CLIENT_MEM_FRACTION and XLA_PYTHON_CLIENT_PREALLOCATE say", within=(0.0, 1.0),
+    ),
     Flag("saved_model_tags", "strs", ("serve",), "tags of the MetaGraph to load"),
     Flag("grpc_channel_arguments", "str", "", "k=v,k=v by gRPC's names: message limits, keepalive, connection age ..."),
     Flag(
@@ -109,7 +112,7 @@ SERVING: tuple[Flag, ...] = (
     Flag("enable_profiler", "bool", True, "", inert="there is no TensorFlow profiler service"),
     Flag("thread_pool_factory_config_file", "str", "", "", inert="thread counts have flags of their own"),
     Flag("mixed_precision", "str", "", "", choices=("", "bfloat16"), inert="see --allow_compression"),
-    Flag("skip_initialize_tpu", "bool", False, "", inert="this build runs on the CPU"),
+    Flag("skip_initialize_tpu", "bool", False, "", inert="a TPU is used where --device says so"),
     Flag("enable_grpc_healthcheck_service", "bool", False, "", inert="the gRPC health service is always on"),
     Flag(
         "enable_serialization_as_tensor_content", "bool", False,
@@ -172,6 +175,12 @@ OPTIMIZER: tuple[Flag, ...] = (
 )  # fmt: skip
 
 OWN: tuple[Flag, ...] = (
+    Flag(
+        "device", "str", None, "where compiled segments run; auto: a gpu or tpu if one is there (default "
+        "$TFOPT_DEVICE, else cpu)", choices=("cpu", "gpu", "tpu", "auto"),
+    ),
+    Flag("require_device", "bool", False, "end with an error where --device is not there, instead of serving on cpu"),
+    Flag("num_devices", "int", 0, "gpus or tpu cores that serve replicas of every model; 0: all", within=(0, 1024)),
     Flag("http_port", "int", None, "HTTP port of the platform (default $AIP_HTTP_PORT)", within=_PORT),
     Flag("health_route", "str", None, "health route (default $AIP_HEALTH_ROUTE, else /health)"),
     Flag("predict_route", "str", None, "predict route (default $AIP_PREDICT_ROUTE, else /predict)"),

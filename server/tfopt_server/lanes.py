@@ -9,7 +9,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tfopt_server import batching
 from tfopt_server.batching_parameters import BatchingParameters
@@ -86,6 +86,8 @@ class Runner(Protocol):
 
     def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays: ...
 
+    def drop(self, bucket: Any) -> bool: ...
+
 
 @dataclasses.dataclass(slots=True)
 class Meter:
@@ -131,25 +133,44 @@ class Lane:
         self.model = model
         self.info = runner.info
         self.runner = runner
-        self.rule = rule_for(runner, parameters)
-        self.levels = parameters is not None and parameters.pad_variable_length_inputs and self.rule.merge
-        # For requests that nothing may join: whole when plain TensorFlow answers, else still cut to the buckets.
-        self.single = dataclasses.replace(self.rule, merge=False)
-        self.alone = dataclasses.replace(batching.ALONE, expired=self.rule.expired)
+        self._parameters = parameters
         self.company = batching.Company()
-        self.gain_us = gain_of(runner) if self.rule.merge else 0.0
-        self.short = {} if self.levels else short_buckets(runner, self.rule)
+        self._set_rules()
         self.steps = metrics.steps(model, runner.info.key)
+        self._metrics = metrics
         self.batch_requests = metrics.batch_requests.labels(model, runner.info.key)
         self.retries = metrics.merge_retries.labels(model, runner.info.key)
         self.serving = _serving(metrics, parameters) if parameters is not None and self.rule.merge else None
-        self._metrics = metrics
         self._meters: dict[tuple[str, int | None], Meter] = {}
         self._runtimes: dict[str, Histogram] = {}
         self._shapes: set[Hashable] = set()
         self._users = 0
         self._lock = threading.Lock()
         self._reasons: set[str] = set()
+
+    def _set_rules(self) -> None:
+        """What follows from the runner's buckets."""
+        runner, parameters = self.runner, self._parameters
+        self.rule = rule_for(runner, parameters)
+        self.levels = parameters is not None and parameters.pad_variable_length_inputs and self.rule.merge
+        # For requests that nothing may join: whole when plain TensorFlow answers, else still cut to the buckets.
+        self.single = dataclasses.replace(self.rule, merge=False)
+        self.alone = dataclasses.replace(batching.ALONE, expired=self.rule.expired)
+        self.gain_us = gain_of(runner) if self.rule.merge else 0.0
+        self.short = {} if self.levels else short_buckets(runner, self.rule)
+
+    def drop(self, bucket: Bucket, why: str) -> None:
+        """Takes a bucket out of service: the device had no memory for it. Others take its rows from now on."""
+        if not self.runner.drop(bucket):
+            return
+        self._set_rules()
+        size = "any" if bucket.batch is None else str(bucket.batch)
+        left = ", ".join(map(str, self.runner.buckets)) or "plain TensorFlow"
+        self._metrics.buckets_dropped.labels(self.model, self.key, size).inc()
+        log.error(
+            "signature %s of model %s: the bucket of %s rows is dropped, %s has no memory for it: %s; left: %s",
+            self.key, self.model, size, bucket.engine, why, left,
+        )  # fmt: skip
 
     @property
     def key(self) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer.cpu import usable_cores
+from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.flags import OptimizerFlags
 
-from tfopt_server import batching_parameters, checkup, model_config
+from tfopt_server import batching_parameters, checkup, devices, model_config
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.executor import Executor
@@ -32,11 +33,15 @@ def models_of(settings: Settings) -> Models:
 def build(
     settings: Settings, metrics: Metrics, run_dir: Path | None = None, models: Models | None = None
 ) -> tuple[Dataplane, Loader]:
-    """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file."""
+    """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file;
+    DeviceMissing for a device that is required and not there."""
     models = models or models_of(settings)
-    options = load_options(settings)
+    device = devices.resolve(settings)
+    metrics.device_info.labels(device.name, device.kind).set(device.count)
+    options = load_options(settings, device)
     threads = options.parameters.num_batch_threads if options.parameters is not None else None
-    executor = Executor(metrics, threads or usable_cores())
+    # A call to an accelerator waits: the next one's inputs go there meanwhile.
+    executor = Executor(metrics, threads or max(usable_cores(), 2 * device.count if device.accelerated else 0))
     wishes: list[int] = []  # of plans; the pool is shared, so the largest counts
 
     def loaded(version: Loaded) -> None:
@@ -45,7 +50,7 @@ def build(
             executor.runners = max(executor.runners, version.parameters.num_batch_threads)
         elif threads is None and version.plan is not None and version.plan.runners:
             # As many as were measured to answer most: what more than that have in hand only waits in the engine.
-            wishes.append(version.plan.runners)
+            wishes.append(version.plan.runners * device.count)
             executor.runners = max(wishes)
 
     registry = Registry([model.name for model in models.configs])
@@ -76,9 +81,10 @@ def with_platforms_model(settings: Settings, models: Models) -> Settings:
     return dataclasses.replace(settings, model_name=models.configs[0].name)
 
 
-def load_options(settings: Settings) -> LoadOptions:
+def load_options(settings: Settings, device: Device = ON_CPU) -> LoadOptions:
     return LoadOptions(
-        flags=optimizer_flags(settings),
+        flags=optimizer_flags(settings, device),
+        device=device,
         plan_cache_dir=settings.plan_cache_dir,
         tags=settings.saved_model_tags,
         optimize_timeout_s=settings.optimize_timeout_s,
@@ -90,8 +96,11 @@ def load_options(settings: Settings) -> LoadOptions:
     )
 
 
-def optimizer_flags(settings: Settings) -> OptimizerFlags:
+def optimizer_flags(settings: Settings, device: Device = ON_CPU) -> OptimizerFlags:
     return OptimizerFlags(
+        device=device.name,
+        device_kind=device.kind,
+        memory_fraction=device.memory_fraction,
         allow_precompilation=settings.allow_precompilation,
         allow_compression=settings.allow_compression,
         use_tfrt=settings.use_tfrt,

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfopt_optimizer.device import ON_CPU, Device
+
 from tfopt_server import batching_parameters, samples, warming
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
 from tfopt_server.errors import Code
@@ -63,6 +65,7 @@ class LoadOptions:
     parameters: BatchingParameters | None = None
     per_model_parameters: bool = False
     background: bool = False
+    device: Device = ON_CPU
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class _Preparation:
         self._source, self._options, self._metrics, self._optimize = source, options, metrics, optimize
         self._extra = {"model": source.model, "version": source.version}
         self._provisional = False
+        self._exhausted: list[str] = []
 
     def run(self) -> Loaded:
         from tfopt_optimizer import saved_model
@@ -155,9 +159,12 @@ class _Preparation:
             options.tags,
             intra_op_threads=flags.intra_op_threads,
             inter_op_threads=flags.inter_op_threads,
+            device=options.device,
         )
+        for key, rows in servable.dropped:
+            self._metrics.buckets_dropped.labels(self._source.model, key, str(rows or "any")).inc()
         try:
-            warming.every_bucket(servable, material, self._say)
+            warming.every_bucket(servable, material, self._say, self._dropped)
             warming.replay(servable, records, options.warmup_iterations, folder, self._metrics)
             lanes = {
                 key: Lane(self._source.model, runner, self._metrics, parameters=parameters)
@@ -169,7 +176,7 @@ class _Preparation:
         self._tell_about_batching(lanes, parameters)
         self._measure(plan)
         failed = [why] if plan is None and not (options.flags.disable_optimizer or self._provisional) else []
-        warning = "; ".join([*failed, *servable.notes])
+        warning = "; ".join([*failed, *servable.notes, *self._exhausted])
         definitions = saved_model.signature_defs(folder, options.tags)
         return Loaded(servable, lanes, plan, why, definitions, parameters, warning, self._provisional)
 
@@ -227,6 +234,12 @@ class _Preparation:
                 f"without: {reasons}"
             )
         return None
+
+    def _dropped(self, signature: str, bucket: str, why: str) -> None:
+        line = f"{signature} x {bucket} is dropped, the device has no memory for it: {why.splitlines()[0]}"
+        self._exhausted.append(line)
+        self._metrics.buckets_dropped.labels(self._source.model, signature, bucket).inc()
+        log.error("%s", line, extra=self._extra)
 
     def _say(self, line: str) -> None:
         log.info("%s", line, extra=self._extra)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
-from tfopt_optimizer.errors import Declined
+from tfopt_optimizer.errors import Declined, OutOfMemory
 from tfopt_optimizer.outside import DECLINED
 
 from tfopt_server import rows
@@ -40,10 +40,13 @@ class Run(NamedTuple):
 
 def inline(call: Call, bucket: Bucket) -> Result:
     """Runs one request on the calling thread. ServingError for what the engine refuses, Declined for what plain
-    TensorFlow must answer instead."""
+    TensorFlow must answer instead, OutOfMemory for what must go another way now that the bucket is dropped."""
     try:
         done = _bucket_run(bucket, (call.feeds,), call.rows, call.outputs)
     except Declined:
+        raise
+    except OutOfMemory as error:
+        call.lane.drop(bucket, error.message)
         raise
     except Exception as error:
         raise translated(error) from error
@@ -62,6 +65,9 @@ def at_once(  # noqa: PLR0917 - one call a request, where naming arguments is fe
     try:
         found = bucket.run(feeds, outputs)
     except Declined:
+        raise
+    except OutOfMemory as error:
+        lane.drop(bucket, error.message)
         raise
     except Exception as error:
         raise translated(error) from error
@@ -161,7 +167,28 @@ def _engine_run(call: Call, parts: Sequence[Feeds], count: int) -> Run:
         return _reference_run(call.lane, parts[0], count, call.outputs)
     if call.lane.levels:
         return _levelled_run(call.lane, parts, count, call.outputs)
-    return _bucket_run(call.bucket(count), parts, count, call.outputs)
+    return _fitting_run(call.lane, call.bucket(count), parts, count, call.outputs)
+
+
+def _fitting_run(lane: Lane, bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
+    """On the bucket; where the device has no memory for it, or it has become too small since the batch was cut, in
+    pieces on those that are left."""
+    if bucket.batch is None or not bucket.static or count <= bucket.batch:
+        try:
+            return _bucket_run(bucket, parts, count, outputs)
+        except OutOfMemory as error:
+            lane.drop(bucket, error.message)
+            if bucket.batch is None:
+                return _reference_run(lane, parts[0], count, outputs)
+    feeds, runs, start = rows.joined(parts, count), list[Run](), 0
+    while start < count:
+        size = min(count - start, lane.runner.buckets[-1])
+        piece = rows.cut(feeds, start, start + size)
+        runs.append(_fitting_run(lane, lane.runner.bucket_for(size), (piece,), size, outputs))
+        start += size
+    first, last = runs[0], runs[-1]
+    cuts = [rows.cut(run.outputs, 0, run.rows) for run in runs]
+    return last._replace(outputs=rows.rejoined(cuts), rows=count, size=count, begin=first.begin, padded=first.padded)
 
 
 def _bucket_run(bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
@@ -191,7 +218,7 @@ def _levelled_run(lane: Lane, parts: Sequence[Feeds], count: int, outputs: Seque
     if route.reference:
         lane.fell_back(route.reason, feeds)
         return _reference_run(lane, feeds, count, outputs)
-    return _bucket_run(lane.runner.bucket_for(count), (feeds,), count, outputs)
+    return _fitting_run(lane, lane.runner.bucket_for(count), (feeds,), count, outputs)
 
 
 def _timings(done: Run, arrived: float, split: float) -> Timings:

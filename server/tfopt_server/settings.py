@@ -2,6 +2,7 @@
 
 Precedence, highest first: flags; the platform's AIP_* variables; MODEL_NAME and MODEL_BASE_PATH (TensorFlow Serving's
 image); model_name and model_path (the prebuilt Vertex AI images); the flag's default. Empty variables count as unset.
+TFOPT_DEVICE is how an image says what --device is by default.
 
 Rules for changing it: every flag of flags.py that has an effect is a field of the same name here, so a reader needs
 one list; fields that are worked out from several sources stand in the last group. Mistakes are collected and raised
@@ -80,6 +81,11 @@ class Settings:
     tensorflow_session_parallelism: int  # already filled into the two below
     tensorflow_intra_op_parallelism: int
     tensorflow_inter_op_parallelism: int
+    # The device.
+    device: str
+    require_device: bool
+    num_devices: int
+    per_process_gpu_memory_fraction: float
     # Batching.
     enable_batching: bool
     batching_parameters_file: Path | None
@@ -143,7 +149,7 @@ def resolve(parsed: arguments.Parsed, environ: Mapping[str, str]) -> tuple[Setti
 
 _READ = frozenset({
     "AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "AIP_STORAGE_URI", "AIP_MODE",
-    "MODEL_NAME", "MODEL_BASE_PATH", "model_name", "model_path", "XDG_CACHE_HOME", "HOME",
+    "MODEL_NAME", "MODEL_BASE_PATH", "model_name", "model_path", "XDG_CACHE_HOME", "HOME", "TFOPT_DEVICE",
 })  # fmt: skip
 
 
@@ -153,6 +159,8 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
     _model(v, env, errors)
     _ports(v, given, env, errors)
     _routes(v, given, env, errors)
+    if v["device"] is None:
+        v["device"] = _from_environment("device", "TFOPT_DEVICE", env, errors) if "TFOPT_DEVICE" in env else "cpu"
     try:
         v["grpc_channel_arguments"] = _channel_arguments(v["grpc_channel_arguments"])
     except ValueError as error:
@@ -282,6 +290,14 @@ _RULES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
         "--tensorflow_session_parallelism: expected it without the intra- and inter-op flags, received all three",
     ),
     (lambda v: not v["saved_model_tags"], "--saved_model_tags: expected at least one tag, received none"),
+    (
+        lambda v: v["require_device"] and v["device"] == "cpu",
+        "--require_device: expected --device=gpu, tpu or auto with it, received cpu",
+    ),
+    (
+        lambda v: v["device"] in ("gpu", "tpu") and not v["use_tfrt"],
+        "--use_tfrt: expected true with --device={device}: TensorFlow's executor runs on the CPU alone, received false",
+    ),
     (
         lambda v: v["drain_grace_s"] >= v["drain_timeout_s"],
         "--drain_grace_s: expected less than --drain_timeout_s ({drain_timeout_s:g}), received {drain_grace_s:g}",

@@ -76,13 +76,16 @@ def replay(servable: Servable, records: Sequence[Record], iterations: int, folde
         metrics.warmup_latency.labels(folder, status).observe((time.monotonic() - begin) * 1e6)
 
 
-def every_bucket(servable: Servable, material: Material, say: Callable[[str], None]) -> int:
-    """Runs each bucket once, so that no request is the first. Returns how many there were.
+def every_bucket(
+    servable: Servable, material: Material, say: Callable[[str], None], dropped: Callable[[str, str, str], None]
+) -> int:
+    """Runs each bucket once, so that no request is the first. Returns how many there were. One for which the device has
+    no memory is dropped, and `dropped(signature, bucket, why)` told.
 
     A bucket that refuses made-up inputs is named in the log: the model's own requests may still suit it. With the
     model's own records it fails the load.
     """
-    from tfopt_optimizer.errors import Declined, EngineError
+    from tfopt_optimizer.errors import Declined, EngineError, OutOfMemory
 
     ran = 0
     for key, runner in servable.signatures.items():
@@ -96,6 +99,9 @@ def every_bucket(servable: Servable, material: Material, say: Callable[[str], No
                 ran += 1
             except Declined as error:
                 say(f"signature {key}: {_named(bucket)} declines the inputs, plain TF answers such: {error.message}")
+            except OutOfMemory as error:
+                runner.drop(bucket)
+                dropped(key, "any" if bucket.batch is None else str(bucket.batch), error.message)
             except EngineError as error:
                 if material.source == "warmup":
                     code = Code.__members__.get(error.code, Code.INTERNAL)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax._src.interpreters import mlir
 from jaxlib.mlir.dialects import stablehlo
-from tfopt_optimizer.engines import pjrt
+from tfopt_optimizer.engines import modules, pjrt
 
 MODULE = b"""
 module @m {
@@ -56,7 +56,7 @@ func.func public @main(%x: tensor<4xf32>, %n: tensor<i32>) -> (tensor<?xf32, #st
 def test_results_whose_shape_depends_on_values_are_seen():
     with mlir.make_ir_context():
         module = stablehlo.serialize_portable_artifact_str(DYNAMIC, stablehlo.get_current_version())
-    assert pjrt.results(module) == ["tensor<?xf32, #stablehlo.bounds<4>>", "tensor<4xf32>"]
+    assert modules.results(module) == ["tensor<?xf32, #stablehlo.bounds<4>>", "tensor<4xf32>"]
 
 
 def test_an_executable_survives_serialization(client):
@@ -110,9 +110,9 @@ func.func public @main(%x: tensor<2x3xf32>) -> tensor<2x3xf32> {
 def test_large_constants_become_parameters(client):
     with mlir.make_ir_context():
         module = stablehlo.serialize_portable_artifact_str(CONSTANTS, stablehlo.get_current_version())
-    smaller, (large,) = pjrt.hoisted(module, least=24)
+    smaller, (large,) = modules.hoisted(module, least=24)
     assert large.tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert pjrt.hoisted(module) == (module, [])
+    assert modules.hoisted(module) == (module, [])
     x = np.ones([2, 3], np.float32)
     before = client.compile(module).execute([client.put(x)])
     after = client.compile(smaller).execute([client.put(x), client.put(large)])

@@ -123,7 +123,7 @@ def test_plain_tensorflow_agrees_and_speaks_its_own_errors(runner, servable):
 
 def test_an_executable_that_does_not_load_is_compiled_again_and_told(plan_copy):
     model, folder, plan = plan_copy
-    (folder / "s0" / "b4" / artifacts.EXECUTABLE).write_bytes(b"of another processor")
+    (folder / "s0" / "b4" / artifacts.executable("pjrt")).write_bytes(b"of another processor")
     opened = Servable.open(model, folder, plan)
     runner = opened.signatures["serving_default"]
     (note,) = opened.notes  # one, although serving_default and serve both use it
@@ -136,7 +136,7 @@ def test_an_executable_that_does_not_load_is_compiled_again_and_told(plan_copy):
 
 def test_a_bucket_that_cannot_be_compiled_either_runs_on_plain_tensorflow(plan_copy):
     model, folder, plan = plan_copy
-    for file in (artifacts.EXECUTABLE, artifacts.MODULE):
+    for file in (artifacts.executable("pjrt"), artifacts.MODULE):
         (folder / "s0" / "b4" / file).write_bytes(b"damaged")
     opened = Servable.open(model, folder, plan)
     runner = opened.signatures["serving_default"]
@@ -150,11 +150,11 @@ def test_a_bucket_that_cannot_be_compiled_either_runs_on_plain_tensorflow(plan_c
 def test_weights_are_shared_and_not_copied(mlp, runner):
     """All executables get the same device buffers, and these are the mapped file itself."""
     compiled = [b.run for b in runner.all_buckets()]
-    assert [id(w) for w in compiled[0]._weights] == [id(w) for w in compiled[1]._weights]
+    assert [id(w) for w in compiled[0]._replicas[0].weights] == [id(w) for w in compiled[1]._replicas[0].weights]
     with open("/proc/self/maps") as maps:
         mapped = [line.split() for line in maps if str(mlp.folder / "weights.bin") in line]
     spans = [tuple(int(a, 16) for a in words[0].split("-")) for words in mapped]
-    addresses = [w.unsafe_buffer_pointer() for w in compiled[0]._weights]
+    addresses = [w.unsafe_buffer_pointer() for w in compiled[0]._replicas[0].weights]
     assert all(any(start <= a < end for start, end in spans) for a in addresses)
 
 

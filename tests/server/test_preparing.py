@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 import subprocess
@@ -16,8 +17,9 @@ import numpy as np
 import pytest
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.engines import compilations
-from tfopt_optimizer.errors import OptimizeError
+from tfopt_optimizer.errors import OptimizeError, OutOfMemory
 from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.servable import Servable
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import Code
@@ -133,6 +135,32 @@ class TestPlans:
         assert loaded.why.startswith(f"it came with the model (assets.extra/tfopt/{place.name}), made ")
         passed_over = "plan assets.extra/tfopt/0-other is passed over: it is for something else: hardware."
         assert passed_over in caplog.text
+        loaded.servable.close()
+
+    def test_a_bucket_without_memory_is_dropped_before_the_version_is_available(
+        self, savedmodel: Callable[[str], Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(feeds: object, outputs: object = None) -> dict[str, np.ndarray]:
+            raise OutOfMemory("Out of memory allocating 17179869184 bytes.")
+
+        def opened(*args: object, **more: object) -> Servable:
+            servable = open_servable(*args, **more)  # type: ignore[arg-type]
+            runner = servable.signatures["serving_default"]
+            one, four = (runner.bucket_for(n) for n in (1, 4))
+            runner._set([one, dataclasses.replace(four, run=full)])
+            return servable
+
+        open_servable, metrics = Servable.open, Metrics()
+        monkeypatch.setattr(Servable, "open", opened)
+        loaded = load(savedmodel("half_plus_two"), LoadOptions(XLA, cache), metrics)
+        assert loaded.servable.signatures["serving_default"].buckets == (1,)
+        assert loaded.lanes["serving_default"].rule.limit == 1
+        assert loaded.warning.startswith(
+            "serving_default x 4 is dropped, the device has no memory for it: Out of memory"
+        )
+        page = metrics.render().decode()
+        assert 'tfopt_buckets_dropped_total{model="m",signature="serving_default",bucket="4"} 1' in page
+        assert half_plus_two(loaded, 2.0, 4.0, 6.0) == [3.0, 4.0, 5.0]
         loaded.servable.close()
 
     def test_a_model_whose_plan_cannot_be_made_runs_on_plain_tensorflow_and_says_so(

@@ -3,7 +3,7 @@
 `module.stablehlo`   serialized StableHLO; parameters: the inputs, then the weights
 `module.json`        names of inputs and outputs in order, numbers of the weights in the plan's weights file, and the
                      values that inputs may have (guards.py)
-`executable.pjrt`    the module compiled, valid for an equal processor and an equal jaxlib
+`executable.<variant>`  the module compiled, valid for an equal processor (`pjrt`) or accelerator and an equal jaxlib
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-MODULE, META, EXECUTABLE = "module.stablehlo", "module.json", "executable.pjrt"
+MODULE, META = "module.stablehlo", "module.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,18 @@ class Meta:
     outputs: tuple[str, ...]
     weights: tuple[int, ...]
     limits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+
+def executable(variant: str) -> str:
+    """The name of the file with a variant's machine code."""
+    return f"executable.{variant}"
+
+
+def write(path: Path, content: bytes) -> None:
+    """A file that is whole or not there."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def write_module(folder: Path, module: bytes, meta: Meta) -> None:

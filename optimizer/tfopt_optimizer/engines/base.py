@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.plan import SignatureInfo
 
 Arrays = dict[str, np.ndarray]
@@ -62,7 +63,7 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where an engine works: the model, the plan directory with the artifacts, and the threads it may use.
+    """Where an engine works: the model, the plan directory with the artifacts, the threads it may use, the device.
 
     `cut`: the model is a device segment; split/strays.py sees to it that its look-ups stay within the weights.
     """
@@ -73,6 +74,7 @@ class Place:
     intra_op_threads: int
     inter_op_threads: int
     cut: bool = False
+    device: Device = ON_CPU
 
 
 class Engine(Protocol):

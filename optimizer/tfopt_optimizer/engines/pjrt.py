@@ -1,11 +1,14 @@
-"""The one file that touches jaxlib's private API: a PJRT client, executables and device buffers, without jax.jit.
+"""A PJRT client of the cpu, gpu or tpu, executables and device buffers, without jax.jit.
+
+This and modules.py are the only files that touch jaxlib's private API.
 
 Measured on a 2-core AVX-512 machine (small MLP, batch 1, numpy in and out): 15.6 us a call here, 78 us through
 `jax.jit(jax.export.Exported.call).compile()`, 165 us through `tf.function(jit_compile=True)`.
 Pinned by tests/optimizer/test_pjrt.py; change the jax pin in pyproject.toml only together with it.
 
-The client dispatches synchronously: a call computes on the thread that makes it (XLA's own pool helps with large
-operations). Asynchronous dispatch costs 19 us instead of 15.6 for the same call and a thread hop for each large one.
+On a CPU the client dispatches synchronously: a call computes on the thread that makes it (XLA's own pool helps with
+large operations). Asynchronous dispatch costs 19 us instead of 15.6 for the same call and a thread hop for each large
+one.
 """
 
 from __future__ import annotations
@@ -17,67 +20,118 @@ from typing import Any
 
 import numpy as np
 
+from tfopt_optimizer import device
+from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.engines import compilations
+from tfopt_optimizer.errors import EXHAUSTED, DeviceMissing, EngineError, OutOfMemory, first_line
 
-LARGE_CONSTANT = 64 << 10  # bytes
-_HOISTED = ("f32", "f64", "i32", "i64")
+PLATFORMS = {device.CPU: "cpu", device.GPU: "cuda", device.TPU: "tpu"}
 _lock = threading.Lock()
 _client: Client | None = None
 
 
-def client(threads: int) -> Client:
-    """This process's client. The first call decides the number of threads: XLA has one pool per process."""
+def client(threads: int, wanted: Device = ON_CPU) -> Client:
+    """This process's client. The first call decides threads and device: XLA has one pool and one client per process."""
     global _client
     with _lock:
         if _client is None:
-            _client = Client(threads)
+            _client = Client(threads, wanted)
         return _client
 
 
-class Client:
-    """A PJRT CPU client that keeps 64-bit types as they are."""
+def devices(wanted: Device) -> list[Any]:
+    """The accelerators (or the CPU) that `wanted` names, at most `wanted.count`. DeviceMissing says why there are none.
 
-    def __init__(self, threads: int) -> None:
+    The first call decides the platform of this process.
+    """
+    _share_memory(wanted)
+    import jax
+
+    platform = PLATFORMS[wanted.name]
+    jax.config.update("jax_platforms", platform)
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    if wanted.name == device.CPU and wanted.count > 1:
+        jax.config.update("jax_num_cpu_devices", wanted.count)
+    try:
+        found = list(jax.devices(platform))
+    except AssertionError as error:  # how jax says that no driver shows a GPU
+        raise DeviceMissing(f"no {wanted.name} is visible") from error
+    except RuntimeError as error:
+        raise DeviceMissing(first_line(error).removesuffix(_ADVICE)) from error
+    return found[: wanted.count] if wanted.count else found
+
+
+_ADVICE = " (set JAX_PLATFORMS='' to automatically choose an available backend)"
+
+
+def _share_memory(wanted: Device) -> None:
+    """What a GPU's allocator may take; jaxlib has no other knob. What the operator's own variables say stays.
+
+    By itself XLA takes 3/4 of the memory when the client is made: then an optimizer beside a server would have none.
+    """
+    if wanted.name != device.GPU:
+        return
+    if wanted.memory_fraction:
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = ""  # its old name; both at once are an error
+        os.environ["XLA_CLIENT_MEM_FRACTION"] = f"{wanted.memory_fraction:g}"
+    if wanted.reserve:
+        os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true"
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+class Client:
+    """A PJRT client that keeps 64-bit types as they are. `number` counts the devices that it uses, from 0."""
+
+    def __init__(self, threads: int, wanted: Device = ON_CPU) -> None:
         # XLA:CPU sizes its pool from this variable when the client is made, else from the host's schedulable cores,
         # which ignores a container's CPU quota. There is no other knob in jaxlib 0.10.2.
         os.environ["PJRT_NPROC"] = str(threads)
+        self._devices = devices(wanted)
         import jax
         from jax.sharding import SingleDeviceSharding
         from jaxlib import _jax, xla_client
 
-        jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
         self._jax, self._xla, self._aval = _jax, xla_client, jax.core.ShapedArray
-        self._device = jax.devices("cpu")[0]
-        self._client = self._device.client
-        self._devices = _jax.DeviceList((self._device,))
-        self._sharding = SingleDeviceSharding(self._device)
+        self._client = self._devices[0].client
+        self._shardings = [SingleDeviceSharding(d) for d in self._devices]
+        semantics = _jax.HostBufferSemantics
+        # A CPU's buffers are the arrays themselves. Elsewhere they are copies, which a call may be given for good.
+        self._semantics = semantics.IMMUTABLE_UNTIL_TRANSFER_COMPLETES if wanted.accelerated else semantics.ZERO_COPY
 
-    def compile(self, module: bytes) -> Executable:
+    @property
+    def count(self) -> int:
+        return len(self._devices)
+
+    def compile(self, module: bytes, number: int = 0) -> Executable:
         """Compiles serialized StableHLO. Raises jaxlib's JaxRuntimeError with XLA's text."""
         compilations.tell("xla")
-        return Executable(self._client.compile_and_load(module, self._devices, self._xla.CompileOptions()))
+        return Executable(self._client.compile_and_load(module, *self._on(number)))
 
-    def deserialize(self, blob: bytes) -> Executable:
+    def deserialize(self, blob: bytes, number: int = 0) -> Executable:
         """Loads what Executable.serialize() gave, on an equal processor with an equal jaxlib only."""
-        return Executable(self._client.deserialize_executable(blob, self._devices, self._xla.CompileOptions()))
+        return Executable(self._client.deserialize_executable(blob, *self._on(number)))
 
-    def putter(self, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[np.ndarray], Any]:
+    def _on(self, number: int) -> tuple[Any, Any]:
+        chosen, options = self._devices[number], self._xla.CompileOptions()
+        options.device_assignment = self._xla.DeviceAssignment.create(np.array([[chosen.id]]))
+        return self._jax.DeviceList((chosen,)), options
+
+    def putter(self, shape: tuple[int, ...], dtype: np.dtype, number: int = 0) -> Callable[[np.ndarray], Any]:
         """A function that makes a device buffer from a C-contiguous array of exactly this shape and dtype.
 
-        The buffer shares the array's memory where it is aligned to 64 bytes: the array must not change while the
-        buffer lives.
+        On a CPU the buffer shares the array's memory where it is aligned to 64 bytes: the array must not change while
+        the buffer lives.
         """
-        aval, sharding, devices = self._aval(shape, dtype), self._sharding, [self._device]
-        device_put, semantics = self._jax.batched_device_put, self._jax.HostBufferSemantics.ZERO_COPY
+        aval, sharding, chosen = self._aval(shape, dtype), self._shardings[number], [self._devices[number]]
+        device_put, semantics = self._jax.batched_device_put, self._semantics
 
         def put(array: np.ndarray) -> Any:
-            return device_put(aval, sharding, [array], devices, True, False, semantics, True)
+            return device_put(aval, sharding, [array], chosen, True, False, semantics, True)
 
         return put
 
-    def put(self, array: np.ndarray) -> Any:
-        return self.putter(array.shape, array.dtype)(array)
+    def put(self, array: np.ndarray, number: int = 0) -> Any:
+        return self.putter(array.shape, array.dtype, number)(array)
 
 
 class Executable:
@@ -95,55 +149,9 @@ class Executable:
         """Bytes of the temporary buffers of one call. (The size of the code is not known on CPU: it reads 0.)"""
         return int(self._loaded.get_compiled_memory_stats().temp_size_in_bytes)
 
-
-def results(module: bytes) -> list[str]:
-    """The types of what a serialized module gives, as MLIR writes them: ["tensor<4x3xf32>"]. A "?" is a dimension that
-    only running decides: TensorFlow lowers such results (Where, Unique), XLA then gives them a wrong shape."""
-    from jax._src.interpreters import mlir
-    from jaxlib.mlir.dialects import stablehlo
-
-    with mlir.make_ir_context() as context:
-        for operation in stablehlo.deserialize_portable_artifact(context, module).body.operations:
-            if operation.attributes["sym_name"].value == "main":
-                return [str(t) for t in operation.attributes["function_type"].value.results]
-    raise ValueError("the module has no main function")
-
-
-def hoisted(module: bytes, least: int = LARGE_CONSTANT) -> tuple[bytes, list[np.ndarray]]:
-    """The module with its large constants as further parameters, behind those it has, and the constants in their order.
-
-    A model whose weights are constants of its graph would hold them in every bucket's module and executable.
-    """
-    from jax._src.interpreters import mlir
-    from jaxlib.mlir import ir
-    from jaxlib.mlir.dialects import stablehlo
-
-    found: list[np.ndarray] = []
-    with mlir.make_ir_context() as context, ir.Location.unknown():
-        parsed = stablehlo.deserialize_portable_artifact(context, module)
-        main = next(f for f in parsed.body.operations if f.attributes["sym_name"].value == "main")
-        body, kind = main.regions[0].blocks[0], ir.FunctionType(main.attributes["function_type"].value)
-        inputs, results = list(kind.inputs), list(kind.results)
-        for operation in [op.operation for op in body.operations if op.operation.name == "stablehlo.constant"]:
-            value, result = operation.attributes["value"], operation.results[0]
-            if (
-                value.is_splat
-                or str(value.type.element_type) not in _HOISTED
-                or (array := np.array(value)).nbytes < least
-            ):
-                continue
-            found.append(array)
-            inputs.append(result.type)
-            result.replace_all_uses_with(body.add_argument(result.type, ir.Location.unknown()))
-            operation.erase()
-        if not found:
-            return module, []
-        main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(inputs, results))
-        if "arg_attrs" in main.attributes:
-            attributes = [*main.attributes["arg_attrs"], *[ir.DictAttr.get({})] * len(found)]
-            main.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
-        parsed.operation.verify()
-        return bytes(stablehlo.serialize_portable_artifact(parsed, stablehlo.get_current_version())), found
+    def operations(self) -> float:
+        """Floating-point operations of one call, as XLA counts them."""
+        return float(self._loaded.cost_analysis().get("flops", 0.0))
 
 
 def to_numpy(buffer: Any) -> np.ndarray:
@@ -162,3 +170,11 @@ def runtime_error() -> type[Exception]:
 
     error: type[Exception] = _jax.JaxRuntimeError
     return error
+
+
+def failure(error: Exception) -> EngineError:
+    """What the runtime says, for whoever called: OutOfMemory where that is it."""
+    text = str(error)
+    if text.startswith(EXHAUSTED):
+        return OutOfMemory(text.removeprefix(EXHAUSTED).lstrip(": "))
+    return EngineError("INTERNAL", text)

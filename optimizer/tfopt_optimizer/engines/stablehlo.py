@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.engines import artifacts, guards, pjrt
+from tfopt_optimizer.engines import artifacts, guards, modules
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.weights import WeightsWriter
@@ -52,7 +52,7 @@ class Lowerer:
         guarded = guards.Guards({}) if self._place.cut else guards.read(tf, concrete, names)
         if guarded.refusal:
             raise NotLowerable(guarded.refusal)
-        module, constants = pjrt.hoisted(module)
+        module, constants = modules.hoisted(module)
         numbers = tuple(self._weight(tf, captured) for captured in concrete.captured_inputs)
         numbers += tuple(self._constant(array) for array in constants)
         self._weights.flush()

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfopt_optimizer import compression, cpu, likely
+from tfopt_optimizer import compression, cpu, device, likely
 from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 
@@ -75,7 +75,18 @@ ROWS = (
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener", splits=False,
         allowed=lambda flags: flags.allow_precompilation and not flags.use_tfrt),
     Row("xla", "jaxlib", lambda cores: ("pjrt",), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
-        allowed=lambda flags: flags.allow_precompilation and flags.use_tfrt),
+        allowed=lambda flags: flags.device == device.CPU and flags.allow_precompilation and flags.use_tfrt),
+    # On an accelerator there is no other engine: its being asked for is what allows it.
+    Row("xla", "jaxlib", lambda cores: (device.GPU,), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
+        allowed=lambda flags: flags.device == device.GPU and flags.use_tfrt),
+    Row("xla", "jaxlib", lambda cores: (device.TPU,), "xla:Worker", "xla:Opener", "stablehlo:Lowerer",
+        allowed=lambda flags: flags.device == device.TPU and flags.use_tfrt),
+    Row("xla", "jaxlib", lambda cores: (f"{device.GPU}+{compression.TF32}",), "xla:Worker", "xla:Opener",
+        "stablehlo:Lowerer", lossy=True,
+        allowed=lambda flags: flags.device == device.GPU and flags.use_tfrt and flags.allow_compression),
+    Row("xla", "jaxlib", lambda cores: (f"{device.TPU}+{compression.BF16_PRODUCTS}",), "xla:Worker", "xla:Opener",
+        "stablehlo:Lowerer", lossy=True,
+        allowed=lambda flags: flags.device == device.TPU and flags.use_tfrt and flags.allow_compression),
     Row("litert", "ai_edge_quantizer", _litert_precisions, "litert:Worker", "litert:Opener",
         "litert_compress:Converter", standby=True, lossy=True, allowed=_compression),
     Row("openvino", "openvino", lambda cores: (compression.BF16,), "openvino:Worker", "openvino:Opener",

@@ -1,67 +1,114 @@
-"""The xla engine, variant `pjrt`: StableHLO compiled for one static shape, run on jaxlib's PJRT client.
+"""The xla engine on PJRT: StableHLO compiled for one static shape, run on jaxlib's client of the cpu, gpu or tpu.
 
 Needs no TensorFlow. The weights are device buffers shared by all executables of a plan; on CPU they are the mapped
-pages of the plan's weights file themselves. A target's folder (artifacts.py) gains `executable.pjrt`; the module beside
-it is what it can be compiled from again.
+pages of the plan's weights file themselves. A target's folder (artifacts.py) gains an executable per variant; the
+module beside it is what it can be compiled from again. Variants: `pjrt` on a CPU; `gpu` and `tpu` on accelerators,
+which compute products in float32 there, and `gpu+tf32`, `tpu+bf16-products` with the accelerator's own rounding.
+
+With several accelerators each has the weights and every executable, and calls take turns.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer.engines import artifacts, pjrt, weights
-from tfopt_optimizer.engines.artifacts import EXECUTABLE, MODULE
+from tfopt_optimizer.engines import artifacts, modules, pjrt, weights
+from tfopt_optimizer.engines.artifacts import MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import Declined, EngineError, NeedsConversion, NotLowerable, first_line
+from tfopt_optimizer.errors import (
+    Declined,
+    EngineError,
+    NeedsConversion,
+    NotLowerable,
+    OutOfMemory,
+    first_line,
+)
 
 PJRT = "pjrt"
 Putters = list[tuple[str, Callable[[np.ndarray], Any]]]
 
 
-class Device:
-    """The PJRT client of this process with one plan's weights on it."""
+class Replicas:
+    """The PJRT client of this process with one plan's weights on each of its devices."""
 
-    def __init__(self, plan_dir: Path, threads: int) -> None:
-        self.client = pjrt.client(threads)
-        self._plan_dir = plan_dir
+    def __init__(self, place: Place) -> None:
+        self.client = pjrt.client(place.intra_op_threads, place.device)
+        self._plan_dir = place.plan_dir
         self._arrays: list[np.ndarray] = []
-        self._buffers: dict[int, Any] = {}
+        self._buffers: dict[tuple[int, int], Any] = {}  # (device, number of the weights)
 
-    def weights(self, numbers: Sequence[int]) -> list[Any]:
+    def weights(self, numbers: Sequence[int], device: int = 0) -> list[Any]:
         if any(n >= len(self._arrays) for n in numbers):
             self._arrays = weights.read(self._plan_dir)
         for number in numbers:
-            if number not in self._buffers:
-                self._buffers[number] = self.client.put(self._arrays[number])
-        return [self._buffers[number] for number in numbers]
+            if (device, number) not in self._buffers:
+                self._buffers[device, number] = self.client.put(self._arrays[number], device)
+        return [self._buffers[device, number] for number in numbers]
 
-    def runner(self, folder: Path, executable: pjrt.Executable, target: Target) -> XlaRunner:
-        meta = artifacts.read_meta(folder)
+    def compile(self, target: Target, device: int = 0) -> pjrt.Executable:
+        """Compiles the target's module. Raises jaxlib's JaxRuntimeError."""
+        folder = self._plan_dir / target.folder
+        return self.client.compile(module_for(folder, target.variant), device)
+
+    def open(self, target: Target, note: Callable[[str], None]) -> XlaRunner:
+        """The runner of a finished plan. An executable that does not load is compiled again, which `note` tells.
+
+        OutOfMemory when the device has no room for it.
+        """
+        path = self._plan_dir / target.folder / artifacts.executable(target.variant)
+        try:
+            return self.runner(target, [self._load(path, target, d, note) for d in range(self.client.count)])
+        except pjrt.runtime_error() as error:
+            raise pjrt.failure(error) from error
+
+    def _load(self, path: Path, target: Target, device: int, note: Callable[[str], None]) -> pjrt.Executable:
+        try:
+            return self.client.deserialize(path.read_bytes(), device)
+        except (OSError, pjrt.runtime_error()) as error:
+            note(f"{target.folder}: the executable does not load ({first_line(error)}); compiling its module again")
+            return self.compile(target, device)
+
+    def runner(self, target: Target, executables: Sequence[pjrt.Executable]) -> XlaRunner:
+        """`executables`: one per device. Raises jaxlib's JaxRuntimeError when the weights do not fit."""
+        meta = artifacts.read_meta(self._plan_dir / target.folder)
         assert target.shapes is not None
-        types = {t.name: dtypes.to_numpy(t.dtype) for t in target.signature.inputs}
-        putters = [(n, self.client.putter(tuple(target.shapes[n]), types[n])) for n in meta.inputs]
-        return XlaRunner(executable, meta.outputs, putters, self.weights(meta.weights), meta.limits)
+        shapes, types = target.shapes, {t.name: dtypes.to_numpy(t.dtype) for t in target.signature.inputs}
+        replicas = [
+            Replica(
+                executable.execute,
+                [(n, self.client.putter(tuple(shapes[n]), types[n], device)) for n in meta.inputs],
+                self.weights(meta.weights, device),
+            )
+            for device, executable in enumerate(executables)
+        ]
+        return XlaRunner(replicas, meta.outputs, meta.limits)
+
+
+class Replica(NamedTuple):
+    """An executable on one device: how its inputs get there, and its weights, which are there."""
+
+    execute: Callable[[Sequence[Any]], Sequence[Any]]
+    putters: Putters
+    weights: list[Any]
 
 
 class XlaRunner:
-    """Runs one executable. Feeds must have exactly its shapes and dtypes: the caller pads and checks."""
+    """Runs one executable, by turns on each device. Feeds must have exactly its shapes and dtypes: the caller pads and
+    checks. OutOfMemory when a device has no room for the call."""
 
     def __init__(
-        self,
-        executable: pjrt.Executable,
-        outputs: Sequence[str],
-        putters: Putters,
-        buffers: list[Any],
-        limits: Mapping[str, tuple[int, int]],
+        self, replicas: Sequence[Replica], outputs: Sequence[str], limits: Mapping[str, tuple[int, int]]
     ) -> None:
         self._limits = tuple((name, *pair) for name, pair in limits.items())
-        self._execute, self._putters, self._weights = executable.execute, putters, buffers
+        self._replicas = tuple(replicas)
+        self._next = itertools.cycle(self._replicas).__next__  # one call of C code: threads may share it
         self._outputs = list(enumerate(outputs))
         self._errors = pjrt.runtime_error()
 
@@ -71,74 +118,70 @@ class XlaRunner:
             array = feeds[name]
             if array.size and (array.min() < low or array.max() > high):
                 raise Declined("INVALID_ARGUMENT", f"input {name!r} has values outside {low} to {high}")
+        execute, putters, held = self._next()
         try:
-            found = self._execute([put(feeds[name]) for name, put in self._putters] + self._weights)
+            found = execute([put(feeds[name]) for name, put in putters] + held)
             return {name: to_numpy(found[i]) for i, name in self._outputs if not outputs or name in outputs}
         except self._errors as error:
-            raise EngineError("INTERNAL", str(error)) from error
+            raise pjrt.failure(error) from error
 
     def close(self) -> None:
-        self._weights = []
+        self._next, self._replicas = _closed, ()
 
 
-def compile_target(device: Device, folder: Path) -> tuple[pjrt.Executable, int]:
-    """Compiles the folder's module and writes the executable beside it. Returns it with the memory it takes (bytes)."""
-    executable = device.client.compile((folder / MODULE).read_bytes())
-    blob = executable.serialize()
-    part = folder / (EXECUTABLE + ".part")
-    part.write_bytes(blob)
-    part.replace(folder / EXECUTABLE)
-    return executable, len(blob) + executable.temporary_bytes()
+def _closed() -> Replica:
+    raise EngineError("UNAVAILABLE", "the model is unloaded")
 
 
-def open_runner(device: Device, plan_dir: Path, target: Target, note: Callable[[str], None]) -> XlaRunner:
-    """The runner of a finished plan. An executable that does not load is compiled again, which `note` tells."""
-    folder = plan_dir / target.folder
+def module_for(folder: Path, variant: str) -> bytes:
+    """The folder's module as a variant compiles it. NeedsConversion when there is none yet."""
     try:
-        executable = device.client.deserialize((folder / EXECUTABLE).read_bytes())
-    except (OSError, pjrt.runtime_error()) as error:
-        note(f"{target.folder}: the executable does not load ({first_line(error)}); compiling its module again")
-        executable = device.client.compile((folder / MODULE).read_bytes())
-    return device.runner(folder, executable, target)
+        module = (folder / MODULE).read_bytes()
+    except FileNotFoundError as error:
+        raise NeedsConversion("there is no StableHLO module yet") from error
+    if variant == PJRT:
+        return module
+    return modules.for_accelerator(module, len(artifacts.read_meta(folder).inputs), exact="+" not in variant)
 
 
 class Opener:
     """Opens the runners of a finished plan."""
 
     def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
-        self._plan_dir, self._device = place.plan_dir, Device(place.plan_dir, place.intra_op_threads)
+        self._replicas = Replicas(place)
 
     def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
-        return open_runner(self._device, self._plan_dir, target, note)
+        return self._replicas.open(target, note)
 
 
 class Worker:
     """The xla engine in a worker process of the optimizer."""
 
     def open(self, place: Place) -> Mapping[str, str]:
-        self._place = place
-        self._device = Device(place.plan_dir, place.intra_op_threads)
-        self._executables: dict[str, pjrt.Executable] = {}
+        self._place, self._replicas = place, Replicas(place)
+        self._runners: dict[tuple[str, str], XlaRunner] = {}
         return {PJRT: ""}
 
     def prepare(self, target: Target) -> Prepared:
-        started = time.perf_counter()
-        try:
-            module = (self._place.plan_dir / target.folder / MODULE).read_bytes()
-        except FileNotFoundError as error:
-            raise NeedsConversion("there is no StableHLO module yet") from error
-        dynamic = [r for r in pjrt.results(module) if "?" in r]
+        started, folder = time.perf_counter(), self._place.plan_dir / target.folder
+        dynamic = [r for r in modules.results(module_for(folder, target.variant)) if "?" in r]
         if dynamic:
             raise NotLowerable(f"a result's shape depends on the values: {dynamic[0]}")
         try:
-            executable, memory = compile_target(self._device, self._place.plan_dir / target.folder)
+            executable = self._replicas.compile(target)
+            blob = executable.serialize()
+            self._runners[target.folder, target.variant] = self._replicas.runner(target, [executable])
         except pjrt.runtime_error() as error:
+            failure = pjrt.failure(error)
+            if isinstance(failure, OutOfMemory):
+                raise failure from error
             raise NotLowerable(f"XLA does not compile it: {first_line(error)}") from error
-        self._executables[target.folder] = executable
+        artifacts.write(folder / artifacts.executable(target.variant), blob)
+        memory = len(blob) + executable.temporary_bytes()
         return Prepared(time.perf_counter() - started, memory, target.folder)
 
     def runner(self, target: Target) -> Runner:
-        return self._device.runner(self._place.plan_dir / target.folder, self._executables[target.folder], target)
+        return self._runners[target.folder, target.variant]
 
     def release(self, target: Target) -> None:
-        self._executables.pop(target.folder, None)
+        self._runners.pop((target.folder, target.variant), None)

@@ -102,7 +102,7 @@ def _facts(plan: Plan, why: str) -> Markup:
     rows = [
         ("made", f"{facts.made(plan.created)}, in {plan.optimize_s:.1f} s"),
         ("checked on", "the model's warmup records" if plan.records == "warmup" else f"{plan.records} inputs"),
-        ("device", " ".join([plan.device, plan.fingerprint.hardware.get("processor", "")]).strip()),
+        ("device", " ".join([plan.where, plan.fingerprint.hardware.get("processor", "")]).strip()),
         ("cores", plan.fingerprint.hardware.get("cores", "–")),
         ("weights", size(plan.weights_bytes)),
         ("plain TensorFlow", f"by the {plan.loader} loader{loaded(plan)}"),

@@ -65,7 +65,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tup
 def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], in_place: bool) -> int:
     from tfopt_optimizer import carried
     from tfopt_optimizer.cache import optimize_cached
-    from tfopt_optimizer.errors import OptimizeError
+    from tfopt_optimizer.errors import DeviceMissing, OptimizeError
     from tfopt_optimizer.optimize import optimize
     from tfopt_optimizer.saved_model import SavedModelError, read_signatures
     from tfopt_warmup.records import WarmupError
@@ -82,7 +82,7 @@ def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], 
             else:
                 optimize(job, say)
             say(f"plan: {out}")
-    except (OptimizeError, SavedModelError, WarmupError, BatchingParametersError, OSError) as error:
+    except (OptimizeError, SavedModelError, WarmupError, BatchingParametersError, DeviceMissing, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
@@ -93,9 +93,10 @@ def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
     from tfopt_optimizer.optimize import OptimizeJob
     from tfopt_optimizer.saved_model import read_signatures
 
-    from tfopt_server import plane, preparing, samples
+    from tfopt_server import devices, plane, preparing, samples
 
-    folder, options = newest(settings.model_base_path), plane.load_options(settings)
+    folder = newest(settings.model_base_path)
+    options = plane.load_options(settings, devices.resolve(settings))
     chosen = options.flags
     parameters = preparing.parameters_for(folder, options)
     if not chosen.allowed_batch_sizes and parameters is not None:

@@ -77,7 +77,7 @@ def render(plan: Plan) -> str:
     from tfopt_optimizer.report import loaded
 
     head = [
-        f"plan of {plan.created}, {plan.device}, {plan.optimize_s:.1f} s, checked on {plan.records} records",
+        f"plan of {plan.created}, {plan.where}, {plan.optimize_s:.1f} s, checked on {plan.records} records",
         f"TensorFlow loads it as: {plan.loader}{loaded(plan)}; weights {plan.weights_bytes / 1e6:.1f} MB",
     ]
     rows = [row for s in plan.signatures for b in s.buckets for row in _bucket(s, b)]

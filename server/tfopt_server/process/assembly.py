@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tfopt_optimizer.errors import DeviceMissing
+
 from tfopt_server import plane
 from tfopt_server.batching_parameters import BatchingParametersError
 from tfopt_server.metrics import Metrics
@@ -63,11 +65,11 @@ class Served:
 
 
 def build(settings: Settings, run_dir: Path | None) -> Served:
-    """A Served that has started. CannotStart for a bad batching or model config file, or a run_dir that cannot
-    hold a socket."""
+    """A Served that has started. CannotStart for a bad batching or model config file, a required device that is not
+    there, or a run_dir that cannot hold a socket."""
     try:
         served = Served(settings, run_dir)
         served.start()
-    except (BatchingParametersError, ExplanationSpecError, ModelConfigError, OSError) as error:
+    except (BatchingParametersError, ExplanationSpecError, ModelConfigError, DeviceMissing, OSError) as error:
         raise CannotStart(str(error)) from error
     return served
