@@ -55,13 +55,6 @@ class Cutter:
 
     def cut(self, target: Target) -> Program:
         """Writes the folder. NotLowerable says why this signature is not split."""
-        try:
-            return self._cut(target)
-        finally:
-            if self._observer is not None:
-                self._observer.close()
-
-    def _cut(self, target: Target) -> Program:
         forced: dict[str, str] = {}
         for _ in range(TRIES):
             found = self._sound(forced, target)
@@ -78,7 +71,8 @@ class Cutter:
         while True:
             found = self._partition(forced)
             self._refuse(found)
-            self._observe(found, target)
+            if self._observe(found, target):
+                continue  # with more shapes known the borders may lie elsewhere
             trouble = self._unstable(found) or self._stray(found)
             if not trouble:
                 return found
@@ -105,12 +99,12 @@ class Cutter:
                 maker = self._graph.nodes[node_of(handle)]
                 raise NotLowerable(f"the handle that {maker.op} makes would have to cross a border ({maker.name})")
 
-    def _observe(self, cut: Cut, target: Target) -> None:
-        """Learns the shapes of what crosses, where the graph does not tell them."""
+    def _observe(self, cut: Cut, target: Target) -> bool:
+        """Learns the shapes of what crosses where the graph does not tell them; whether there were any."""
         borders = dict.fromkeys(t for s in cut.segments if s.where == DEVICE for t in s.inputs)
         wanted = [t for t in borders if t not in self._seen.shapes and not self._known(t, target)]
         if not wanted or not self._samples:
-            return
+            return False
         if self._observer is None:
             independent = target.rows is not None
             info = target.signature
@@ -118,6 +112,7 @@ class Cutter:
         self._seen.add(self._observer.look(wanted))
         seen, rows = {**self._graph.seen, **self._seen.shapes}, frozenset(self._seen.rows)
         self._graph = dataclasses.replace(self._graph, seen=seen, rows=rows)
+        return True
 
     def _known(self, tensor: str, target: Target) -> bool:
         """Whether the number of rows decides its shape, or nothing does."""

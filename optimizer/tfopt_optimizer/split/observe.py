@@ -9,13 +9,14 @@ another shape.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place
 from tfopt_optimizer.errors import Declined, NotLowerable
 from tfopt_optimizer.plan import Shape, SignatureInfo
+from tfopt_optimizer.split.graph import node_of
 from tfopt_optimizer.split.program import key
 from tfopt_optimizer.split.session import GraphWriter, HostSession
 from tfopt_optimizer.split.source import Source
@@ -74,47 +75,58 @@ def _doubled(array: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 class Observer:
-    """Runs a signature in a session of its own. NotLowerable when no session can."""
+    """Runs parts of a signature on calls of it. NotLowerable when no session can."""
 
     def __init__(
         self, place: Place, source: Source, info: SignatureInfo, samples: Sequence[Feeds], *, independent: bool
     ) -> None:
         self._calls, self._independent = calls(samples, info, independent=independent), independent
-        self._source, self._arrays = source, list[np.ndarray]()
-        graph = source.graph
-        writer = GraphWriter(source, self)
-        inside = [n for n in graph.nodes if n in graph.bound and n not in graph.fed and graph.nodes[n].outputs]
-        self._feeds = writer.add(list(graph.inputs.values()), [f"{name}:0" for name in inside])
-        self._session = HostSession(place, writer.graph(), writer.resources, self._arrays.__getitem__)
-
-    def add(self, array: np.ndarray) -> int:
-        """A store of arrays in memory, for the writer."""
-        self._arrays.append(array)
-        return len(self._arrays) - 1
+        self._place, self._source = place, source
 
     def look(self, tensors: Iterable[str]) -> Seen:
-        wanted, found = list(tensors), Seen()
-        run, names = self._session.part(self._feeds, wanted), self._source.graph.inputs
-        rows, groups, shapes = list[int](), list[str](), list[list[tuple[int, ...]]]()
+        wanted, found, store = list(tensors), Seen(), _Held()
+        inside = [t for t in wanted if node_of(t) not in self._source.graph.fed]
+        writer = GraphWriter(self._source, store)
+        feeds = writer.add(list(self._source.graph.inputs.values()), inside)
+        session = HostSession(self._place, writer.graph(), writer.resources, store.arrays.__getitem__)
+        try:
+            rows, groups, shapes = self._run(session.part(feeds, inside), inside)
+        finally:
+            session.close()
+        for tensor in wanted:
+            _note(found, tensor, groups, [each[tensor] for each in shapes], rows)
+        return found
+
+    def _run(
+        self, run: Callable[[Mapping[str, np.ndarray]], list[np.ndarray]], names: Sequence[str]
+    ) -> tuple[list[int], list[str], list[dict[str, tuple[int, ...]]]]:
+        """Of every call: its rows (-1 where they are not independent), the key of its shapes, the tensors' shapes."""
+        rows, groups, shapes = list[int](), list[str](), list[dict[str, tuple[int, ...]]]()
         refusal = ""
         for call in self._calls:
+            given = {tensor: call[name] for name, tensor in self._source.graph.inputs.items()}
             try:
-                values = run({tensor: call[name] for name, tensor in names.items()})
+                values = {**given, **dict(zip(names, run(given), strict=True))}
             except Declined as error:
                 refusal = error.message  # what was made of the records need not be valid
                 continue
             rows.append(next(iter(call.values())).shape[0] if self._independent else -1)
             groups.append(key(call, rows=self._independent))
-            shapes.append([v.shape for v in values])
+            shapes.append({tensor: value.shape for tensor, value in values.items()})
         if not shapes:
             raise NotLowerable(f"TensorFlow refuses all records in a part of the graph: {refusal}")
-        for tensor, each in zip(wanted, zip(*shapes, strict=True), strict=True):
-            _note(found, tensor, groups, each, rows)
-        return found
+        return rows, groups, shapes
 
-    def close(self) -> None:
-        self._session.close()
-        self._arrays.clear()
+
+class _Held:
+    """A store of arrays in memory."""
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray] = []
+
+    def add(self, array: np.ndarray) -> int:
+        self.arrays.append(array)
+        return len(self.arrays) - 1
 
 
 def _note(

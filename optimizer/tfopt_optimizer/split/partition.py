@@ -8,7 +8,9 @@ Rules, in this order:
 - what no input reaches is the same in every call and belongs to whoever asks for it;
 - a list of tensors (a variant) never crosses: who makes it and who takes it are on the host together if one has to be;
 - a device part without an operation worth the trip (a product, a convolution, a look-up in weights) returns to the
-  host, if the host can run it.
+  host, if the host can run it;
+- what may stand on either side of a border, or in either of two device segments, stands where least crosses
+  (borders.py).
 """
 
 from __future__ import annotations
@@ -16,9 +18,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
 
+from tfopt_optimizer.split import borders
 from tfopt_optimizer.split.graph import Graph, Node, crosses, node_of
 
 HOST, DEVICE = "host", "device"
+LESS = "less crosses when it is there"
 LIGHT = "too little work for a trip to the device"
 
 # A result's shape depends on values: XLA lowers these with bounded dimensions, which then do not compile.
@@ -104,7 +108,24 @@ def partition(
         if not light:
             break
         reasons |= dict.fromkeys(light, LIGHT)
+    levels = _arranged(graph, levels, reasons, runs_on_host)
     return Cut(_segments(graph, levels), reasons)
+
+
+def _arranged(
+    graph: Graph, levels: Mapping[str, int], reasons: dict[str, str], runs_on_host: Callable[[Node], bool]
+) -> dict[str, int]:
+    """The levels with less that crosses, and the reasons of those who moved for that."""
+    free = [n for n in levels if n not in graph.fed and reasons.get(n, LIGHT) == LIGHT]
+    either = {n for n in free if not ({graph.nodes[n].op} | graph.nodes[n].inner) & HEAVY}
+    either = {n for n in either if runs_on_host(graph.nodes[n])}
+    found = borders.arranged(graph, levels, either, [n for n in free if levels[n] % 2])
+    for name in free:
+        if found[name] % 2:
+            reasons.pop(name, None)
+        else:
+            reasons.setdefault(name, LESS)
+    return found
 
 
 def _keep_together(graph: Graph, reasons: dict[str, str]) -> None:
