@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import cpu, independence, likely, measure, verify
+from tfopt_optimizer import cpu, independence, likely, measure, report, verify
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Shapes
 from tfopt_optimizer.choose import Trial, label
@@ -20,6 +20,7 @@ from tfopt_optimizer.device import CPU
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
+from tfopt_optimizer.inner import Sizes
 from tfopt_optimizer.plan import Agreement, SignatureInfo
 from tfopt_optimizer.reference import Batch, Reference
 from tfopt_optimizer.report import Log
@@ -81,11 +82,17 @@ class Entrant:
 
 @dataclasses.dataclass(frozen=True)
 class BucketSpec:
-    """One set of static shapes; `batch` None when rows are not independent. `folder` is where its artifacts go."""
+    """One set of static shapes; `batch` None when rows are not independent. `folder` is where its artifacts go.
+    `inner`: the sizes of the inner dimensions that vary, () where none does."""
 
     batch: int | None
     shapes: Shapes
     folder: str
+    inner: Sizes = ()
+
+    def place(self, signature: str) -> str:
+        """How the log calls it: "serving_default x 8", "serving_default x 8 x 128" where the length is a bucket's."""
+        return report.where(signature, self.batch, dict(self.shapes), self.inner)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +279,9 @@ class Contest:
         static = entrant.engine != "tensorflow"
         target = Target(signature, entrant.variant, engine=entrant.engine)
         if static:
-            target = dataclasses.replace(target, shapes=spec.shapes, folder=spec.folder, rows=spec.batch)
+            target = dataclasses.replace(
+                target, shapes=spec.shapes, folder=spec.folder, rows=spec.batch, varying=bool(spec.inner)
+            )
         name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
         worker = self._workers[entrant.worker]
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))

@@ -11,16 +11,20 @@ from collections.abc import Callable, Sequence
 from tfopt_optimizer.choose import label, microseconds
 from tfopt_optimizer.errors import EXHAUSTED
 from tfopt_optimizer.plan import BucketPlan
+from tfopt_optimizer.report import where
 
 
 def without(
     key: str, buckets: list[BucketPlan], costs: list[tuple[int, float]], say: Callable[[str], None]
 ) -> tuple[list[BucketPlan], list[tuple[int, float]]]:
-    """A signature's buckets and (rows, microseconds) of them that stay; the others are told."""
-    out = left_out(buckets)
-    for rows, why in out.items():
-        say(f"{key} x {rows}: {why}")
-    return [b for b in buckets if b.batch not in out], [c for c in costs if c[0] not in out]
+    """A signature's buckets and (rows, microseconds) of the first inner one that stay; the others are told."""
+    levels = dict.fromkeys(b.inner for b in buckets)
+    out = {inner: left_out([b for b in buckets if b.inner == inner]) for inner in levels}
+    for inner, found in out.items():
+        for rows, why in found.items():
+            say(f"{where(key, rows, inner=inner)}: {why}")
+    first = next(iter(out.values()), {})
+    return [b for b in buckets if b.batch not in out[b.inner]], [c for c in costs if c[0] not in first]
 
 
 def left_out(buckets: Sequence[BucketPlan]) -> dict[int, str]:

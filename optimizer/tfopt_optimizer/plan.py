@@ -109,6 +109,7 @@ class BucketPlan:
     exactly or not at all). `shapes` holds the full static shape per input. `engine`/`variant` name the choice;
     `static` is True when the runner takes exactly `shapes` (requests are padded up to it) and False when it takes any
     number of rows (nothing is padded). `artifact` is the runner's folder or file in the plan, "" when it needs none.
+    `inner` are the sizes of the signature's inner dimensions here, () where it has none that vary (InnerPlan).
     """
 
     batch: int | None
@@ -119,6 +120,48 @@ class BucketPlan:
     artifact: str
     candidates: tuple[Candidate, ...]
     why: str
+    inner: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """An axis of an input or output, counted from 0, which is the rows."""
+
+    name: str
+    axis: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerDimension:
+    """A size that differs between requests (a sequence's length), with every axis of the inputs and outputs it is the
+    size of."""
+
+    inputs: tuple[Axis, ...]
+    outputs: tuple[Axis, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerBucket:
+    """Sizes that buckets were made for, one per inner dimension. Requests of fewer than `least` elements (the product
+    of their sizes) are not padded up to them: plain TensorFlow is faster on what they are."""
+
+    sizes: tuple[int, ...]
+    least: int
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerPlan:
+    """The inner dimensions of a signature whose rows are independent, and its inner buckets, smallest first.
+
+    `padded`: requests of other sizes are filled up with zeros and empty strings, and their answers cut, because that
+    was proven to change nothing (`reason` has the proof, or why not), from the sizes `floor` on.
+    """
+
+    dimensions: tuple[InnerDimension, ...]
+    buckets: tuple[InnerBucket, ...]
+    padded: bool
+    reason: str
+    floor: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +206,7 @@ class SignaturePlan:
 
     `merge` says whether concurrent requests are joined: rows must be independent and joining must have been measured
     to pay. `segments` is the cut into host and device parts, for the buckets whose engine is "host+..." (empty when the
-    signature was not cut).
+    signature was not cut). `inner` is None where the records have one inner shape that the signature fixes.
     """
 
     signature: SignatureInfo
@@ -173,6 +216,7 @@ class SignaturePlan:
     merge_reason: str
     buckets: tuple[BucketPlan, ...]
     segments: tuple[Segment, ...] = ()
+    inner: InnerPlan | None = None
 
 
 @dataclasses.dataclass(frozen=True)

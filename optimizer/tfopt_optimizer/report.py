@@ -27,8 +27,10 @@ class Log:
         self._progress(line)
 
 
-def where(signature: str, batch: int | None, shapes: object = None) -> str:
-    return f"{signature} x {batch}" if batch is not None else f"{signature} {shapes}" if shapes else signature
+def where(signature: str, batch: int | None, shapes: object = None, inner: Sequence[int] = ()) -> str:
+    if batch is not None:
+        return " x ".join(map(str, (signature, batch, *inner)))
+    return f"{signature} {shapes}" if shapes else signature
 
 
 def decision(place: str, chosen: Trial | None, trials: Sequence[Trial], reference: Trial) -> str:

@@ -28,6 +28,7 @@ from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
 from tfopt_optimizer.errors import EXHAUSTED, Declined, EngineError, OutOfMemory, first_line
+from tfopt_optimizer.fitting import InnerBuckets
 from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow, TensorFlowMissing
 from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
 
@@ -50,6 +51,7 @@ class Bucket:
     cost_us: float
     run: Run
     shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    inner: tuple[int, ...] = ()  # of BucketPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +76,9 @@ class SignatureRunner:
     """
 
     def __init__(self, plan: SignaturePlan, buckets: Sequence[Bucket], reference: Run | None) -> None:
+        """`buckets` have one inner shape; `inner`, where it is set, knows this runner and those of others."""
         self.info = plan.signature
+        self.inner: InnerBuckets[SignatureRunner] | None = None
         self.row_independent = plan.row_independent
         self.merge = plan.merge
         self.has_reference = reference is not None
@@ -96,7 +100,7 @@ class SignatureRunner:
 
     def drop(self, bucket: Bucket) -> bool:
         """Takes a bucket out for good; plain TensorFlow stands in for the last one. False: somebody did already."""
-        plain = Bucket(bucket.batch, "tensorflow", False, 0.0, self._reference or _nobody, bucket.shapes)
+        plain = Bucket(bucket.batch, "tensorflow", False, 0.0, self._reference or _nobody, bucket.shapes, bucket.inner)
         with self._lock:
             if any(b is bucket for b in self._by_rows):
                 self._set([b for b in self._by_rows if b is not bucket] or [plain])
@@ -109,7 +113,9 @@ class SignatureRunner:
 
     def all_buckets(self) -> tuple[Bucket, ...]:
         """Every bucket there is, for warming up."""
-        return (*self._by_rows, *self._exact.values(), *((self._any,) if self._any else ()))
+        others = self.inner.runners.values() if self.inner else ()
+        own = (*self._by_rows, *self._exact.values(), *((self._any,) if self._any else ()))
+        return (*own, *(bucket for runner in others if runner is not self for bucket in runner._by_rows))
 
     def route(self, feeds: Feeds) -> Route:
         """Decides by names, dtypes and shapes alone."""
@@ -155,6 +161,8 @@ class SignatureRunner:
         """Routes, pads, runs, cuts and joins: what the server does in separate steps."""
         route = self.route(feeds)
         if route.reference:
+            if self.inner is not None and (fitted := self.inner.fit(feeds)) is not None:
+                return fitted.cut(fitted.runner.run(fitted.feeds, outputs))
             return self.run_reference(feeds, outputs)
         bucket = route.bucket or self.bucket_for(route.rows or 0)
         try:
@@ -275,11 +283,15 @@ class _Opening:
 
     def _signature(self, plan: SignaturePlan) -> SignatureRunner:
         reference = self._tensorflow.run(plan.signature, self._plan.loader) if lazy_tensorflow.installed() else None
-        buckets: list[Bucket] = []
+        levels: dict[tuple[int, ...], list[Bucket]] = {}
         for bucket in plan.buckets:
-            opened = self._bucket(plan, bucket, reference, smaller=any(b.static and b.batch for b in buckets))
-            buckets += [opened] if opened else []
-        return SignatureRunner(plan, buckets, reference)
+            level = levels.setdefault(bucket.inner, [])
+            opened = self._bucket(plan, bucket, reference, smaller=any(b.static and b.batch for b in level))
+            level += [opened] if opened else []
+        runners = {sizes: SignatureRunner(plan, found, reference) for sizes, found in levels.items()}
+        first = next(iter(runners.values()))
+        first.inner = InnerBuckets(plan.inner, runners) if plan.inner is not None else None
+        return first
 
     def _bucket(
         self, plan: SignaturePlan, bucket: BucketPlan, reference: Run | None, *, smaller: bool
@@ -307,16 +319,24 @@ class _Opening:
                 f"{plan.signature.key} x {bucket.batch}: {bucket.engine} cannot be loaded, plain TF runs: {error}"
             )
             cost = _measured(bucket, "tensorflow", self._plan.loader)
-            return Bucket(bucket.batch, label("tensorflow", self._plan.loader), False, cost, reference, bucket.shapes)
+            return Bucket(
+                bucket.batch,
+                label("tensorflow", self._plan.loader),
+                False,
+                cost,
+                reference,
+                bucket.shapes,
+                bucket.inner,
+            )
         self._runners.append(runner)
         cost, name = _measured(bucket, bucket.engine, bucket.variant), label(bucket.engine, bucket.variant)
-        return Bucket(bucket.batch, name, True, cost, runner, bucket.shapes)
+        return Bucket(bucket.batch, name, True, cost, runner, bucket.shapes, bucket.inner)
 
     def _tensorflow_bucket(self, signature: SignatureInfo, bucket: BucketPlan) -> Bucket:
         self._tensorflow.load()
         run = self._tensorflow.run(signature, bucket.variant)
         cost = _measured(bucket, bucket.engine, bucket.variant)
-        return Bucket(bucket.batch, label(bucket.engine, bucket.variant), False, cost, run, bucket.shapes)
+        return Bucket(bucket.batch, label(bucket.engine, bucket.variant), False, cost, run, bucket.shapes, bucket.inner)
 
     def _compiled(self, signature: SignatureInfo, bucket: BucketPlan) -> Runner:
         place = bucket.artifact or signature.key
@@ -325,7 +345,10 @@ class _Opening:
             kind = table.opener(bucket.engine, bucket.variant)
             if kind not in self._openers:
                 self._openers[kind] = kind(self._place, self._tensorflow.load)
-            target = Target(signature, bucket.variant, bucket.shapes, bucket.artifact, bucket.batch, bucket.engine)
+            target = Target(
+                *(signature, bucket.variant, bucket.shapes, bucket.artifact, bucket.batch, bucket.engine),
+                varying=bool(bucket.inner),
+            )
             self._opened[key] = self._openers[kind].runner(target, self._note)
         return self._opened[key]
 

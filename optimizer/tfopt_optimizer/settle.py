@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, exhausted, plan, report, standalone
+from tfopt_optimizer import choose, exhausted, inner, plan, report, standalone
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec
 from tfopt_optimizer.engines import split
 from tfopt_optimizer.fingerprint import fingerprint
 from tfopt_optimizer.job import OptimizeJob
-from tfopt_optimizer.plan import BucketPlan, Candidate, Measured, Plan, SignaturePlan
+from tfopt_optimizer.padding_proof import Padding
+from tfopt_optimizer.plan import BucketPlan, Candidate, InnerBucket, InnerPlan, Measured, Plan, SignaturePlan
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.tidy import tidy
 from tfopt_optimizer.tournament import Result
@@ -61,11 +63,11 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         if not trials:
             continue
         chosen = choose.winner(trials, loader, without_tensorflow=free)
-        line = report.decision(report.where(found.info.key, spec.batch, dict(spec.shapes)), chosen, trials, trials[0])
+        line = report.decision(spec.place(found.info.key), chosen, trials, trials[0])
         if told:
             log.say(line)
         planned.append(_bucket(spec, chosen, trials, loader, line))
-        if chosen is not None and spec.batch is not None:
+        if chosen is not None and spec.batch is not None and spec.inner == found.specs[0].inner:
             costs.append((spec.batch, chosen.median_us))
     planned, costs = exhausted.without(found.info.key, planned, costs, log.say if told else _unsaid)
     merge, why = False, "rows are not independent"
@@ -77,7 +79,30 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         planned.append(any_shape(loader, found.no_contest or "nothing could be measured"))
     independent = found.proof.independent and planned[0].batch is not None
     segments = split.shown(job.plan_dir, Path(found.specs[0].folder).parent.as_posix()) if found.specs else ()
-    return SignaturePlan(result.info, independent, found.proof.reason, merge, why, tuple(planned), segments)
+    varying = _inner(found.padding, planned) if found.padding is not None and independent else None
+    return SignaturePlan(
+        result.info, independent, found.proof.reason, merge, why, tuple(planned), segments, inner=varying
+    )
+
+
+def _inner(padding: Padding, planned: Sequence[BucketPlan]) -> InnerPlan:
+    """From which size on padding up to an inner bucket pays, for any number of rows."""
+    levels = sorted({b.inner for b in planned}, key=inner.elements)
+    buckets, below = [], dict[int | None, tuple[int, float, float]]()
+    for sizes in levels:
+        points = {b.batch: _point(b) for b in planned if b.inner == sizes}
+        lines = [[*([below[batch]] if batch in below else []), point] for batch, point in points.items()]
+        buckets.append(InnerBucket(sizes, inner.least(lines)))
+        below = {batch: point for batch, point in points.items() if math.isfinite(point[2])}
+    return InnerPlan(padding.dimensions, tuple(buckets), padding.sound, padding.reason, padding.floor)
+
+
+def _point(bucket: BucketPlan) -> tuple[int, float, float]:
+    """Elements, chosen and plain microseconds. Nothing is padded for a runner that takes any number of rows."""
+    times = [c.measured.median_us if c.measured else math.inf for c in bucket.candidates]
+    chosen = [us for us, c in zip(times, bucket.candidates, strict=True) if c.status == "chosen"]
+    plain = times[0] if times else math.inf
+    return inner.elements(bucket.inner), chosen[0] if chosen and bucket.static else math.inf, plain
 
 
 def _unsaid(_line: str) -> None:
@@ -89,16 +114,19 @@ def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loa
     static = engine != "tensorflow"
     artifact = chosen.artifact if chosen else ""
     candidates = choose.candidates(trials, chosen)
-    return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why)
+    return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why, spec.inner)
 
 
 def _not_opened(result: Result, spec: BucketSpec, loader: str) -> BucketPlan:
     """Plain TensorFlow, at the time that its other sizes suggest: padding up to a size that was tried may cost more."""
     why = "no time left to try anything (--optimize_budget_s)"
-    known = [(s.batch or 0, t[0].median_us) for s, t in zip(result.study.specs, result.trials, strict=True) if t]
+    opened = [(s, t) for s, t in zip(result.study.specs, result.trials, strict=True) if t and s.inner == spec.inner]
+    known = [(s.batch or 0, t[0].median_us) for s, t in opened]
     us = choose.between(known, spec.batch or 0)
     told = Candidate("tensorflow", loader, "chosen", why, Measured(us, us, 0)) if us else None
-    return BucketPlan(spec.batch, spec.shapes, "tensorflow", loader, False, "", (told,) if told else (), why)
+    return BucketPlan(
+        spec.batch, spec.shapes, "tensorflow", loader, False, "", (told,) if told else (), why, spec.inner
+    )
 
 
 def any_shape(loader: str, why: str) -> BucketPlan:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import buckets, compression, independence, verify
+from tfopt_optimizer import buckets, compression, independence, inner, padding_proof, verify
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.compression import Split
 from tfopt_optimizer.contest import BucketSpec, Material
 from tfopt_optimizer.engines.base import Arrays
 from tfopt_optimizer.flags import OptimizerFlags
-from tfopt_optimizer.independence import Proof
+from tfopt_optimizer.independence import Proof, Run
+from tfopt_optimizer.inner import Sizes
+from tfopt_optimizer.padding_proof import Padding
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.reference import Reference
 from tfopt_optimizer.saved_model import State
@@ -28,7 +30,11 @@ ROW_LIMIT = 1024  # rows used for checks: as many as TensorFlow Serving accepts 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """`specs` is empty, with `no_contest` saying why, when nothing but plain TensorFlow can serve the signature."""
+    """`specs` is empty, with `no_contest` saying why, when nothing but plain TensorFlow can serve the signature.
+
+    `rows` are those of the first inner bucket, `others` those of further ones; `padding` is None where no inner
+    dimension is open.
+    """
 
     info: SignatureInfo
     state: State
@@ -38,12 +44,17 @@ class Study:
     rows: Rows | None = None
     samples: tuple[Feeds, ...] = ()
     split: Split | None = None
+    padding: Padding | None = None
+    others: Mapping[Sizes, Rows] = dataclasses.field(default_factory=dict)
 
     @property
     def stateful(self) -> bool:
         return bool(self.state.writes or self.state.random)
 
     def material(self, spec: BucketSpec) -> Material:
+        if spec.batch is not None and spec.inner in self.others:
+            rows = self.others[spec.inner]  # none of them was calibrated on
+            return Material(rows.batches(spec.batch), independence.alter(rows))
         if spec.batch is not None and self.rows is not None:
             altered = independence.alter(self.rows)
             if self.split is None or not self.split.apart:
@@ -90,24 +101,53 @@ def study(
     if not usable:
         return Study(info, state, Proof(False, ruled_out or "there is no record to prove it on"), (), _no_records(info))
     rows = buckets.stack(usable, ROW_LIMIT)
-    proof = Proof(False, ruled_out) if ruled_out else _prove(info, rows, flags, reference)
-    if proof.independent and rows is not None:
-        sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
-        specs = tuple(
-            BucketSpec(b, {n: (b, *inner) for n, inner in rows.inner().items()}, f"{folder}/b{b}") for b in sizes
-        )
-    else:
-        specs = tuple(
-            BucketSpec(None, shapes, f"{folder}/x{i}") for i, shapes in enumerate(buckets.exact_shapes(usable))
-        )
-    count = rows.count if proof.independent and rows is not None else len(usable)
-    split = compression.split(count) if flags.allow_compression else None
-    return Study(info, state, proof, specs, "", rows, usable, split)
+    run = _runs(info, reference)
+    proof = Proof(False, ruled_out) if ruled_out else _prove(rows, flags, run)
+    if not proof.independent or rows is None:
+        split = compression.split(len(usable)) if flags.allow_compression else None
+        exact = enumerate(buckets.exact_shapes(usable))
+        specs = tuple(BucketSpec(None, shapes, f"{folder}/x{i}") for i, shapes in exact)
+        return Study(info, state, proof, specs, "", rows, usable, split)
+    padding, levels = _levels(info, usable, rows, flags, run)
+    sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
+    specs = tuple(_spec(b, level, found, folder) for level, found in levels.items() for b in sizes)
+    rows, *_ = levels.values()
+    split = compression.split(rows.count) if flags.allow_compression else None
+    others = dict(list(levels.items())[1:])
+    return Study(info, state, proof, specs, "", rows, usable, split, padding, others)
 
 
-def _prove(info: SignatureInfo, rows: Rows | None, flags: OptimizerFlags, reference: Reference) -> Proof:
-    if rows is None:
-        return Proof(False, "the inputs of the records do not share one number of rows")
+def _spec(batch: int, level: Sizes, rows: Rows, folder: str) -> BucketSpec:
+    shapes = {n: (batch, *inner_shape) for n, inner_shape in rows.inner().items()}
+    name = "x".join(map(str, (f"b{batch}", *level)))
+    return BucketSpec(batch, shapes, f"{folder}/{name}", level)
+
+
+def _levels(
+    info: SignatureInfo, usable: Sequence[Feeds], rows: Rows, flags: OptimizerFlags, run: Run
+) -> tuple[Padding | None, dict[Sizes, Rows]]:
+    """The inner buckets with their rows, the most needed first; one called () where no inner dimension is open."""
+    samples = inner.alike(info, usable)
+    found = inner.dimensions(info, samples)
+    if not found:
+        return None, {(): rows}
+    try:
+        padding = padding_proof.prove(run, found, samples, verify.lossless(flags.lossless_max_rel_error))
+    except independence.Refused as error:
+        padding = Padding(False, f"plain TensorFlow fails on a batch made of the records: {error}", found, ())
+    seen = [sizes for s in samples if (sizes := inner.sizes_of(found, s)) is not None]
+    chosen = inner.choose(seen, padding.sound)
+    rising = sorted(chosen, key=inner.elements)
+    levels = {}
+    for sizes in chosen:
+        below = rising[: rising.index(sizes)] if padding.sound else ()
+        own = samples if padding.sound else [s for s in samples if inner.sizes_of(found, s) == sizes]
+        levels[sizes] = inner.stack(found, own, sizes, below, ROW_LIMIT)
+    return padding, levels
+
+
+def _runs(info: SignatureInfo, reference: Reference) -> Run:
+    """Plain TensorFlow for proofs; Refused for what it does not take."""
     count = 0
 
     def run(feeds: Arrays) -> Arrays:
@@ -118,6 +158,12 @@ def _prove(info: SignatureInfo, rows: Rows | None, flags: OptimizerFlags, refere
         except WorkerFailed as error:
             raise independence.Refused(error.reason) from error
 
+    return run
+
+
+def _prove(rows: Rows | None, flags: OptimizerFlags, run: Run) -> Proof:
+    if rows is None:
+        return Proof(False, "the inputs of the records do not share one number of rows")
     try:
         return independence.prove(run, rows, verify.lossless(flags.lossless_max_rel_error))
     except independence.Refused as error:

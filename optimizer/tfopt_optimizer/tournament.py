@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from tfopt_optimizer import allotment, choose, compression, measure, report, saved_model, twins
+from tfopt_optimizer import allotment, choose, compression, inner, measure, saved_model, twins
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
@@ -94,6 +94,7 @@ class Tournament:
             self._log.say(f"{info.key}: {unfit} of {len(samples)} records do not have its inputs and types, left out")
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
+        self._tell_inner(found)
         self._keep_records(found, folder)
         trials = self._buckets(found, allotted.at_least(self._least_s))
         known = [t for t in trials if t]
@@ -101,6 +102,14 @@ class Tournament:
             trials = tuple(choose.by_memory(known, self._weights_bytes))
             self._log.say(f"{info.key}: for memory: {choose.memory_line([t for t in trials if t])}")
         return Result(info, found, trials)
+
+    def _tell_inner(self, found: Study) -> None:
+        if found.padding is None:
+            return
+        sizes = sorted({s.inner for s in found.specs}, key=inner.elements)
+        text = ", ".join(" x ".join(map(str, s)) for s in sizes)
+        allowed = "requests between them are padded" if found.padding.sound else "requests are not padded to them"
+        self._log.say(f"{found.info.key}: inner sizes {text}; {allowed}: {found.padding.reason}")
 
     def _keep_records(self, found: Study, folder: str) -> None:
         """For those who cut, and for those who calibrate. Says so where they are also checked on them."""
@@ -116,8 +125,11 @@ class Tournament:
             )
 
     def _buckets(self, found: Study, allotted: Allotment) -> tuple[tuple[Trial, ...] | None, ...]:
-        """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest."""
-        order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != len(found.specs) - 1, i))
+        """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest.
+
+        Of several inner buckets the one that most records need comes first."""
+        home = sum(s.inner == found.specs[0].inner for s in found.specs) if found.specs else 0
+        order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != home - 1, i))
         trials: dict[int, tuple[Trial, ...]] = {}
         winners = set[tuple[str, str]]()
         there = [e for e in self._entrants if not e.split or found.info.key in self._splits]
@@ -129,7 +141,7 @@ class Tournament:
             if position and allotted.gone():
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
                 break
-            place = report.where(found.info.key, spec.batch, dict(spec.shapes))
+            place = spec.place(found.info.key)
             hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             running = [e for e in able if e not in hopeless]
             self._log.note(

@@ -81,21 +81,25 @@ class Executor:
         arrived = _now()
         if deadline is not None and deadline <= arrived:
             raise ServingError(Code.DEADLINE_EXCEEDED, "Deadline exceeded before the request could run")
-        route = lane.runner.route(feeds)
+        route, cut = lane.runner.route(feeds), None
+        if route.reference and lane.inner is not None:
+            lane, feeds, cut = lane.fit(feeds)
+            route = lane.runner.route(feeds)
         try:
             short = lane.short.get(route.rows)
-            if short is not None:
+            if short is not None and cut is None:
                 return running.at_once(lane, short, feeds, outputs, arrived, api)
             count = rows.common(feeds) if lane.levels else route.rows or 0
-            call = Call(lane, route, feeds, count, outputs, arrived, deadline, api)
+            call = Call(lane, route, feeds, count, outputs, arrived, deadline, api, cut)
             return self._outside(call) if call.outside else self._planned(call)
         except Declined as error:
             left = Outside(DECLINED)
-            call = Call(lane, left, feeds, route.rows or 0, outputs, arrived, deadline, api)
+            call = Call(lane, left, feeds, route.rows or 0, outputs, arrived, deadline, api, cut)
             return self._outside(call, str(error))
         except OutOfMemory:  # the bucket is gone: the queue finds another way
             count = rows.common(feeds) if lane.levels else route.rows or 0
-            return self._queued(Call(lane, lane.runner.route(feeds), feeds, count, outputs, arrived, deadline, api))
+            again = lane.runner.route(feeds)
+            return self._queued(Call(lane, again, feeds, count, outputs, arrived, deadline, api, cut))
 
     def _planned(self, call: Call) -> Result | Future[Result]:
         lane, count = call.lane, call.rows

@@ -8,7 +8,7 @@ import logging
 import math
 import re
 import threading
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tfopt_server import batching
@@ -73,12 +73,35 @@ class Bucket(Protocol):
     def run(self) -> Callable[[Feeds, Sequence[str] | None], Arrays]: ...
 
 
+class Fitted(Protocol):
+    """A request as an inner bucket takes it (tfopt_optimizer.fitting)."""
+
+    @property
+    def runner(self) -> Runner: ...
+    @property
+    def feeds(self) -> Feeds: ...
+    @property
+    def sizes(self) -> tuple[int, ...]: ...
+
+    def cut(self, outputs: Arrays) -> Arrays: ...
+
+
+class InnerBuckets(Protocol):
+    @property
+    def runners(self) -> Mapping[tuple[int, ...], Runner]: ...
+
+    def fit(self, feeds: Feeds) -> Fitted | None: ...
+
+
 class Runner(Protocol):
     info: SignatureInfo
     row_independent: bool
     merge: bool
     buckets: tuple[int, ...]
     has_reference: bool
+
+    @property
+    def inner(self) -> InnerBuckets | None: ...
 
     def route(self, feeds: Feeds) -> Route: ...
 
@@ -147,6 +170,13 @@ class Lane:
         self._users = 0
         self._lock = threading.Lock()
         self._reasons: set[str] = set()
+        # Requests of other inner sizes than the first bucket's, a lane per inner bucket: they merge among themselves.
+        self.inner = None if self.levels else runner.inner
+        self._inner = {
+            id(one): self if one is runner else Lane(model, one, metrics, parameters=parameters)
+            for one in (self.inner.runners.values() if self.inner is not None else ())
+        }
+        self._padded = metrics.inner_padded.labels(model, runner.info.key) if self.inner is not None else None
 
     def _set_rules(self) -> None:
         """What follows from the runner's buckets."""
@@ -182,7 +212,17 @@ class Lane:
 
         A handle alone does not tell: a request whose deadline passed is answered while its run goes on.
         """
-        return self._users
+        return self._users + sum(lane.users for lane in self._inner.values() if lane is not self)
+
+    def fit(self, feeds: Feeds) -> tuple[Lane, Feeds, Callable[[Arrays], Arrays] | None]:
+        """For a request outside the first inner bucket: the lane of the one that takes it, the request as it does, and
+        what cuts its answer where it was padded. This lane and the request as it is where plain TensorFlow answers."""
+        fitted = self.inner.fit(feeds) if self.inner is not None else None
+        if fitted is None:
+            return self, feeds, None
+        if fitted.sizes and self._padded is not None:
+            self._padded.inc()
+        return self._inner[id(fitted.runner)], fitted.feeds, fitted.cut if fitted.sizes else None
 
     def enter(self) -> None:
         with self._lock:

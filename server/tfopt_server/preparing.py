@@ -260,7 +260,7 @@ class _Preparation:
         dropped: dict[str, int] = {}
         for signature in plan.signatures:
             for bucket in signature.buckets:
-                size = "any" if bucket.batch is None else str(bucket.batch)
+                size = "any" if bucket.batch is None else "x".join(map(str, (bucket.batch, *bucket.inner)))
                 key = signature.signature.key
                 self._metrics.plan_info.labels(*who, key, size, bucket.engine, bucket.variant).set(1)
                 for candidate in bucket.candidates:

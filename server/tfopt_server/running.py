@@ -92,6 +92,7 @@ def reference(call: Call) -> Result:
 
 def _result(call: Call, done: Run) -> Result:
     outputs = done.outputs if done.size == done.rows else rows.cut(done.outputs, 0, done.rows)
+    outputs = outputs if call.cut is None else call.cut(outputs)
     split = _now()
     _record(call.lane, done, split, 1)
     call.lane.runtime(call.api).observe((done.ran - done.padded) * 1e6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from typing import NamedTuple
 
@@ -35,7 +35,8 @@ class Result(NamedTuple):
 
 class Call(NamedTuple):
     """A request as it came, and where it goes. `arrived` and `deadline` are on time.monotonic's clock; `outputs` None:
-    all of them; `api`: the method as TensorFlow Serving's metrics name it."""
+    all of them; `api`: the method as TensorFlow Serving's metrics name it; `cut` takes what answers inner padding off.
+    """
 
     lane: Lane
     route: Route
@@ -45,6 +46,7 @@ class Call(NamedTuple):
     arrived: float
     deadline: float | None
     api: str
+    cut: Callable[[Arrays], Arrays] | None = None
 
     @property
     def outside(self) -> bool:
@@ -90,7 +92,8 @@ class Task:
                 return
         pieces = [self._done[at] for at in sorted(self._done)]
         together = pieces[0] if len(pieces) == 1 else rows.rejoined(pieces)
-        self._settle(Result(together, _summed(self._timings)))
+        cut = self.call.cut
+        self._settle(Result(together if cut is None else cut(together), _summed(self._timings)))
 
     def fail(self, error: BaseException) -> None:
         self._settle(error)

@@ -13,7 +13,7 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.samples import Feeds, Material
 
 if TYPE_CHECKING:
-    from tfopt_optimizer.servable import Bucket, Servable
+    from tfopt_optimizer.servable import Bucket, Servable, SignatureRunner
     from tfopt_warmup.records import Record
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def every_bucket(
     ran = 0
     for key, runner in servable.signatures.items():
         for bucket in runner.all_buckets():
-            feeds = _feeds_for(bucket, material.samples.get(key, ()))
+            feeds = _feeds_for(bucket, material.samples.get(key, ()), runner)
             if feeds is None:
                 say(f"signature {key}: nothing to warm {_named(bucket)} with")
                 continue
@@ -110,19 +110,21 @@ def every_bucket(
     return ran
 
 
-def _feeds_for(bucket: Bucket, samples: Sequence[Feeds]) -> Feeds | None:
+def _feeds_for(bucket: Bucket, samples: Sequence[Feeds], runner: SignatureRunner) -> Feeds | None:
     """Inputs of exactly the bucket's shapes, out of the samples; any sample where it takes any shapes."""
     from tfopt_optimizer import buckets
 
     if not samples:
         return None
     if bucket.batch is None:
-        fitting = (s for s in samples if not bucket.shapes or {n: a.shape for n, a in s.items()} == dict(bucket.shapes))
-        return next(fitting, None)
-    rows = buckets.stack(samples, MOST_ROWS)
+        alike = (s for s in samples if not bucket.shapes or {n: a.shape for n, a in s.items()} == dict(bucket.shapes))
+        return next(alike, None)
+    fitting = samples if runner.inner is None else runner.inner.feeds_for(samples, bucket.inner)
+    rows = buckets.stack(fitting, MOST_ROWS)
     inner = {name: tuple(shape[1:]) for name, shape in bucket.shapes.items()}
     return rows.take(0, bucket.batch) if rows is not None and rows.inner() == inner else None
 
 
 def _named(bucket: Bucket) -> str:
-    return f"{bucket.engine} x {'any' if bucket.batch is None else bucket.batch}"
+    rows = "any" if bucket.batch is None else bucket.batch
+    return " x ".join(map(str, (bucket.engine, rows, *bucket.inner)))

@@ -214,3 +214,12 @@ def test_a_part_that_is_declined_declines_the_batch_and_harms_no_later_one(engin
     with pytest.raises(Declined):
         runner({"x": np.array([0, 1, 2, 99], np.int32)})
     assert runner({"x": np.array([0, 1, 2, 3], np.int32)})["y"].tolist() == [0, 1, 2, 3]
+
+
+def test_above_64_mb_one_model_serves_buckets_of_all_rows_and_inner_sizes():
+    declared, shape = (None, None, 3), (8, 128, 3)
+    assert openvino._dimensions(declared, shape, shared=False, varying=True) == shape
+    assert openvino._dimensions(declared, shape, shared=True, varying=False) == (-1, 128, 3)
+    assert openvino._dimensions(declared, shape, shared=True, varying=True) == (-1, -1, 3)
+    assert openvino._dimensions(None, shape, shared=True, varying=True) == (-1, 128, 3)
+    assert openvino._dimensions((1, None), (1, 128), shared=True, varying=False) == (1, 128)

@@ -80,6 +80,7 @@ class Runner:
         self.row_independent = row_independent
         self.has_reference = True
         self.merge = merge
+        self.inner = None
         self.buckets = sizes if row_independent else ()
         self._buckets = {n: Bucket(n, "fake", static, cost_us, self.engine.run) for n in sizes}
         self._exact = Bucket(None, "fake", True, cost_us, self.engine.run)

@@ -34,7 +34,8 @@ class Target:
 
     `shapes` are the full static input shapes, None for runners that take any shapes. `folder` is where artifacts of
     this target lie, relative to the plan directory ("" when it has none). `rows` is the number of rows where rows are
-    independent, else None. `engine` is whose variant it is: one worker may run several (split.py).
+    independent, else None. `engine` is whose variant it is: one worker may run several (split.py). `varying`: the
+    signature has buckets of several inner shapes.
     """
 
     signature: SignatureInfo
@@ -43,6 +44,7 @@ class Target:
     folder: str = ""
     rows: int | None = None
     engine: str = ""
+    varying: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

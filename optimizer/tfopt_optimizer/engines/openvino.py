@@ -8,8 +8,8 @@ for each bucket when a plan is opened. OpenVINO's cache of compiled blobs is not
 disk for every bucket and saves nothing (BERT-base: 0.45 s to compile, 0.5 s to read 417 MB of blob).
 
 A compiled model packs its weights anew. So above SHARED_ABOVE bytes one compiled model with an unknown batch dimension
-serves all buckets: 370 MB less per bucket for BERT-base, at 4 % of its time (ResNet50 1 %). Small models are compiled
-per bucket: there an unknown batch costs 10 %.
+(and unknown inner ones, where there are buckets of several) serves all buckets: 370 MB less per bucket for BERT-base,
+at 4 % of its time (ResNet50 1 %). Small models are compiled per bucket: there an unknown batch costs 10 %.
 
 Variants: `f32`, one stream of all cores, and `f32-s<cores>`, as many streams of one thread each: a batch runs as equal
 parts side by side, which stay in their core's cache and do not wait for each other within a layer. So do calls.
@@ -115,7 +115,10 @@ class Model:
         # int8 with an unknown batch always: with a static batch of 8 OpenVINO 2026.4 answers a small quantized MLP
         # wrongly on AMX (errors of 20 to 60 % of the largest value; batch 1, 3 and unknown are right).
         shared = self._shared or variant in (compression.INT8, compression.PRUNED)
-        wanted = {t.name: _dimensions(t.shape, part[t.name], shared) for t in target.signature.inputs}
+        wanted = {
+            t.name: _dimensions(t.shape, part[t.name], shared, target.varying and self._shared)
+            for t in target.signature.inputs
+        }
         key = (variant, tuple(sorted(wanted.items())))
         try:
             if key not in self._compiled:
@@ -155,9 +158,14 @@ def parts(target: Target) -> Shapes:
     return {name: (rows // streams, *shape[1:]) for name, shape in target.shapes.items()}
 
 
-def _dimensions(declared: Sequence[int | None] | None, shape: tuple[int, ...], shared: bool) -> tuple[int, ...]:
-    unknown = bool(shape) and (declared is None or declared[0] is None)
-    return (-1, *shape[1:]) if shared and unknown else shape
+def _dimensions(
+    declared: Sequence[int | None] | None, shape: tuple[int, ...], shared: bool, varying: bool
+) -> tuple[int, ...]:
+    """`shared`: the rows are left unknown where they are; `varying`: so are the inner dimensions."""
+    if not shared or not shape:
+        return shape
+    known = declared if declared is not None and len(declared) == len(shape) else (None, *shape[1:])
+    return tuple(-1 if d is None and (varying or not i) else shape[i] for i, d in enumerate(known))
 
 
 class Request:

@@ -18,7 +18,8 @@ PLAIN = ("function", "session")  # plain TensorFlow is the first of these that w
 
 @dataclasses.dataclass(frozen=True)
 class Bucket:
-    """`label`: "8" for eight rows, else the shapes. `chosen` or `plain` are None where nothing was measured."""
+    """`label`: "8" for eight rows ("8 × 128": of this length), else the shapes. `chosen` or `plain` are None where
+    nothing was measured."""
 
     plan: BucketPlan
     label: str
@@ -66,7 +67,7 @@ def bucket(plan: BucketPlan) -> Bucket:
 
 def label(plan: BucketPlan) -> str:
     if plan.batch is not None:
-        return str(plan.batch)
+        return " × ".join(map(str, (plan.batch, *plan.inner)))
     return ", ".join("x".join(map(str, shape)) or "scalar" for shape in plan.shapes.values())
 
 
@@ -104,7 +105,8 @@ def rows(plan: BucketPlan) -> str:
     """`1 row`, `8 rows`; the shapes where rows are not independent."""
     if plan.batch is None:
         return label(plan)
-    return f"{plan.batch} row" if plan.batch == 1 else f"{plan.batch} rows"
+    text = f"{plan.batch} row" if plan.batch == 1 else f"{plan.batch} rows"
+    return f"{text} of {' × '.join(map(str, plan.inner))}" if plan.inner else text
 
 
 def seconds(value: float | None) -> str:

@@ -99,7 +99,7 @@ def _segments(signature: SignaturePlan) -> list[str]:
 
 
 def _bucket(signature: SignaturePlan, bucket: BucketPlan) -> list[tuple[str, ...]]:
-    rows = "exact" if bucket.batch is None else str(bucket.batch)
+    rows = "exact" if bucket.batch is None else "x".join(map(str, (bucket.batch, *bucket.inner)))
     ordered = sorted(bucket.candidates, key=lambda c: c.status != "chosen")
     return [(signature.signature.key, rows, *_candidate(c)) for c in ordered]
 
