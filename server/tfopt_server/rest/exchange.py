@@ -122,7 +122,7 @@ class Exchange:
     ) -> Response | Awaitable[Answer]:
         if forms.answer is Form.EVENTS:
             return self._events(spec, in_parameters, request, forms)
-        # Nothing but JSON takes long to read.
+        # Numbers in .npy files are not looked at, however many there are.
         if len(request.body) >= LONG_BODY and _body_form(forms, request.body) is not Form.NPY:
             return self._long(spec, in_parameters, request, forms)
         begun = self._begin(spec, in_parameters, request, forms)

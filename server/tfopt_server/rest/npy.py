@@ -8,6 +8,7 @@ Format: numpy's NEP 1. Dtypes are never converted, as on gRPC; byte order and Fo
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from typing import Any
@@ -40,7 +41,17 @@ def array(body: bytes, wanted: TensorInfo) -> Array:
 
 
 def _header(body: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    file = io.BytesIO(body[: _HEADER_LIMIT + 16])
+    """Shape, whether in Fortran order, dtype, and where the data begins."""
+    wide = body[6:7] > b"\x01"  # from version 2 on, the header's length has four bytes
+    start = 12 + int.from_bytes(body[8:12], "little") if wide else 10 + int.from_bytes(body[8:10], "little")
+    return _read_header(body[: min(start, _HEADER_LIMIT + 16)])
+
+
+@functools.lru_cache(maxsize=256)
+def _read_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """A header is Python text: reading it costs ten times what the rest of a small file does, and clients send the same
+    ones again and again."""
+    file = io.BytesIO(head)
     try:
         version = np.lib.format.read_magic(file)
         # Version 3 differs from 2 in the encoding of field names alone, and there are none here.
@@ -86,8 +97,14 @@ def written(found: Array) -> bytes:
         if any(value.endswith(b"\0") for value in found.ravel()):
             raise invalid("An .npy file cannot hold strings that end with a zero byte; ask for application/x-protobuf")
         found = found.astype("S") if found.size else found.astype("S1")
+    return _written_header(found.dtype, found.shape) + found.tobytes()
+
+
+@functools.lru_cache(maxsize=256)
+def _written_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     file = io.BytesIO()
-    np.lib.format.write_array(file, np.asarray(found), allow_pickle=False)
+    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, described)
     return file.getvalue()
 
 
