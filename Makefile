@@ -69,6 +69,7 @@ POLICY := \
   protos/tfopt_protos/dtypes.py \
   protos/tfopt_protos/messages.py \
   protos/tfopt_protos/tensors.py \
+  warmup/tfopt_warmup/recording.py \
   warmup/tfopt_warmup/records.py \
   warmup/tfopt_warmup/replay.py \
   warmup/tfopt_warmup/signatures.py \
@@ -94,6 +95,7 @@ POLICY := \
   server/tfopt_server/plane.py \
   server/tfopt_server/predict_message.py \
   server/tfopt_server/preparing.py \
+  server/tfopt_server/recording.py \
   server/tfopt_server/registry.py \
   server/tfopt_server/reloading.py \
   server/tfopt_server/repository.py \

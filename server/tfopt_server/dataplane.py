@@ -10,7 +10,7 @@ any thread. Refusals are ServingErrors with TensorFlow Serving's codes and texts
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,9 @@ class ModelSpec:
     name: str
     version: int | None = None
     label: str | None = None
+
+
+Start = Callable[..., Result | Future[Result]]
 
 
 class Dataplane:
@@ -126,4 +129,37 @@ class Dataplane:
         done = self._executor.finish(timeout_s)
         if self._loader is not None:
             self._loader.stop(min(STOP_LOADING_S, max(0.0, end - time.monotonic())))
+        return done
+
+
+class Layered(Dataplane):
+    """A dataplane whose `start` goes through layers, the first one outermost: what flags add to every request
+    (recording, caching, tracing). A plain Dataplane pays nothing for them. `close` is called once all is drained."""
+
+    def __init__(  # noqa: PLR0917 - as Dataplane
+        self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None,
+        layers: Sequence[Callable[[Start], Start]], close: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        super().__init__(registry, executor, metrics, loader)
+        through: Start = super().start
+        for layer in reversed(layers):
+            through = layer(through)
+        self._through, self._close = through, close
+
+    def start(  # noqa: PLR0917 - as Dataplane.start
+        self,
+        handle: Handle,
+        signature: str,
+        feeds: Feeds,
+        outputs: Sequence[str] | None = None,
+        deadline: float | None = None,
+        face: str = "REST",
+        *,
+        api: str = "Predict",
+    ) -> Result | Future[Result]:
+        return self._through(handle, signature or DEFAULT_SIGNATURE, feeds, outputs, deadline, face, api=api)
+
+    def drain(self, timeout_s: float) -> bool:
+        done = super().drain(timeout_s)
+        self._close()
         return done

@@ -67,7 +67,7 @@ class Run:
         """One call. DEADLINE_EXCEEDED, and CANCELLED once nobody wants the answer any more."""
         if self._unwanted():
             raise ServingError(Code.CANCELLED, "The client has left")
-        begun = self._plane.start(self._handle, self._key, feeds, wanted, self._deadline, "REST")
+        begun = self._plane.start(self._handle, self._key, feeds, wanted, self._deadline, "REST", api="Explain")
         if not isinstance(begun, Future):
             return begun.outputs
         try:

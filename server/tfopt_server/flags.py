@@ -204,6 +204,15 @@ BEYOND: tuple[Flag, ...] = (
         "explanation_spec_file", "str", "", "ExplanationSpec (JSON) for :explain; else explanation_metadata.json "
         "beside the model, if there is one",
     ),
+    Flag(
+        "record_warmup", "int", 0, "record up to this many live requests of each version as its warmup file; 0: none",
+        within=(0, 1000),
+    ),
+    Flag("record_warmup_every", "int", 1, "look at each N-th request only, and at new shapes", within=(1, 2**31 - 1)),
+    Flag(
+        "record_warmup_dir", "str", "", "where those files go, as MODEL/VERSION/assets.extra/... (default: beside the "
+        "model)",
+    ),
     Flag("max_explain_rows", "int", 100_000, "rows that one :explain request may run", within=(1, 2**31 - 1)),
 )  # fmt: skip
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from tfopt_optimizer.flags import OptimizerFlags
 
 from tfopt_server import batching_parameters, checkup, devices, model_config
 from tfopt_server.batching_parameters import BatchingParameters
-from tfopt_server.dataplane import Dataplane
+from tfopt_server.dataplane import Dataplane, Layered, Start
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
@@ -71,7 +74,41 @@ def build(
     loader = Loader(
         models.configs, registry, options, schedule(settings), metrics, loaded=loaded, available=available, **changes
     )
+    layers, close = _layers(settings, run_dir)
+    if layers:
+        return Layered(registry, executor, metrics, loader, layers, close), loader
     return Dataplane(registry, executor, metrics, loader), loader
+
+
+def _layers(settings: Settings, run_dir: Path | None) -> tuple[list[Callable[[Start], Start]], Callable[[], None]]:
+    """What flags put around every request, outermost first, and how it ends."""
+    layers: list[Callable[[Start], Start]] = []
+    closing: list[Callable[[], None]] = []
+    if settings.record_warmup:
+        from tfopt_server.recording import Recorder
+
+        recorder = Recorder(
+            settings.record_warmup, settings.record_warmup_every, settings.record_warmup_dir, partial(_first, run_dir)
+        )
+        layers.append(recorder.around)
+        closing.append(recorder.close)
+
+    def close() -> None:
+        for each in closing:
+            each()
+
+    return layers, close
+
+
+def _first(run_dir: Path | None, what: str) -> bool:
+    """Whether this worker is the first, of those that share `run_dir`, to ask for it: two must not write one file."""
+    if run_dir is None:
+        return True
+    try:
+        (run_dir / f"record-{hashlib.sha256(what.encode()).hexdigest()[:16]}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def with_platforms_model(settings: Settings, models: Models) -> Settings:

@@ -117,6 +117,9 @@ class Settings:
     max_answer_bytes: int
     explanation_spec_file: Path | None
     max_explain_rows: int
+    record_warmup: int
+    record_warmup_every: int
+    record_warmup_dir: Path | None
     # Worked out: the HTTP ports to listen on, the platform's first; () when REST is off. Whether this is Vertex AI.
     http_ports: tuple[int, ...]
     on_vertex: bool
@@ -167,6 +170,7 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
         errors.append(str(error))
     cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
+    v["record_warmup_dir"] = Path(v["record_warmup_dir"]).absolute() if v["record_warmup_dir"] else None
     for name in (
         "batching_parameters_file",
         "monitoring_config_file",

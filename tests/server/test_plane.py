@@ -9,7 +9,7 @@ from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import Fingerprint, Plan
 from tfopt_server import plane
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
-from tfopt_server.dataplane import Dataplane, ModelSpec
+from tfopt_server.dataplane import Dataplane, Layered, ModelSpec
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.executor import Executor
 from tfopt_server.lanes import Lane
@@ -139,3 +139,14 @@ def test_leaving_is_not_ready_and_still_answers(served: Dataplane) -> None:
     with served.resolve(ModelSpec("m")) as handle:
         assert isinstance(served.start(handle, "", x(1)), Result)
     assert served.drain(5)
+
+
+def test_only_what_flags_add_stands_around_a_request(tmp_path: Path) -> None:
+    bare = plane.build(settings(), Metrics())[0]
+    assert type(bare) is Dataplane
+    recording = plane.build(settings("--record_warmup=5"), Metrics(), tmp_path)[0]
+    assert type(recording) is Layered
+    recording.drain(1)
+    assert [plane._first(tmp_path, "m-1"), plane._first(tmp_path, "m-1"), plane._first(None, "m-1")] == [
+        True, False, True,
+    ]  # fmt: skip

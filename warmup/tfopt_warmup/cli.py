@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tfopt warmup", description="Warmup records of a SavedModel.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("record", add_help=False, help="requests that were written down become a warmup file")
     inspect = commands.add_parser("inspect", allow_abbrev=False, help="what a warmup file holds")
     inspect.add_argument("target", type=Path, metavar="FILE_OR_MODEL")
     inspect.add_argument("--json", action="store_true", help="one JSON object instead of the table")
@@ -88,7 +89,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     target: Path = arguments.target
-    path = records.path_in(_version_folder(target)) if target.is_dir() else target
+    path = records.path_in(version_folder(target)) if target.is_dir() else target
     seen: Counter[_Shape] = Counter()
     total = skipped = 0
     problem: records.WarmupError | None = None
@@ -144,7 +145,7 @@ def _print_json(
 
 
 def _synthesize(arguments: argparse.Namespace) -> int:
-    folder = _version_folder(arguments.model)
+    folder = version_folder(arguments.model)
     chosen = _chosen(signatures.read(folder, arguments.saved_model_tags), arguments)
     count = len(chosen) * len(arguments.batch_sizes) * arguments.count
     if count > records.MAX_RECORDS:
@@ -187,7 +188,7 @@ def _logs(chosen: Sequence[signatures.Signature], arguments: argparse.Namespace)
                 yield records.predict_log(arguments.model_name, signature.key, feeds)
 
 
-def _version_folder(path: Path) -> Path:
+def version_folder(path: Path) -> Path:
     """A SavedModel's own folder, or the newest version below a base path."""
     if any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt", records.FILE_NAME.parent)):
         return path

@@ -7,7 +7,7 @@ COMMANDS = {
     "inspect": "show a SavedModel's signatures, operations and variables",
     "doctor": "check a SavedModel before it is deployed",
     "convert-tpu": "convert a SavedModel so that it serves on Cloud TPU",
-    "warmup": "inspect or make warmup records",
+    "warmup": "inspect, make or record warmup records",
     "healthcheck": "ask a server on this machine for its health: exit 0 or 1",
     "version": "print versions",
 }
