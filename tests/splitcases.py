@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from tfopt_optimizer import saved_model
-from tfopt_optimizer.engines import calibration, split
+from tfopt_optimizer.engines import calibration, split, split_convert
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion
@@ -37,7 +37,7 @@ class Model:
         (self.info,) = (s for s in saved_model.read_signatures(model) if s.key == "serving_default")
         self.samples, self.independent = True, True
         self.plain = tensorflow_engine.open_any(self.place).runner(self.info)
-        self.worker, self.converter = split.Worker(), split.Converter()
+        self.worker, self.converter = split.Worker(), split_convert.Converter()
         self.worker.open(self.place)
         self.converter.open(self.place)
         return self

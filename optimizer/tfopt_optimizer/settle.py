@@ -33,6 +33,7 @@ def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], 
     if wanted:
         signatures = standalone.without_tensorflow(signatures, log.say)
     kept = {b.artifact for s in signatures for b in s.buckets if b.artifact}
+    split.trim(job.plan_dir, [b for s in signatures for b in s.buckets])
     weights_bytes = tidy(job.plan_dir, kept)
     runners = choose.runners([b for s in signatures for b in s.buckets])
     if runners:

@@ -44,7 +44,7 @@ class Commands:
 
     def prepare(self, name: str, target: Target) -> Prepared:
         prepared = self._engine.prepare(target)
-        if prepared.artifact and self._plan_dir is not None:
+        if prepared.artifact and not prepared.artifact_bytes and self._plan_dir is not None:
             files = (self._plan_dir / prepared.artifact).rglob("*")
             prepared = dataclasses.replace(prepared, artifact_bytes=sum(f.stat().st_size for f in files))
         self._runners[name] = (self._engine.runner(target), target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ import sys
 import enginecases
 import numpy as np
 import pytest
-from tfopt_optimizer.engines import split
+from tfopt_optimizer import plan as plans
+from tfopt_optimizer import verify
+from tfopt_optimizer.engines import calibration, split, split_convert
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.split import program
@@ -25,7 +28,7 @@ class Split:
 
     def __init__(self, model_dir, plan_dir):
         self.place = Place(model_dir, plan_dir, ("serve",), 2, 2)
-        self.worker, self.converter = split.Worker(), split.Converter()
+        self.worker, self.converter = split.Worker(), split_convert.Converter()
         self.worker.open(self.place)
         self.converter.open(self.place)
 
@@ -112,7 +115,6 @@ print(json.dumps("tensorflow" in sys.modules))
 
 
 def test_a_server_opens_it_from_the_artifact_alone_without_tensorflow(splits, tmp_path):
-    import dataclasses
     import pickle
 
     made, wanted = splits("tabular"), target("tabular", "litert", "t1", 3)
@@ -126,6 +128,36 @@ def test_a_server_opens_it_from_the_artifact_alone_without_tensorflow(splits, tm
     scores, loaded = (json.loads(line) for line in done.stdout.splitlines()[-2:])
     np.testing.assert_allclose(scores, runner(given)["scores"].ravel(), rtol=1e-6)
     assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("engine", "exact", "variant"), [("litert", "t1", "t2+int8-weights"), ("openvino", "f32", "int8")]
+)
+def test_device_segments_are_compressed_and_calibrated_on_what_the_host_makes_of_records(
+    splits, engine, exact, variant
+):
+    made, wanted = splits("tabular"), target("tabular", engine, variant, 3)
+    records = [enginecases.feeds(wanted, seed) for seed in range(6)]
+    calibration.write(made.place.plan_dir / "s0", records, verify.lossless(0.1))
+    made.runner(target("tabular", engine, exact, 3))
+    runner = made.runner(wanted)
+    given = enginecases.feeds(wanted, 9)
+    expected, found = enginecases.plain("tabular", wanted, given)["scores"], runner(given)["scores"]
+    assert 0 < np.abs(found - expected).max() < 0.05
+    home = made.place.plan_dir / f"s0/split-{engine}"
+    seen = calibration.read(home / "d1/s/calibration/feeds.npz")
+    assert [sorted(a.shape for a in call.values()) for call in seen] == [[(3, 2), (3, 3)]] * 6
+
+    models = {f.name for f in (home / "d1/s").iterdir()}
+    own = {m for m in models if m.startswith(engine)}
+    assert len(own) == 2
+    assert 0 < made.prepared.artifact_bytes < sum(f.stat().st_size for f in home.rglob("*") if f.is_file())
+    bucket = plans.BucketPlan(3, wanted.shapes, f"host+{engine}", variant, True, f"s0/split-{engine}", (), "")
+    shutil.copytree(home, home.parent / "copy")
+    split.trim(made.place.plan_dir, [dataclasses.replace(bucket, artifact="s0/copy")])
+    kept = home.parent / "copy"
+    assert [len(list(kept.glob(g))) for g in ("ready-*", "d1/s/*", "split.json")] == [1, 1, 1]
+    shutil.rmtree(kept)
 
 
 def test_a_program_is_read_as_it_was_written(splits, tmp_path):

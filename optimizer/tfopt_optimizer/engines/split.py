@@ -1,9 +1,9 @@
 """The engines "host+litert", "host+openvino", ...: a signature cut in two, its device segments on the engine named.
 
 A signature's cut lies in `s0/split` while plans are made: the program and a SavedModel per device segment. Each engine
-that takes part copies the program to a folder of its own, `s0/split-litert`, and keeps its form of the segments below:
-`s0/split-litert/d1/...`, as if that folder were a plan. `ready-<digest>.json` says for a bucket which of these files
-its runner needs. The host part (split/runner.py) needs no TensorFlow; the engines have their own rules in their files.
+that takes part copies the program to a folder of its own, `s0/split-litert`, and keeps its forms of the segments below:
+`s0/split-litert/d1/s/...`, as if `d1` were a plan and `s` its signature. `ready-<digest>.json` says for a bucket which
+of these files its runner needs. Engines have their own rules in their files; split_convert.py makes the cut.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from tfopt_protos import dtypes
 from tfopt_optimizer.engines import calibration, table
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
-from tfopt_optimizer.split import program, stored
-from tfopt_optimizer.split.program import HOST_GRAPH, Program, Stage
+from tfopt_optimizer.plan import BucketPlan
+from tfopt_optimizer.split import program
+from tfopt_optimizer.split.program import Program, Stage
 from tfopt_optimizer.split.runner import Host, Shapes, SplitRunner
 
 PREFIX = table.HOST
@@ -79,18 +80,23 @@ def _tried(host: Host, stage: Stage, target: Target, plan_dir: Path) -> Shapes:
         raise NotLowerable(f"the shapes of its device segment are not known: {error.message}") from error
 
 
-def _segment_target(stage: Stage, target: Target, shapes: Shapes, folder: str) -> Target:
+def segment_target(stage: Stage, target: Target, shapes: Shapes, folder: str) -> Target:
     assert stage.signature is not None
     return Target(stage.signature, target.variant, shapes, folder, target.rows, inner(target))
 
 
-def _ready_file(folder: Path, target: Target) -> Path:
+def ready_name(variant: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Of the file that says what a bucket's runner needs."""
+    key = json.dumps([variant, sorted(shapes.items())])
+    return f"ready-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+
+
+def ready_file(folder: Path, target: Target) -> Path:
     assert target.shapes is not None
-    key = json.dumps([target.variant, sorted(target.shapes.items())])
-    return folder / f"ready-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+    return folder / ready_name(target.variant, target.shapes)
 
 
-class _Hosts:
+class Hosts:
     """The host sides of a plan's split signatures: tables are in memory once."""
 
     def __init__(self, place: Place) -> None:
@@ -110,20 +116,20 @@ class Opener:
 
     def __init__(self, place: Place, load_tensorflow: Callable[[], Any]) -> None:
         self._place, self._load = place, load_tensorflow
-        self._hosts = _Hosts(place)
+        self._hosts = Hosts(place)
         self._openers: dict[tuple[str, str], Any] = {}
 
     def runner(self, target: Target, note: Callable[[str], None]) -> Runner:
         """`target.folder` is the plan's artifact."""
         host, folder = self._hosts.get(target.folder), self._place.plan_dir / target.folder
-        ready = json.loads(_ready_file(folder, target).read_text())
+        ready = json.loads(ready_file(folder, target).read_text())
         devices = {}
         for stage in host.program.devices:
             entry = ready[stage.folder]
             shapes = {name: tuple(shape) for name, shape in entry["shapes"].items()}
             opener = self._opener(target, stage)
             devices[stage.folder] = (
-                opener.runner(_segment_target(stage, target, shapes, entry["artifact"]), note),
+                opener.runner(segment_target(stage, target, shapes, entry["artifact"]), note),
                 shapes,
             )
         return SplitRunner(host, devices)
@@ -136,7 +142,7 @@ class Opener:
         return self._openers[key]
 
 
-class _Segments:
+class Segments:
     """Workers or converters of device segments, one per signature, segment and engine."""
 
     def __init__(self, place: Place) -> None:
@@ -160,7 +166,7 @@ class Worker:
     """Split signatures in a worker process of the optimizer, on whichever engine a target names."""
 
     def open(self, place: Place) -> Mapping[str, str]:
-        self._place, self._hosts, self._segments = place, _Hosts(place), _Segments(place)
+        self._place, self._hosts, self._segments = place, Hosts(place), Segments(place)
         self._runners: dict[tuple[str, str, str], Runner] = {}
         return {"host": ""}
 
@@ -172,15 +178,16 @@ class Worker:
         compile_s, memory, devices, ready = 0.0, 0, {}, {}
         for stage in host.program.devices:
             shapes = device_shapes(host, stage, target, self._place.plan_dir)
-            wanted = _segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
+            wanted = segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
             worker = self._segments.get(table.worker(inner(target), target.variant), target, stage)
             prepared = worker.prepare(wanted)
             devices[stage.folder] = (worker.runner(wanted), shapes)
             ready[stage.folder] = {"artifact": prepared.artifact, "shapes": shapes}
             compile_s, memory = compile_s + (prepared.compile_s or 0.0), memory + (prepared.memory_bytes or 0)
-        _ready_file(own, target).write_text(json.dumps(ready))
+        ready_file(own, target).write_text(json.dumps(ready))
         self._runners[self._key(target)] = SplitRunner(host, devices)
-        return Prepared(compile_s, memory, own_folder(target), tensorflow=host.program.needs_tensorflow)
+        size = artifact_bytes(own, ready)
+        return Prepared(compile_s, memory, own_folder(target), size, tensorflow=host.program.needs_tensorflow)
 
     def _key(self, target: Target) -> tuple[str, str, str]:
         return target.folder, target.engine, target.variant
@@ -194,65 +201,35 @@ class Worker:
         for stage in host.program.devices:
             worker = self._segments.get(table.worker(inner(target), target.variant), target, stage)
             shapes = device_shapes(host, stage, target, self._place.plan_dir)
-            worker.release(_segment_target(stage, target, shapes, f"s/{Path(target.folder).name}"))
+            worker.release(segment_target(stage, target, shapes, f"s/{Path(target.folder).name}"))
 
 
-class Converter:
-    """Cuts signatures and converts their device segments, in a process with TensorFlow; it has no runners."""
+def trim(plan_dir: Path, buckets: Sequence[BucketPlan]) -> None:
+    """Removes from the split artifacts what none of these buckets runs: other precisions, other engines' modules."""
+    chosen: dict[str, set[str]] = {}
+    for bucket in buckets:
+        if bucket.engine.startswith(PREFIX) and bucket.artifact:
+            name = ready_name(bucket.variant, bucket.shapes)
+            chosen.setdefault(bucket.artifact, set()).add(name)
+    for artifact, names in chosen.items():
+        folder, kept = plan_dir / artifact, set[Path]()
+        for file in folder.glob("ready-*.json"):
+            if file.name in names:
+                kept |= {folder / d / e["artifact"] for d, e in json.loads(file.read_text()).items() if e["artifact"]}
+            else:
+                file.unlink()
+        for made in folder.glob("d*/s/*"):
+            if made not in kept:
+                shutil.rmtree(made)
 
-    def open(self, place: Place) -> Mapping[str, str]:
-        from tfopt_optimizer.split.source import Sources
 
-        self._place, self._hosts, self._segments = place, _Hosts(place), _Segments(place)
-        self._sources = Sources(place)
-        self._refused: dict[str, str] = {}
-        return {"split": ""}
-
-    def prepare(self, target: Target) -> Prepared:
-        """Writes the cut, and the engine's form of it where the engine asks for one. NotLowerable says why not."""
-        self._cut(target)
-        own = self._place.plan_dir / own_folder(target)
-        if not (own / program.FILE_NAME).exists():
-            self._copy(self._place.plan_dir / cut_folder(target), own)
-            if table.row(inner(target), target.variant).standby:
-                return Prepared()  # the engine may read the segments by itself: if not, it asks again
-        host = self._hosts.get(own_folder(target))
-        path = table.converter(inner(target), target.variant)
-        for stage in host.program.devices if path else ():
-            shapes = device_shapes(host, stage, target, self._place.plan_dir)
-            wanted = _segment_target(stage, target, shapes, f"s/{Path(target.folder).name}")
-            self._segments.get(path, target, stage).prepare(wanted)
-        return Prepared()
-
-    def _cut(self, target: Target) -> None:
-        folder, key = self._place.plan_dir / cut_folder(target), target.signature.key
-        if key in self._refused:
-            raise NotLowerable(self._refused[key])
-        if (folder / program.FILE_NAME).exists():
-            return
-        from tfopt_optimizer.split.cutter import Cutter
-
-        try:
-            samples = calibration.samples(self._place.plan_dir / Path(target.folder).parent)
-            source = self._sources.of(target.signature)
-            Cutter(self._place, self._sources.tf, source, folder, samples).cut(target)
-        except NotLowerable as error:
-            self._refused[key] = str(error)
-            raise
-
-    def _copy(self, cut: Path, own: Path) -> None:
-        own.mkdir(parents=True, exist_ok=True)
-        if (cut / stored.FOLDER).exists():
-            shutil.copytree(cut / stored.FOLDER, own / stored.FOLDER, dirs_exist_ok=True)
-        if (cut / HOST_GRAPH).exists():
-            shutil.copy(cut / HOST_GRAPH, own / HOST_GRAPH)
-        shutil.copy(cut / program.FILE_NAME, own / program.FILE_NAME)
-
-    def runner(self, target: Target) -> Runner:
-        raise NotLowerable("the conversion step runs nothing")
-
-    def release(self, target: Target) -> None:
-        """Cuts are files in the plan."""
+def artifact_bytes(folder: Path, ready: Mapping[str, Any]) -> int:
+    """Of the host's files and of those that the device segments of one bucket need."""
+    files = [f for f in folder.rglob("*") if f.is_file()]
+    needed = [folder / d / entry["artifact"] for d, entry in ready.items()]
+    parts = [f.relative_to(folder).parts for f in files]
+    own = [f for f, at in zip(files, parts, strict=True) if at[1:2] != ("s",) or any(n in f.parents for n in needed)]
+    return sum(f.stat().st_size for f in own)
 
 
 def shown(plan_dir: Path, folder: str) -> tuple[Any, ...]:

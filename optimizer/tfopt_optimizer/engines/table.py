@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -126,19 +127,20 @@ def _entrant(row: Row, variant: str, cores: int) -> Entrant:
 
 
 def splits(whole: Sequence[Entrant]) -> tuple[Entrant, ...]:
-    """The same engines for the device segments of split signatures; the exact ones."""
-    worker, converter = _path("split:Worker"), _path("split:Converter")
+    """The same engines for the device segments of split signatures, exact and lossy ones."""
+    worker, converter = _path("split:Worker"), _path("split_convert:Converter")
     return tuple(
         dataclasses.replace(e, engine=HOST + e.engine, worker=worker, converter=converter, standby=True)
         for e in whole
-        if row(e.engine, e.variant).splits and not e.precision
+        if row(e.engine, e.variant).splits
     )
 
 
 def row(engine: str, variant: str) -> Row:
     """KeyError for an engine that this version does not have."""
     rows = [r for r in ROWS if r.engine == engine]
-    found = next((r for r in rows if variant in r.variants(1)), rows[0] if rows else None)
+    alone = re.sub(r"^t\d+", "t1", variant)  # a row is that of all its numbers of threads
+    found = next((r for r in rows if alone in r.variants(1)), rows[0] if rows else None)
     if found is None:
         raise KeyError(f"there is no engine {engine!r} in this version")
     return found
