@@ -99,6 +99,7 @@ POLICY := \
   server/tfopt_server/registry.py \
   server/tfopt_server/reloading.py \
   server/tfopt_server/repository.py \
+  server/tfopt_server/response_cache.py \
   server/tfopt_server/rows.py \
   server/tfopt_server/running.py \
   server/tfopt_server/samples.py \

@@ -213,6 +213,12 @@ BEYOND: tuple[Flag, ...] = (
         "record_warmup_dir", "str", "", "where those files go, as MODEL/VERSION/assets.extra/... (default: beside the "
         "model)",
     ),
+    Flag(
+        "response_cache_bytes", "int", 0, "remember answers by their inputs' bytes, up to this much per model; 0: none",
+        within=(0, 2**50),
+    ),
+    Flag("response_cache_ttl_s", "float", 60.0, "how long such an answer is remembered", within=_SECONDS),
+    Flag("response_cache_models", "strs", (), "the models whose answers are remembered (default: all)"),
     Flag("max_explain_rows", "int", 100_000, "rows that one :explain request may run", within=(1, 2**31 - 1)),
 )  # fmt: skip
 

@@ -99,6 +99,8 @@ class Metrics:
         self.optimizing = book.gauge("tfopt_optimizing_in_background", "model", "version")
         self.device_info = book.gauge("tfopt_device_info", "device", "kind", join="max")
         self.available = book.gauge("tfopt_version_available", "model", "version")
+        self.cached = book.counter("tfopt_response_cache_total", "model", "result")
+        self.cached_bytes = book.gauge("tfopt_response_cache_bytes", "model")
         self.process_start_time = book.gauge("process_start_time_seconds", join="min")
         self.resident_memory = book.gauge("process_resident_memory_bytes")
 

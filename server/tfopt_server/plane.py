@@ -74,16 +74,29 @@ def build(
     loader = Loader(
         models.configs, registry, options, schedule(settings), metrics, loaded=loaded, available=available, **changes
     )
-    layers, close = _layers(settings, run_dir)
+    layers, close = _layers(settings, metrics, run_dir)
     if layers:
         return Layered(registry, executor, metrics, loader, layers, close), loader
     return Dataplane(registry, executor, metrics, loader), loader
 
 
-def _layers(settings: Settings, run_dir: Path | None) -> tuple[list[Callable[[Start], Start]], Callable[[], None]]:
+def _layers(
+    settings: Settings, metrics: Metrics, run_dir: Path | None
+) -> tuple[list[Callable[[Start], Start]], Callable[[], None]]:
     """What flags put around every request, outermost first, and how it ends."""
     layers: list[Callable[[Start], Start]] = []
     closing: list[Callable[[], None]] = []
+    if settings.response_cache_bytes:
+        from tfopt_server.response_cache import ResponseCache
+
+        cache = ResponseCache(
+            metrics,
+            settings.response_cache_bytes,
+            settings.response_cache_ttl_s,
+            models=settings.response_cache_models,
+            tags=settings.saved_model_tags,
+        )
+        layers.append(cache.around)
     if settings.record_warmup:
         from tfopt_server.recording import Recorder
 

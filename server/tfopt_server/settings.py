@@ -117,6 +117,9 @@ class Settings:
     max_answer_bytes: int
     explanation_spec_file: Path | None
     max_explain_rows: int
+    response_cache_bytes: int
+    response_cache_ttl_s: float
+    response_cache_models: tuple[str, ...]
     record_warmup: int
     record_warmup_every: int
     record_warmup_dir: Path | None
