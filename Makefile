@@ -80,6 +80,7 @@ POLICY := \
   server/tfopt_server/batching.py \
   server/tfopt_server/batching_parameters.py \
   server/tfopt_server/checkup.py \
+  server/tfopt_server/config_board.py \
   server/tfopt_server/dataplane.py \
   server/tfopt_server/devices.py \
   server/tfopt_server/executor.py \
@@ -97,6 +98,7 @@ POLICY := \
   server/tfopt_server/preparing.py \
   server/tfopt_server/recording.py \
   server/tfopt_server/registry.py \
+  server/tfopt_server/reload_calls.py \
   server/tfopt_server/reloading.py \
   server/tfopt_server/repository.py \
   server/tfopt_server/response_cache.py \

@@ -106,6 +106,10 @@ class FakePlane:
         self.all_plans: dict[tuple[str, int], Plan | None] = dict.fromkeys(models)
         self.release = threading.Event()
         self.folder = Path("/models/m/1")
+        self.configs: list[Any] = []
+        self.on_reload: Callable[[], Any] | None = None
+        self.reload_error: ServingError | None = None
+        self.reload_outcome: ServingError | str | None = "done"  # None: never
         self.batch = 0  # rows of a batch of any signature; 0: rows depend on each other
 
     def resolve(self, spec: ModelSpec) -> Handle:
@@ -140,6 +144,22 @@ class FakePlane:
         if not found:
             raise not_found(f"Could not find any versions of model {name}")
         return tuple(found)
+
+    def reload(self, config: Any) -> Future[None]:
+        if self.reload_error is not None:
+            raise self.reload_error
+        self.configs.append(config)
+        future: Future[None] = Future()
+        threading.Thread(target=self._reloaded, args=(future,), daemon=True).start()
+        return future
+
+    def _reloaded(self, future: Future[None]) -> None:
+        if self.on_reload is not None:
+            self.on_reload()
+        if isinstance(self.reload_outcome, ServingError):
+            future.set_exception(self.reload_outcome)
+        elif self.reload_outcome is not None:
+            future.set_result(None)
 
     def batch_rows(self, handle: Handle, signature: str) -> int:
         return self.batch

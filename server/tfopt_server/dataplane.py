@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tfopt_server.errors import Code, ServingError
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader
 from tfopt_server.metrics import Metrics, Steps
@@ -43,10 +44,14 @@ Start = Callable[..., Result | Future[Result]]
 
 
 class Dataplane:
-    """`loader` None: somebody else fills the registry (tests)."""
+    """`loader` None: somebody else fills the registry (tests). `reload`: see the method; None: nobody can."""
 
-    def __init__(self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None = None) -> None:
+    def __init__(
+        self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None = None,
+        reload: Callable[[Any], Future[None]] | None = None,
+    ) -> None:  # fmt: skip
         self._registry, self._executor, self._metrics, self._loader = registry, executor, metrics, loader
+        self._reload = reload
         self._draining = False
 
     live = True
@@ -102,6 +107,16 @@ class Dataplane:
         """Newest first. NOT_FOUND `Could not find any versions of model m` / `Could not find version 9 of model m`."""
         return self._registry.status(name, version)
 
+    def reload(self, config: Any) -> Future[None]:
+        """Serves the models of a ModelServerConfig message from now on, in every worker, instead of those before.
+
+        The future is done when the models that are new have an AVAILABLE version everywhere; it fails with UNKNOWN and
+        TensorFlow Serving's text when one never will. INVALID_ARGUMENT, FAILED_PRECONDITION: nothing changes.
+        """
+        if self._reload is None:
+            raise ServingError(Code.UNIMPLEMENTED, "This server's models are fixed.")
+        return self._reload(config)
+
     def plans(self) -> dict[tuple[str, int], Plan | None]:
         """The plan of every AVAILABLE version; None: it runs as it is, see `why`."""
         return {(v.name, v.number): v.loaded.plan for v in self._registry.available() if v.loaded is not None}
@@ -139,8 +154,9 @@ class Layered(Dataplane):
     def __init__(  # noqa: PLR0917 - as Dataplane
         self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None,
         layers: Sequence[Callable[[Start], Start]], close: Callable[[], None] = lambda: None,
+        reload: Callable[[Any], Future[None]] | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(registry, executor, metrics, loader)
+        super().__init__(registry, executor, metrics, loader, reload)
         through: Start = super().start
         for layer in reversed(layers):
             through = layer(through)

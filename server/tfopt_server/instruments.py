@@ -206,6 +206,13 @@ class Book:
             if family.description.kind in kinds
         }
 
+    def counted(self, name: str) -> float:
+        """The sum of a counter's children; 0 where there is no such counter."""
+        family = self._families.get(name)
+        if family is None or family.description.kind != "counter":
+            return 0.0
+        return float(sum(child.value for child in family.children().values()))
+
     def page(self, snapshots: Iterable[Snapshot]) -> bytes:
         """The Prometheus text of several workers together, metrics in the order of their names."""
         every = list(snapshots)

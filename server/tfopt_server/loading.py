@@ -78,6 +78,7 @@ class Loader:
         available: Callable[[Version], object] = lambda _: None,
         reconfigured: Callable[[], Sequence[ModelConfig] | None] = lambda: None,
         reconfigure_s: float | None = None,
+        settled: Callable[[], None] = lambda: None,
         prepare: Prepare = prepare,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,7 +86,7 @@ class Loader:
         self._options, self._schedule, self._metrics = options, schedule, metrics
         self._loaded, self._available = loaded, available
         self._prepare, self._clock = prepare, clock
-        self._reconfigured, self._reconfigure_s = reconfigured, reconfigure_s
+        self._reconfigured, self._reconfigure_s, self._settled = reconfigured, reconfigure_s, settled
         self._dropped: dict[str, ModelConfig] = {}
         self._attempts: dict[tuple[str, int], Attempts] = {}
         self._unloading: list[Version] = []
@@ -96,6 +97,7 @@ class Loader:
         self._wake = threading.Event()
         self._improver = Improver(self._prepare_with_plan, self._wake.set)
         self._stopping = False
+        self._news = False
         self._end_counting: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="tfopt-loader", daemon=True)
 
@@ -111,6 +113,11 @@ class Loader:
         self._end_counting()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+
+    def wake(self) -> None:
+        """There is something to look at: the next round begins now, or after the load that is under way."""
+        self._news = True
+        self._wake.set()
 
     def failure(self) -> str:
         """Why the server will never become ready: TensorFlow Serving's text. "" while it still may, or once it was."""
@@ -137,6 +144,7 @@ class Loader:
 
     def round(self) -> None:
         """Looks, loads and gives back once. Public so that tests need no thread."""
+        self._news = False
         self._take_over()
         models = self._reconfigured()
         if models is not None:
@@ -147,12 +155,13 @@ class Loader:
                 self._look(model)
             self._polled = True
         for attempts in sorted(self._attempts.values(), key=lambda a: (a.made, -a.version.number)):
-            if self._stopping:
-                return
+            if self._stopping or self._news:
+                break
             # A load before this one may have taken minutes: what it looked at then may have vanished since.
             wanted_still = self._attempts.get((attempts.version.name, attempts.version.number)) is attempts
             if wanted_still and (attempts.due <= self._clock() or self._was_repaired(attempts)):
                 self._attempt(attempts)
+        self._settled()
         self._give_back()
 
     def _configure(self, models: Sequence[ModelConfig]) -> None:

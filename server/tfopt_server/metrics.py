@@ -117,6 +117,11 @@ class Metrics:
     def _all(self) -> list[Steps]:
         return list(self._steps.values())
 
+    def counted(self, name: str) -> float:
+        """What a counter of TensorFlow Serving's name (`/tensorflow/serving/request_count`) says, all its labels
+        together, in this process; 0 where there is none."""
+        return self.book.counted(name.replace("/", ":"))
+
     def share(self, run_dir: Path) -> None:
         """Joins the workers that share `run_dir`: a scrape of any of them then sums them all."""
         self._share = Share(run_dir, self.book.snapshot)

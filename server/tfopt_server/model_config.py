@@ -65,6 +65,19 @@ def parse(text: str, where: str = "model config", labels_ahead: bool = False) ->
         proto = messages.from_text("tensorflow.serving.ModelServerConfig", text)
     except text_format.ParseError as error:
         raise ModelConfigError(where, [f"not a ModelServerConfig text: {error}"]) from error
+    return from_proto(proto, where, labels_ahead)
+
+
+def from_bytes(data: bytes) -> Models:
+    """A serialized ModelServerConfig that `from_proto` has taken before."""
+    from tfopt_protos import messages
+
+    proto = messages.message("tensorflow.serving.ModelServerConfig").FromString(data)
+    return from_proto(proto, "config", labels_ahead=True)
+
+
+def from_proto(proto: Any, where: str, labels_ahead: bool) -> Models:
+    """As `read`, from the message."""
     if proto.WhichOneof("config") != "model_config_list":
         found = proto.WhichOneof("config") or "nothing"
         raise ModelConfigError(where, [f"expected a model_config_list, received {found}"])

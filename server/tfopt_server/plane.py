@@ -1,13 +1,13 @@
-"""Builds the dataplane that settings describe: registry, executor, loader."""
+"""Builds the dataplane that settings describe: registry, executor, loader, and who may change what is served."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from tfopt_optimizer.cpu import usable_cores
 from tfopt_optimizer.device import ON_CPU, Device
@@ -15,6 +15,7 @@ from tfopt_optimizer.flags import OptimizerFlags
 
 from tfopt_server import batching_parameters, checkup, devices, model_config
 from tfopt_server.batching_parameters import BatchingParameters
+from tfopt_server.config_board import ConfigBoard
 from tfopt_server.dataplane import Dataplane, Layered, Start
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader, ModelConfig, Schedule
@@ -22,8 +23,27 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.model_config import Models
 from tfopt_server.preparing import LoadOptions
 from tfopt_server.registry import Loaded, Registry, Version
-from tfopt_server.reloading import Reloader
+from tfopt_server.reload_calls import ReloadCalls
+from tfopt_server.reloading import File, Reloader
 from tfopt_server.settings import Settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among the workers of its server: its seat at the board that they share."""
+
+    board: ConfigBoard
+    seat: int = 1
+
+
+@dataclass(frozen=True)
+class First:
+    """What is served first. `number`: of the board's config that says so, 0 for the flags. `judged`: the models that
+    the server is ready with, or ends without; what a client adds later changes neither."""
+
+    models: Models
+    number: int
+    judged: tuple[str, ...]
 
 
 def models_of(settings: Settings) -> Models:
@@ -33,18 +53,61 @@ def models_of(settings: Settings) -> Models:
     return model_config.read(settings.model_config_file, settings.allow_version_labels_for_unavailable_models)
 
 
+def first_of(settings: Settings, board: ConfigBoard) -> First:
+    """What a worker that starts now serves: what a client configured meanwhile, unless a file overrules it."""
+    number, data = board.latest()
+    if number and not settings.model_config_file_poll_wait_seconds:
+        models = model_config.from_bytes(data)
+        named = {config.name for config in models_of(settings).configs}
+        return First(models, number, tuple(c.name for c in models.configs if c.name in named))
+    models = models_of(settings)
+    return First(models, number, tuple(config.name for config in models.configs))
+
+
 def build(
-    settings: Settings, metrics: Metrics, run_dir: Path | None = None, models: Models | None = None
-) -> tuple[Dataplane, Loader]:
-    """Nothing is loaded before the loader is started. BatchingParametersError for a bad --batching_parameters_file;
-    DeviceMissing for a device that is required and not there."""
-    models = models or models_of(settings)
+    settings: Settings, metrics: Metrics, run_dir: Path | None = None, place: Place | None = None,
+    first: First | None = None,
+) -> tuple[Dataplane, Loader, ReloadCalls]:  # fmt: skip
+    """Nothing is loaded before the loader is started, and no client's config heard before the ReloadCalls are.
+    BatchingParametersError for a bad --batching_parameters_file; DeviceMissing for a device that is required and not
+    there."""
+    place = place or Place(ConfigBoard(1))
+    first = first or first_of(settings, place.board)
     device = devices.resolve(settings)
     metrics.device_info.labels(device.name, device.kind).set(device.count)
     options = load_options(settings, device)
     threads = options.parameters.num_batch_threads if options.parameters is not None else None
     # A call to an accelerator waits: the next one's inputs go there meanwhile.
     executor = Executor(metrics, threads or max(usable_cores(), 2 * device.count if device.accelerated else 0))
+    registry = Registry(first.judged)
+    registry.configure([model.name for model in first.models.configs])
+    ahead = settings.allow_version_labels_for_unavailable_models
+    if ahead:
+        for name, labels in first.models.labels.items():
+            registry.assign_labels(name, labels)
+
+    def available(version: Version) -> None:
+        if checkup.claim(run_dir, version.path):
+            who = {"model": version.name, "version": version.number}
+            checkup.log_in_background(version.path, settings.saved_model_tags, who)
+
+    poll_s = float(settings.model_config_file_poll_wait_seconds)
+    file = File(settings.model_config_file, poll_s) if settings.model_config_file is not None and poll_s else None
+    reloader = Reloader(registry, first.models, ahead, place.board, place.seat, first.number, file)
+    loader = Loader(
+        first.models.configs, registry, options, schedule(settings), metrics,
+        loaded=_runners(executor, threads, device), available=available,
+        reconfigured=reloader.look, reconfigure_s=reloader.poll_s, settled=reloader.settle,
+    )  # fmt: skip
+    calls = ReloadCalls(registry, place.board, place.seat, ahead, loader.wake)
+    layers, close = _layers(settings, metrics, run_dir)
+    if layers:
+        return Layered(registry, executor, metrics, loader, layers, close, calls.begin), loader, calls
+    return Dataplane(registry, executor, metrics, loader, calls.begin), loader, calls
+
+
+def _runners(executor: Executor, threads: int | None, device: Device) -> Callable[[Loaded], None]:
+    """What sets the number of runners for each version that comes; `threads`: what the operator's file asks for."""
     wishes: list[int] = []  # of plans; the pool is shared, so the largest counts
 
     def loaded(version: Loaded) -> None:
@@ -56,28 +119,7 @@ def build(
             wishes.append(version.plan.runners * device.count)
             executor.runners = max(wishes)
 
-    registry = Registry([model.name for model in models.configs])
-    for name, labels in models.labels.items():
-        registry.assign_labels(name, labels)
-
-    def available(version: Version) -> None:
-        if checkup.claim(run_dir, version.path):
-            who = {"model": version.name, "version": version.number}
-            checkup.log_in_background(version.path, settings.saved_model_tags, who)
-
-    poll_s = float(settings.model_config_file_poll_wait_seconds)
-    changes: dict[str, Any] = {}
-    if settings.model_config_file is not None and poll_s:
-        ahead = settings.allow_version_labels_for_unavailable_models
-        reloader = Reloader(settings.model_config_file, poll_s, ahead, registry, models)
-        changes = {"reconfigured": reloader.look, "reconfigure_s": poll_s}
-    loader = Loader(
-        models.configs, registry, options, schedule(settings), metrics, loaded=loaded, available=available, **changes
-    )
-    layers, close = _layers(settings, metrics, run_dir)
-    if layers:
-        return Layered(registry, executor, metrics, loader, layers, close), loader
-    return Dataplane(registry, executor, metrics, loader), loader
+    return loaded
 
 
 def _layers(

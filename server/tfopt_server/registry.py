@@ -258,7 +258,7 @@ class Registry:
         self._serving = serving
 
 
-def unavailable_error(statuses: Mapping[str, Sequence[VersionStatus]]) -> str:
+def unavailable_error(statuses: Mapping[str, Sequence[VersionStatus]], what: str = "servable(s)") -> str:
     """TensorFlow Serving's text for models that did not come up, "" when each has a version that did or may yet."""
     failed = [
         f"{{{{name: {name} version: {status.version}}} due to error: {status.code.name}: {status.message}}}"
@@ -267,4 +267,4 @@ def unavailable_error(statuses: Mapping[str, Sequence[VersionStatus]]) -> str:
         for status in versions
         if status.code is not Code.OK
     ]
-    return f"{len(failed)} servable(s) did not become available: {{{', '.join(failed)}, }}" if failed else ""
+    return f"{len(failed)} {what} did not become available: {{{', '.join(failed)}, }}" if failed else ""

@@ -1,57 +1,104 @@
-"""--model_config_file_poll_wait_seconds: reads the model config file again and says what changed.
+"""Which models are served from now on: from --model_config_file, read again and again, or from a client's call.
 
-Called by the loader's thread at the start of its rounds, so that models come and go between loads. A file that cannot
-be served is named in the log, once, and what was configured before stays. Labels follow their versions: one is assigned
-when its version is AVAILABLE, or at once with --allow_version_labels_for_unavailable_models, and keeps its old version
-until then.
+Called by the loader's thread: `look` at the start of its rounds says what changed, `settle` at their end tells the
+board how that went. A file that cannot be served is named in the log, once, and what was configured before stays; as in
+TensorFlow Serving, the file wins over what a client sent as soon as it is read again. Labels follow their versions: one
+is assigned when its version is AVAILABLE, or at once with --allow_version_labels_for_unavailable_models, and keeps its
+old version until then.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from tfopt_server import model_config
+from tfopt_server.config_board import ConfigBoard, Outcome
+from tfopt_server.errors import Code
 from tfopt_server.lifecycle import State
 from tfopt_server.loading import ModelConfig
 from tfopt_server.model_config import ModelConfigError, Models
-from tfopt_server.registry import Registry
+from tfopt_server.registry import Registry, unavailable_error
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class File:
+    """--model_config_file and the seconds between two looks at it."""
+
+    path: Path
+    poll_s: float
+
+
 class Reloader:
-    """`poll_s` between two looks; `models` is what is configured already."""
+    """`models` is what is configured already, by config `number` of the board (0: by the flags)."""
 
     def __init__(  # noqa: PLR0917 - one caller
-        self, file: Path, poll_s: float, labels_ahead: bool, registry: Registry, models: Models,
-        clock: Callable[[], float] = time.monotonic,
+        self, registry: Registry, models: Models, labels_ahead: bool, board: ConfigBoard, seat: int, number: int,
+        file: File | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._file, self.poll_s, self._labels_ahead = file, poll_s, labels_ahead
-        self._registry, self._models, self._clock = registry, models, clock
-        self._due = clock() + poll_s
+        self._registry, self._models, self._labels_ahead = registry, models, labels_ahead
+        self._board, self._seat, self._number = board, seat, number
+        self._file, self._clock = file, clock
+        self._due = clock() + (file.poll_s if file else 0.0)
         self._problem = ""
         self._pending = ""
+        # What a config that is being followed waits for: models that it brought.
+        self._awaited: frozenset[str] | None = frozenset(c.name for c in models.configs) if number else None
+        board.join(seat)
+
+    @property
+    def poll_s(self) -> float | None:
+        return None if self._file is None else self._file.poll_s
 
     def look(self) -> tuple[ModelConfig, ...] | None:
         """The models to serve from now on, None when they are the same as before or it is not time to look."""
-        if self._clock() < self._due:
+        if self._board.number != self._number:
+            return self._follow_board()
+        if self._file is None or self._clock() < self._due:
+            if self._pending:
+                self._label(self._models.labels, self._models.labels)
             return None
-        self._due = self._clock() + self.poll_s
+        self._due = self._clock() + self._file.poll_s
         try:
-            found = model_config.read(self._file, labels_ahead=True)
+            found = model_config.read(self._file.path, labels_ahead=True)
         except ModelConfigError as error:
             self._complain(str(error))
             return None
         self._complain("")
+        return self._follow(found, str(self._file.path))
+
+    def _follow_board(self) -> tuple[ModelConfig, ...] | None:
+        before = {config.name for config in self._models.configs}
+        self._number, data = self._board.latest()
+        found = model_config.from_bytes(data)
+        new = frozenset(config.name for config in found.configs) - before
+        self._awaited = new | (self._awaited or frozenset())
+        return self._follow(found, "a client's config")
+
+    def _follow(self, found: Models, source: str) -> tuple[ModelConfig, ...] | None:
         before, self._models = self._models, found
         self._label(found.labels, before.labels)
         if found.configs == before.configs:
             return None
-        log.info("%s changed: serving %s", self._file, ", ".join(c.name for c in found.configs) or "no model")
+        log.info("%s changed: serving %s", source, ", ".join(c.name for c in found.configs) or "no model")
         return found.configs
+
+    def settle(self) -> None:
+        """Tells the board when every model that a client's config brought serves, or one never will."""
+        if self._awaited is None or self._board.number != self._number:
+            return
+        names = self._awaited & {config.name for config in self._models.configs}
+        histories = {name: self._registry.history(name) for name in names}
+        failed = unavailable_error(histories, "model(s)")
+        if not failed and not all(any(s.state is State.AVAILABLE for s in h) for h in histories.values()):
+            return
+        self._awaited = None
+        self._board.report(self._seat, self._number, Outcome(int(Code.UNKNOWN), failed) if failed else Outcome())
 
     def _complain(self, problem: str) -> None:
         if problem and problem != self._problem:
@@ -64,7 +111,7 @@ class Reloader:
             now = self._registry.labels(name)
             assigned = {}
             for label, version in labels.get(name, {}).items():
-                if self._labels_ahead or self._serves(name, version):
+                if self._labels_ahead or serves(self._registry, name, version):
                     assigned[label] = version
                     continue
                 waiting.append(f"{label!r} of model {name} for version {version}")
@@ -77,5 +124,23 @@ class Reloader:
             log.warning("labels that wait until their version is available for inference: %s", pending)
         self._pending = pending
 
-    def _serves(self, name: str, version: int) -> bool:
-        return any(s.version == version and s.state is State.AVAILABLE for s in self._registry.history(name))
+
+def serves(registry: Registry, name: str, version: int) -> bool:
+    return any(s.version == version and s.state is State.AVAILABLE for s in registry.history(name))
+
+
+def label_problem(registry: Registry, models: Models, ahead: bool, names: Collection[str]) -> str:
+    """Why a client's labels cannot be assigned, "" when they can: TensorFlow Serving's rule and text.
+
+    `ahead`: a label that is new to its model may name any version.
+    """
+    for name in names:
+        now = registry.labels(name)
+        for label, version in models.labels.get(name, {}).items():
+            if now.get(label) == version or (ahead and label not in now) or serves(registry, name, version):
+                continue
+            return (
+                f"Request to assign label to version {version} of model {name}, which is not currently available for "
+                "inference"
+            )
+    return ""

@@ -21,15 +21,15 @@ from pathlib import Path
 from tfopt_server import logs
 from tfopt_server.http import Request, Response
 from tfopt_server.process.application import serve
-from tfopt_server.process.backend import CannotStart
+from tfopt_server.process.backend import CannotStart, Shared
 from tfopt_server.settings import Settings, parse
 
 
 class FakeBackend:
     """`plan` holds: build_s, ready_after_s, failure, build_error, child, drain_s."""
 
-    def __init__(self, plan: dict, settings: Settings, run_dir: Path | None) -> None:
-        self.plan, self.settings, self.run_dir = plan, settings, run_dir
+    def __init__(self, plan: dict, settings: Settings, shared: Shared) -> None:
+        self.plan, self.settings, self.run_dir = plan, settings, shared.run_dir
         time.sleep(plan.get("build_s", 0))
         if plan.get("crash_at_build"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -80,4 +80,4 @@ if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])
     settings, _ = parse(["--model_base_path=/nowhere", "--port=0", *sys.argv[2:]], {})
     logs.configure(settings.log_format, settings.log_level)
-    serve(settings, lambda settings, run_dir: FakeBackend(wanted, settings, run_dir))
+    serve(settings, lambda settings, shared: FakeBackend(wanted, settings, shared))

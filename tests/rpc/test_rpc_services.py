@@ -17,7 +17,7 @@ import pytest
 import rpcclient
 from rpcclient import HEALTH, MODEL, PREDICTION, Client, Refusal, predict_request
 from tfopt_protos import messages
-from tfopt_server.errors import Code
+from tfopt_server.errors import Code, ServingError
 from tfopt_server.lifecycle import State
 from tfopt_server.rpc import probe
 
@@ -142,10 +142,46 @@ def test_a_probe_asks_without_a_grpc_library() -> None:
             probe.call(port, HEALTH + "Check", HEALTH_REQUEST(service="x").SerializeToString(), 10)
 
 
-def test_methods_that_are_not_served_say_so(face: Any) -> None:
-    client, _ = face
-    method = MODEL + "HandleReloadConfigRequest"
-    assert client.call(method, b"") == Refusal(Code.UNIMPLEMENTED, f"{method} is not served.")
+RELOAD = MODEL + "HandleReloadConfigRequest"
+RELOAD_REQUEST = messages.message("tensorflow.serving.ReloadConfigRequest")
+RELOAD_RESPONSE = messages.message("tensorflow.serving.ReloadConfigResponse")
+
+
+def test_a_config_is_handed_on_and_answered_with_the_counters_that_rose(tmp_path: Path) -> None:
+    plane = faceplane.plane()
+    request = RELOAD_REQUEST(metric_names=["/tensorflow/serving/request_count", "/no/such"])
+    request.config.model_config_list.config.add(name="n", base_path="/n", model_platform="tensorflow")
+    with rpcclient.face(tmp_path, plane) as (client, _, _):
+        client.predict(predict_request({"x": X}))
+        plane.on_reload = lambda: client.predict(predict_request({"x": X}))
+        answer = RELOAD_RESPONSE.FromString(client.call(RELOAD, request))
+    assert plane.configs == [request.config]
+    assert answer == messages.from_text(
+        "tensorflow.serving.ReloadConfigResponse",
+        """status {} metric { name: "/tensorflow/serving/request_count" int64_value_increase: 1 }
+           metric { name: "/no/such" int64_value_increase: 0 }""",
+    )
+
+
+def test_configs_that_are_refused_or_fail_or_take_too_long(tmp_path: Path) -> None:
+    only_lists = (
+        "ServerModelConfig type not supported by HandleReloadConfigRequest. Only ModelConfigList is currently supported"
+    )
+    plane = faceplane.plane()
+    request = RELOAD_REQUEST()
+    with rpcclient.face(tmp_path, plane) as (client, _, _):
+        assert client.call(RELOAD, request) == Refusal(Code.INVALID_ARGUMENT, only_lists)
+        request.config.custom_model_config.SetInParent()
+        assert client.call(RELOAD, request) == Refusal(Code.INVALID_ARGUMENT, only_lists)
+        request.config.model_config_list.SetInParent()
+        plane.reload_error = ServingError(Code.FAILED_PRECONDITION, "label")
+        assert client.call(RELOAD, request) == Refusal(Code.FAILED_PRECONDITION, "label")
+        plane.reload_error = None
+        plane.reload_outcome = ServingError(Code.UNKNOWN, "1 model(s) did not")
+        assert client.call(RELOAD, request) == Refusal(Code.UNKNOWN, "1 model(s) did not")
+        plane.reload_outcome = None
+        answer = client.call(RELOAD, request, timeout=0.3)
+        assert answer.code is Code.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("method", ["Classify", "Regress"])

@@ -130,7 +130,7 @@ def test_real_models_with_policies_and_labels(tmp_path: Path, savedmodel: Callab
     file.write_text(listed(one(label, "two"), one(ahead, "scalar")).replace("/models", str(tmp_path)))
     allow = "--allow_version_labels_for_unavailable_models"
     settings, _ = parse([f"--model_config_file={file}", allow, "--disable_optimizer"], {})
-    data, loader = plane.build(settings, Metrics())
+    data, loader, _ = plane.build(settings, Metrics())
     loader.start()
     try:
         _wait(lambda: data.ready() and len(data.plans()) == 3)
@@ -158,7 +158,7 @@ def test_a_file_that_changes_is_followed_without_disturbing_the_other_models(
 
     write(one(name="two"), one(name="scalar"))
     flags = [f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1", "--disable_optimizer"]
-    data, loader = plane.build(parse([*flags, "--file_system_poll_wait_seconds=0"], {})[0], Metrics())
+    data, loader, _ = plane.build(parse([*flags, "--file_system_poll_wait_seconds=0"], {})[0], Metrics())
     loader.start()
     try:
         _wait(data.ready)

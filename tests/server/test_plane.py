@@ -76,7 +76,7 @@ class TestSettings:
         path = tmp_path / "batching.txt"
         path.write_text("num_batch_threads { value: 3 }")
         metrics = Metrics()
-        dataplane, _ = plane.build(settings("--enable_batching", f"--batching_parameters_file={path}"), metrics)
+        dataplane, _, _ = plane.build(settings("--enable_batching", f"--batching_parameters_file={path}"), metrics)
         assert dataplane._executor.runners == 3
         assert not dataplane.ready()
         assert dataplane.failure() == ""
@@ -84,7 +84,7 @@ class TestSettings:
 
 
 def test_the_plan_says_how_many_run_at_a_time() -> None:
-    dataplane, loader = plane.build(settings(), Metrics())
+    dataplane, loader, _ = plane.build(settings(), Metrics())
     plan = Plan(Fingerprint("", "", {}, {}), "cpu", "session", "none", (), (), "", 0.0, runners=1)
     loader._loaded(Loaded(None, {}, plan, "a fake", {}))  # type: ignore[arg-type]
     assert dataplane._executor.runners == 1
@@ -93,7 +93,7 @@ def test_the_plan_says_how_many_run_at_a_time() -> None:
 def test_threads_that_the_operator_named_count_more_than_the_plan(tmp_path: Path) -> None:
     path = tmp_path / "batching.txt"
     path.write_text("num_batch_threads { value: 3 }")
-    dataplane, loader = plane.build(settings("--enable_batching", f"--batching_parameters_file={path}"), Metrics())
+    dataplane, loader, _ = plane.build(settings("--enable_batching", f"--batching_parameters_file={path}"), Metrics())
     plan = Plan(Fingerprint("", "", {}, {}), "cpu", "session", "none", (), (), "", 0.0, runners=1)
     loader._loaded(Loaded(None, {}, plan, "a fake", {}))  # type: ignore[arg-type]
     assert dataplane._executor.runners == 3

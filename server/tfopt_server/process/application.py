@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger as GunicornLogger
 
+from tfopt_server.config_board import ConfigBoard
 from tfopt_server.process import listeners
 from tfopt_server.process.arbiter import Arbiter
 from tfopt_server.process.backend import Build
@@ -43,6 +44,7 @@ class Application(BaseApplication):  # type: ignore[misc]
         self.build = build
         self.run_dir = run_dir
         self.readiness = Readiness(settings.workers)
+        self.board = ConfigBoard(settings.workers)
         self._sockets = sockets
         super().__init__()
 

@@ -80,6 +80,7 @@ class Arbiter(GunicornArbiter):  # type: ignore[misc]
             os.killpg(worker.pid, signal.SIGKILL)  # its children; the worker's own number may be someone else's by now
         worker.stderr.bury(worker.pid)
         was_ready = self.app.readiness.give_back(worker.seat)
+        self.app.board.leave(worker.seat)
         if self._stopping:
             return
         self._early_deaths = 0 if was_ready else self._early_deaths + 1

@@ -5,7 +5,7 @@ Heavy modules are imported by what this imports; the arbiter never imports it.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tfopt_optimizer.errors import DeviceMissing
 
@@ -13,29 +13,35 @@ from tfopt_server import plane
 from tfopt_server.batching_parameters import BatchingParametersError
 from tfopt_server.metrics import Metrics
 from tfopt_server.model_config import ModelConfigError
-from tfopt_server.process.backend import CannotStart
+from tfopt_server.process.backend import CannotStart, Shared
 from tfopt_server.process.listeners import turn_deaf
 from tfopt_server.rest.app import App
 from tfopt_server.rest.explain import ExplanationSpecError
 from tfopt_server.settings import Settings
 
+if TYPE_CHECKING:
+    from tfopt_server.rpc.server import RpcServer
+
 
 class Served:
     """The Backend of the real server; backend.py says what each method promises."""
 
-    def __init__(self, settings: Settings, run_dir: Path | None) -> None:
+    def __init__(self, settings: Settings, shared: Shared) -> None:
         self._settings = settings
         self._metrics = Metrics()
-        if run_dir is not None:
-            self._metrics.share(run_dir)
-        models = plane.models_of(settings)
-        settings = plane.with_platforms_model(settings, models)
-        self._dataplane, self._loader = plane.build(settings, self._metrics, run_dir, models)
+        self._rpc: RpcServer | None = None
+        if shared.run_dir is not None:
+            self._metrics.share(shared.run_dir)
+        place = plane.Place(shared.board, shared.seat)
+        first = plane.first_of(settings, shared.board)
+        settings = plane.with_platforms_model(settings, first.models)
+        self._dataplane, self._loader, self._calls = plane.build(settings, self._metrics, shared.run_dir, place, first)
         self.app = App(self._dataplane, settings, self._metrics)
 
     def start(self) -> None:
         # Loading begins before the gRPC face is imported: on a second start it is what readiness waits for.
         self._loader.start()
+        self._calls.start()
         import tfopt_server.rpc.server
 
         self._start_rpc = tfopt_server.rpc.server.start
@@ -56,19 +62,22 @@ class Served:
         self._dataplane.leave()
 
     async def drain_rpc(self, timeout_s: float) -> None:
+        if self._rpc is None:
+            return
         turn_deaf(self._rpc.sockets)
         await self._rpc.drain(timeout_s)
 
     def drain(self, timeout_s: float) -> None:
+        self._calls.stop()
         self._dataplane.drain(timeout_s)
         self._metrics.close()
 
 
-def build(settings: Settings, run_dir: Path | None) -> Served:
+def build(settings: Settings, shared: Shared) -> Served:
     """A Served that has started. CannotStart for a bad batching or model config file, a required device that is not
     there, or a run_dir that cannot hold a socket."""
     try:
-        served = Served(settings, run_dir)
+        served = Served(settings, shared)
         served.start()
     except (BatchingParametersError, ExplanationSpecError, ModelConfigError, DeviceMissing, OSError) as error:
         raise CannotStart(str(error)) from error

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tfopt_server.config_board import ConfigBoard
 from tfopt_server.http import App
 from tfopt_server.settings import Settings
 
 
 class CannotStart(Exception):
     """Why the server cannot be built; text for the operator. Anything else that is raised is a defect of ours."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the workers of one server share: a directory (None where there is only one), and the board on which this
+    one has `seat`."""
+
+    run_dir: Path | None
+    board: ConfigBoard
+    seat: int
 
 
 class Backend(Protocol):
@@ -41,5 +53,4 @@ class Backend(Protocol):
 
 
 # Builds and starts a backend: loading goes on in the background. Called on a thread; CannotStart when it cannot be.
-# `run_dir` is a directory that all workers of this server share; None where there is only one.
-Build = Callable[[Settings, Path | None], Backend]
+Build = Callable[[Settings, Shared], Backend]

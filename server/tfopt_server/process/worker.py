@@ -24,7 +24,7 @@ from gunicorn.workers.base import Worker as GunicornWorker
 
 from tfopt_server.health import Gate
 from tfopt_server.process.arbiter import lead_group
-from tfopt_server.process.backend import Backend, CannotStart
+from tfopt_server.process.backend import Backend, CannotStart, Shared
 from tfopt_server.process.connections import Connection
 from tfopt_server.process.listeners import BACKLOG
 from tfopt_server.process.native import Stderr
@@ -50,6 +50,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         self.draining = False
         self._servers: list[asyncio.Server] = []
         self.backend: Backend | None = None
+        self._rpc_open = False
         self._problem = ""
         self._swept = 0.0
         # Both are shared with the arbiter over the fork.
@@ -88,11 +89,22 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         threading.Thread(target=self._build, name="build", daemon=True).start()
         while not self._told_to_stop.is_set() and not self._problem:
             self._watch()
-            if not self._servers and self.app.readiness.may_accept(self.seat):
-                self._servers = [await self._accept(listener.sock) for listener in self.sockets]
+            if self.app.readiness.may_accept(self.seat):
+                await self._open()
             await self._sleep_unless_stopped(TICK_S)
         if not self._problem:
             await self._drain()
+
+    async def _open(self) -> None:
+        """Opens what is not open yet."""
+        if not self._servers:
+            self._servers = [await self._accept(listener.sock) for listener in self.sockets]
+        if self.backend is not None and not self._rpc_open:
+            self._rpc_open = True
+            try:
+                await self.backend.open_rpc()
+            except CannotStart as error:
+                self._give_up(str(error))
 
     async def _accept(self, sock: socket.socket) -> asyncio.Server:
         server: asyncio.Server = await self.loop.create_server(lambda: Connection(self), sock=sock, backlog=BACKLOG)
@@ -101,8 +113,10 @@ class Worker(GunicornWorker):  # type: ignore[misc]
     def _build(self) -> None:
         """On a thread of its own: imports alone take a second, and health must answer meanwhile."""
         try:
-            backend = self.app.build(self.settings, self.app.run_dir)
-            asyncio.run_coroutine_threadsafe(backend.open_rpc(), self.loop).result()
+            backend = self.app.build(self.settings, Shared(self.app.run_dir, self.app.board, self.seat))
+            # A replacement for a worker that died takes no call, as it takes no connection, before it is ready.
+            if first := self.app.readiness.may_accept(self.seat):
+                asyncio.run_coroutine_threadsafe(backend.open_rpc(), self.loop).result()
         except CannotStart as error:
             self._give_up(str(error))
             return
@@ -110,6 +124,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
             log.exception("building the server failed")
             self._give_up(f"{type(error).__name__}: {error}")
             return
+        self._rpc_open = first
         self.backend = backend
         self.loop.call_soon_threadsafe(self.gate.open, backend.app, self._ready)
 

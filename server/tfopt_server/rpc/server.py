@@ -20,6 +20,7 @@ from tfopt_server.rpc.health import Health
 from tfopt_server.rpc.inferences import Inferences
 from tfopt_server.rpc.options import read as read_options
 from tfopt_server.rpc.reflection import Reflection
+from tfopt_server.rpc.reload import Reload
 from tfopt_server.rpc.services import NAMES, Services
 from tfopt_server.rpc.transport import Shared, Transport
 from tfopt_server.settings import Settings
@@ -102,7 +103,8 @@ async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> R
     services = Services(dataplane, metrics, settings.model_name, settings.enable_serialization_as_tensor_content)
     inferences = Inferences(dataplane, metrics, settings.model_name, settings.enable_signature_method_name_check)
     health = Health(dataplane.ready, NAMES)
-    methods = {**services.methods(), **inferences.methods(), **health.methods()}
+    reload = Reload(dataplane, metrics)
+    methods = {**services.methods(), **inferences.methods(), **reload.methods(), **health.methods()}
     reflection = Reflection(path.split(b"/")[1].decode() for path in methods)
     shared = Shared({**methods, **reflection.methods()}, options, asyncio.get_running_loop())
     server = RpcServer(shared, context)

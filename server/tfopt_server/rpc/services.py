@@ -1,7 +1,7 @@
 """The gRPC methods that are served: what each request means, in bytes and out bytes.
 
-PredictionService: Predict, GetModelMetadata (the others stand in inferences.py). ModelService: GetModelStatus; its
-other method answers UNIMPLEMENTED by name. Health has a file of its own.
+PredictionService: Predict, GetModelMetadata (the others stand in inferences.py). ModelService: GetModelStatus (the
+other stands in reload.py). Health has a file of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_protos import messages
@@ -25,13 +25,15 @@ from tfopt_server.rpc.known import Known, Memory
 from tfopt_server.rpc.methods import Method, Pending, Unary
 from tfopt_server.tasks import Result
 
+T = TypeVar("T")
+
 # Bytes of outputs that are written on a thread, not on the event loop: about a millisecond's worth.
 LONG_ANSWER = 1024 * 1024
 
 PREDICTION = "tensorflow.serving.PredictionService"
-_MODEL = "tensorflow.serving.ModelService"
+MODEL = "tensorflow.serving.ModelService"
 # What health may be asked about: the services, and the short names that TensorFlow Serving registers.
-NAMES = frozenset({"ModelService", "PredictionService", _MODEL, PREDICTION})
+NAMES = frozenset({"ModelService", "PredictionService", MODEL, PREDICTION})
 
 
 class _Asked(NamedTuple):
@@ -66,14 +68,12 @@ class Services:
 
     def methods(self) -> Mapping[bytes, Method]:
         """By path."""
-        served: dict[str, dict[str, Unary | None]] = {
-            PREDICTION: {
-                "Predict": self.predict, "GetModelMetadata": self.metadata,
-            },
-            _MODEL: {"GetModelStatus": self.status, "HandleReloadConfigRequest": None},
-        }  # fmt: skip
-        paths = {f"/{service}/{name}": unary for service, methods in served.items() for name, unary in methods.items()}
-        return {path.encode(): Method(path, unary or _unimplemented(path)) for path, unary in paths.items()}
+        paths: dict[str, Unary] = {
+            f"/{PREDICTION}/Predict": self.predict,
+            f"/{PREDICTION}/GetModelMetadata": self.metadata,
+            f"/{MODEL}/GetModelStatus": self.status,
+        }
+        return {path.encode(): Method(path, unary) for path, unary in paths.items()}
 
     def predict(self, data: bytes, deadline: float | None) -> bytes | Pending:
         began = time.perf_counter()
@@ -189,12 +189,17 @@ class _Prediction:
             handle.release()
 
     def _result(self) -> Result:
-        try:
-            return self.future.result()
-        except CancelledError as error:
-            if self._deadline is not None and time.monotonic() >= self._deadline:
-                raise ServingError(Code.DEADLINE_EXCEEDED, "Run() timed out") from error
-            raise ServingError(Code.CANCELLED, "The client cancelled the call") from error
+        return result_of(self.future, self._deadline)
+
+
+def result_of(future: Future[T], deadline: float | None) -> T:
+    """What a future that is done holds; a cancelled one is the client's deadline or its wish."""
+    try:
+        return future.result()
+    except CancelledError as error:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise ServingError(Code.DEADLINE_EXCEEDED, "Run() timed out") from error
+        raise ServingError(Code.CANCELLED, "The client cancelled the call") from error
 
 
 def done(result: Result) -> Future[Result]:
@@ -223,10 +228,3 @@ def model_spec(request: Any) -> ModelSpec:
         spec.version.value if which == "version" else None,
         spec.version_label if which == "version_label" else None,
     )
-
-
-def _unimplemented(path: str) -> Unary:
-    def work(_data: bytes, _deadline: float | None) -> bytes:
-        raise ServingError(Code.UNIMPLEMENTED, f"{path} is not served.")
-
-    return work
