@@ -15,9 +15,10 @@ import numpy as np
 from tfopt_optimizer import cpu, independence, likely, measure, report, verify
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Shapes
-from tfopt_optimizer.choose import Trial, label
+from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.device import CPU
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
+from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.inner import Sizes
@@ -37,47 +38,6 @@ BEATEN = 1.3  # ... which it does not where another engine is this many times fa
 CONVERSIONS = 2  # a split signature is cut, and then its segments may have to be converted
 SERVED = 1.8  # another engine this many times faster than plain TensorFlow leaves nothing to win for a `reserve`
 SPARE_US = 100_000.0  # calls of plain TensorFlow above this are too long to try its other ways where it is beaten so
-
-
-@dataclasses.dataclass(frozen=True)
-class Entrant:
-    """A candidate engine. `worker` is "module:Class" of its worker process, `converter` of the one whose files it asks
-    for with NeedsConversion; one on `standby` is started when that happens, the others at once.
-
-    `heavy`: converting takes the longer the larger the weights are. `light`: it saves what a call costs beside the
-    computing, so it cannot win where the computing takes long. `reserve`: it wins where the others fail, and is
-    converted to only there. `spare`: another way into plain TensorFlow, not worth long calls where an engine has left
-    it behind. `precision` is a lossy one's (compression.py), "" where it computes as TensorFlow does.
-    """
-
-    engine: str
-    variant: str
-    worker: str
-    converter: str = ""
-    standby: bool = False
-    heavy: bool = False
-    light: bool = False
-    reserve: bool = False
-    spare: bool = False
-    precision: str = ""
-
-    @property
-    def label(self) -> str:
-        return label(self.engine, self.variant)
-
-    @property
-    def split(self) -> bool:
-        return self.engine.startswith(likely.HOST)
-
-    def refuses(self, signature: SignatureInfo) -> str:
-        """Why this engine cannot take a signature, by what it declares; "" when it has to be tried."""
-        if self.engine != "xla":
-            return ""
-        for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
-            for tensor in tensors:
-                if tensor.dtype in ("string", "resource", "variant"):
-                    return f"{kind} {tensor.name!r} is of type {tensor.dtype}, which XLA does not compute with"
-        return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +228,8 @@ class Contest:
         entrant = candidate.entrant
         if entrant.light and reference_us > LIGHT_US and self._flags.optimize_for != THROUGHPUT:
             return f"for calls of less than {LIGHT_US / 1e3:g} ms"
+        if entrant.rows > (candidate.target.rows or 1):
+            return f"for batches of {entrant.rows} rows or more"
         found = _found(entered)
         if found and allotted.over():
             return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"

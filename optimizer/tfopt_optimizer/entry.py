@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tfopt_optimizer import compression, cpu
-from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.engines import table
+from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.report import Log
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from tfopt_optimizer import contest, cpu, entry, plan, saved_model
 from tfopt_optimizer.allotment import Allotment
-from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.engines.base import Place
+from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import Plan

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer.contest import Entrant
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
+from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 
 

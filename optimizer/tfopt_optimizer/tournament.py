@@ -9,8 +9,9 @@ from tfopt_optimizer import allotment, choose, compression, inner, measure, save
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
-from tfopt_optimizer.contest import Contest, Entrant
+from tfopt_optimizer.contest import Contest
 from tfopt_optimizer.engines import calibration
+from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import MEMORY
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import SignatureInfo

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 from tfopt_optimizer import allotment, choose, likely
 from tfopt_optimizer.allotment import Allotment
-from tfopt_optimizer.contest import Entrant
+from tfopt_optimizer.entrant import Entrant
 
 
 class Clock:

@@ -68,7 +68,8 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
     assert plan.weights_bytes == (folder / "s0/litert/model.tflite").stat().st_size
     whole = [c for c in plan.signatures[0].buckets[0].candidates if c.engine == "openvino"]
     assert {(c.status, c.reason) for c in whole} == {
-        ("rejected", "input 'word' is of type string, which OpenVINO has no exact form of")
+        ("rejected", "input 'word' is of type string, which OpenVINO has no exact form of"),
+        ("skipped", "for batches of 3 rows or more"),
     }
 
     _, folder, plan, _ = planned["cnn"]
@@ -123,17 +124,18 @@ def labels(**flags):
 @pytest.mark.parametrize(("isa", "amx"), [("avx2", []), ("avx2 amx_bf16", ["openvino/f32-amx"])])
 def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, amx):
     monkeypatch.setattr(table.cpu, "processor", lambda: {"isa": isa})
-    lossless = ["litert/t1", "litert/t4", "openvino/f32", "openvino/f32-s4", *amx, "onnxruntime/t1", "onnxruntime/t4"]
+    openvino = ["openvino/f32", "openvino/f32-s4", "openvino/f32-s4p1", *amx]
+    lossless = ["litert/t1", "litert/t4", "litert/s4", *openvino, "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]
     assert labels(allow_precompilation=True, use_tfrt=False) == [*lossless, "xla/jit"]
     assert labels(engines=("xla",)) == []
-    assert labels(engines=("openvino", "xla"), allow_precompilation=True) == [
-        "openvino/f32",
-        "openvino/f32-s4",
-        *amx,
-        "xla/pjrt",
-    ]
+    assert labels(engines=("openvino", "xla"), allow_precompilation=True) == [*openvino, "xla/pjrt"]
+
+
+def test_batches_are_cut_where_there_are_rows_enough():
+    entrants, _ = table.entrants(OptimizerFlags(intra_op_threads=4))
+    assert {e.label: e.rows for e in entrants if e.rows > 1} == {"litert/s4": 8, "openvino/f32-s4p1": 5}
 
 
 def test_one_core_has_one_variant_and_only_the_fewer_threads_are_light():

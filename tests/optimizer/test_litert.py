@@ -106,15 +106,41 @@ def test_a_lone_row_whose_dimension_litert_loses_runs_as_two(engine, tmp_path, m
     assert not isinstance(prepared.runner(target("embedded", "serving_default", "t1", 2)), litert.TwoRows)
 
 
-@pytest.mark.parametrize("variant", ["t1", "t2"])
-def test_threads_with_requests_of_different_sizes_share_the_interpreters(engine, variant):
+@pytest.mark.parametrize(("variant", "batches"), [("t1", (1, 4, 1, 7)), ("t2", (1, 4, 1, 7)), ("s2", (4, 7, 2))])
+def test_threads_with_requests_of_different_sizes_share_the_interpreters(engine, variant, batches):
     prepared, calls = engine("mlp_keras"), []
-    for batch in (1, 4, 1, 7):
+    for batch in batches:
         wanted = target("mlp_keras", "serving_default", variant, batch)
         given = feeds(wanted, seed=batch)
         expected, runner = plain("mlp_keras", wanted, given), prepared.runner(wanted)
         calls.append(lambda r=runner, g=given, e=expected: agree(e, r(g)))
     hammer(calls)
+
+
+def test_a_batch_runs_as_parts_on_interpreters_of_one_thread_each(engine, monkeypatch):
+    made, session = [], litert.Session
+    monkeypatch.setattr(litert, "Session", lambda path, threads: made.append(threads) or session(path, threads))
+    runner = engine("cnn").check(target("cnn", "serving_default", "s2", 5))
+    assert made == [1, 1]
+    assert list(runner(feeds(target("cnn", "serving_default", "s2", 5)), ["scores"]))
+
+
+def test_what_has_fewer_rows_than_parts_or_inputs_without_them_is_not_cut(engine, tmp_path):
+    with pytest.raises(NotLowerable, match="are not cut into 2 parts"):
+        engine("cnn").runner(target("cnn", "serving_default", "s2", 1))
+    with pytest.raises(NotLowerable, match="are not cut into 2 parts"):
+        engine("scalar").runner(target("scalar", "serving_default", "s2", 4))
+
+
+def test_a_part_that_is_declined_declines_the_batch_and_harms_no_later_one(engine):
+    wanted = target("lookup", "serving_default", "s2", 4)
+    runner, good = engine("lookup").runner(wanted), feeds(wanted)
+    for place_ in (0, 3):
+        ids = good["id"].copy()
+        ids[place_] = 1000
+        with pytest.raises(Declined, match="gather index out of bounds"):
+            runner({**good, "id": ids})
+        agree(plain("lookup", wanted, good), runner(good))
 
 
 def test_a_call_lets_other_threads_run(engine):

@@ -178,13 +178,21 @@ print(json.dumps({"loaded": loaded, "threads": threading.active_count()}))
     assert json.loads(done.stdout) == {"loaded": [], "threads": 1}
 
 
-@pytest.mark.parametrize("rows", [1, 4, 5])
-def test_a_batch_runs_as_parts_side_by_side(engine, rows):
+@pytest.mark.parametrize(("variant", "rows"), [("f32-s2", 1), ("f32-s2", 4), ("f32-s2", 5), ("f32-s2p1", 6)])
+def test_a_batch_runs_as_parts_side_by_side(engine, variant, rows):
     """Where the rows divide; else whole on one stream. Calls at the same time do not mix."""
-    wanted, prepared = dataclasses.replace(target("cnn", "serving_default", "f32-s2", rows), rows=rows), engine("cnn")
+    wanted, prepared = dataclasses.replace(target("cnn", "serving_default", variant, rows), rows=rows), engine("cnn")
     runner, batches = prepared.runner(wanted), [feeds(wanted, seed) for seed in range(4)]
     expected = [plain("cnn", wanted, given) for given in batches]
     hammer([functools.partial(_agrees, runner, *pair) for pair in zip(batches, expected, strict=True)])
+
+
+def test_parts_are_equal_shares_or_single_rows():
+    four = dataclasses.replace(target("cnn", "serving_default", "f32-s2", 4), rows=4)
+    assert openvino.parts(four)["image"][0] == 2
+    assert openvino.parts(dataclasses.replace(four, variant="f32-s2p1"))["image"][0] == 1
+    assert openvino.parts(dataclasses.replace(four, variant="f32"))["image"][0] == 4
+    assert openvino.streams_of("f32-s2p1") == openvino.streams_of("f32-s2") == 2
 
 
 def _agrees(runner, given, expected):

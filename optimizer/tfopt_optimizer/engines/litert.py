@@ -5,8 +5,9 @@ bucket's shapes when it takes over from another bucket (2 us for a small MLP, 35
 MobileNet; static models are no faster). So the weights are on disk once, mapped into memory, and packed once per
 interpreter. Where the converter needs static shapes, a bucket has a model file of its own (litert_convert.py).
 
-Variants are thread counts: `t1`, and `t<usable cores>` where there are several; `t2+int8-dynamic` is one in another
-precision, a model of its own that litert_compress.py made of the float one. Measured on 2 cores with AVX-512 (plain
+Variants are thread counts: `t1`, and `t<usable cores>` where there are several; with `s<usable cores>` a batch runs in
+as many parts, side by side on interpreters of one thread each. `t2+int8-dynamic` is one in another precision, a model
+of its own that litert_compress.py made of the float one. Measured on 2 cores with AVX-512 (plain
 TensorFlow beside it): small MLP 2 us, and 3.5 us with 2 threads (266 us); 26 string look-ups 400 and 255 us (1868 us);
 MobileNetV2 6.5 and 3.5 ms (19.8 ms). `invoke` releases the GIL: another thread keeps its full speed meanwhile.
 """
@@ -14,10 +15,12 @@ MobileNetV2 6.5 and 3.5 ms (19.8 ms). `invoke` releases the GIL: another thread 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tfopt_protos import dtypes
@@ -34,8 +37,12 @@ _FAILURES = (RuntimeError, ValueError)  # all that the interpreter raises
 
 
 def threads(variant: str) -> int:
-    """2 for "t2" and for "t2+int8-dynamic"."""
-    return int(variant.partition("+")[0].removeprefix("t"))
+    """2 for "t2", "t2+int8-dynamic" and "s2"."""
+    return int(variant.partition("+")[0][1:])
+
+
+def in_parts(variant: str) -> bool:
+    return variant.startswith("s")
 
 
 def precision(variant: str) -> str:
@@ -91,6 +98,43 @@ class Session:
         return {name: get(index) for name, index in self.outputs if not outputs or name in outputs}
 
 
+class Team:
+    """As many sessions of one thread, each for a part of a batch's rows: for one call at a time."""
+
+    def __init__(self, model: Path, number: int) -> None:
+        self._sessions = [Session(model, 1) for _ in range(number)]
+        self._helpers = ThreadPoolExecutor(number - 1, "tfopt-litert")
+        self._ends: tuple[int, ...] = ()
+        self.key: Hashable = None
+
+    def fit(self, key: Hashable, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """ValueError where inputs do not share their rows, or are fewer than the sessions."""
+        counts, number = {shape[:1] for shape in shapes.values()}, len(self._sessions)
+        if len(counts) != 1 or min(counts) < (number,):
+            raise ValueError(f"inputs of shapes {sorted(shapes.values())} are not cut into {number} parts")
+        ((rows,),) = counts
+        self._ends = tuple(rows * (i + 1) // number for i in range(number))
+        for session, (start, stop) in zip(self._sessions, self._spans(), strict=True):
+            session.fit(key, {name: (stop - start, *shape[1:]) for name, shape in shapes.items()})
+        self.key = key
+
+    def _spans(self) -> Iterable[tuple[int, int]]:
+        return itertools.pairwise((0, *self._ends))
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
+        parts = [{name: array[start:stop] for name, array in feeds.items()} for start, stop in self._spans()]
+        others = [
+            self._helpers.submit(session.run, part, outputs)
+            for session, part in zip(self._sessions[1:], parts[1:], strict=True)
+        ]
+        try:
+            first = self._sessions[0].run(parts[0], outputs)
+        finally:
+            wait(others)  # one that still runs would meet the next call
+        found = [first, *(other.result() for other in others)]
+        return {name: np.concatenate([part[name] for part in found]) for name in first}
+
+
 class Models:
     """The models of one plan. All buckets of a model file and thread count share their sessions.
 
@@ -99,7 +143,7 @@ class Models:
 
     def __init__(self, plan_dir: Path) -> None:
         self._plan_dir = plan_dir
-        self._sessions: dict[tuple[str, str], Pool[Session]] = {}
+        self._sessions: dict[tuple[str, str], Pool[Any]] = {}
 
     def runner(self, target: Target) -> Runner:
         """For the model in `target.folder`. OSError without it, NotLowerable when the runtime does not take it."""
@@ -117,7 +161,8 @@ class Models:
         path.stat()  # if it is missing, the error names it
         if (folder, variant) not in self._sessions:
             limit = max(1, cpu.usable_cores() // count)
-            self._sessions[folder, variant] = Pool(lambda: Session(path, count), limit)
+            make = Team if in_parts(variant) else Session
+            self._sessions[folder, variant] = Pool(lambda: make(path, count), limit)
         runner = LitertRunner(self._sessions[folder, variant], shapes)
         try:
             runner.give_back(runner.take())
@@ -129,16 +174,16 @@ class Models:
 class LitertRunner:
     """Runs a model on feeds of exactly its shapes and dtypes: the caller pads and checks."""
 
-    def __init__(self, sessions: Pool[Session], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, sessions: Pool[Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
         self._sessions, self._shapes = sessions, dict(shapes)
         self._key = tuple(sorted(self._shapes.items()))
 
     def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
-        session = self._sessions.take(self._key)
+        session: Any = self._sessions.take(self._key)
         try:
             if session.key != self._key:
                 session.fit(self._key, self._shapes)
-            return session.run(feeds, outputs)
+            return cast(Arrays, session.run(feeds, outputs))
         except _FAILURES as error:
             # What the types and shapes do not rule out depends on values (an index out of range): TensorFlow has the
             # text for it.
@@ -146,7 +191,7 @@ class LitertRunner:
         finally:
             self.give_back(session)
 
-    def take(self) -> Session:
+    def take(self) -> Any:
         """A session for these shapes."""
         session = self._sessions.take(self._key)
         try:
@@ -157,7 +202,7 @@ class LitertRunner:
             raise
         return session
 
-    def give_back(self, session: Session) -> None:
+    def give_back(self, session: Any) -> None:
         self._sessions.give(session.key, session)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfopt_optimizer import compression, cpu, device, likely
-from tfopt_optimizer.contest import Entrant
+from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 
 _HERE = "tfopt_optimizer.engines"
@@ -23,7 +23,7 @@ class Row:
 
     `variants` of the usable cores, the simplest first. The others are "module:Class" in this folder: `worker` and
     `converter` (engines/base.py: Engine) for the optimizer, `opener` for the server: Opener(place, load_tensorflow)
-    with `runner(target, note)`. `standby`, `heavy` and `reserve` as in contest.Entrant; a variant of one thread
+    with `runner(target, note)`. `standby`, `heavy` and `reserve` as in entrant.Entrant; a variant of one thread
     beside one of several is `light`. The variants of a `lossy` row end with their precision (compression.py). `splits`:
     it also takes part as "host+<engine>", which runs a signature's device segments on it and the rest on the host.
     """
@@ -46,8 +46,21 @@ def _threads(cores: int) -> tuple[str, ...]:
     return ("t1", f"t{cores}") if cores > 1 else ("t1",)
 
 
+def _litert(cores: int) -> tuple[str, ...]:
+    return (*_threads(cores), f"s{cores}") if cores > 1 else _threads(cores)
+
+
 def _streams(cores: int) -> tuple[str, ...]:
-    return ("f32", f"f32-s{cores}") if cores > 1 else ("f32",)
+    return ("f32", f"f32-s{cores}", f"f32-s{cores}p1") if cores > 1 else ("f32",)
+
+
+def least_rows(engine: str, variant: str, cores: int) -> int:
+    """From how many rows on a variant differs from a simpler one. LiteRT loses a dimension of lone rows."""
+    if engine == "litert" and variant.startswith("s"):
+        return 2 * cores
+    if engine == "openvino" and "-s" in variant:
+        return cores + 1 if variant.endswith("p1") else 1
+    return 1
 
 
 def _litert_precisions(cores: int) -> tuple[str, ...]:
@@ -65,7 +78,7 @@ def _compression(flags: OptimizerFlags) -> bool:
 
 # The order is that of simplicity: where two are equally fast, the upper one runs.
 ROWS = (
-    Row("litert", "ai_edge_litert", _threads, "litert:Worker", "litert:Opener", "litert_convert:Converter",
+    Row("litert", "ai_edge_litert", _litert, "litert:Worker", "litert:Opener", "litert_convert:Converter",
         heavy=True),
     Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
@@ -122,6 +135,7 @@ def _entrant(row: Row, variant: str, cores: int) -> Entrant:
         heavy=row.heavy,
         light=light,
         reserve=row.reserve,
+        rows=least_rows(row.engine, variant, cores),
         precision=precision(row, variant),
     )
 

@@ -1,0 +1,52 @@
+"""Who may take part in a contest: an engine in one of its variants, and what is known of it beforehand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from tfopt_optimizer import likely
+from tfopt_optimizer.choose import label
+from tfopt_optimizer.plan import SignatureInfo
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+    """A candidate engine. `worker` is "module:Class" of its worker process, `converter` of the one whose files it asks
+    for with NeedsConversion; one on `standby` is started when that happens, the others at once.
+
+    `heavy`: converting takes the longer the larger the weights are. `light`: it saves what a call costs beside the
+    computing, so it cannot win where the computing takes long. `reserve`: it wins where the others fail, and is
+    converted to only there. `spare`: another way into plain TensorFlow, not worth long calls where an engine has left
+    it behind. `rows`: the least that it is for, where rows are independent. `precision` is a lossy one's
+    (compression.py), "" where it computes as TensorFlow does.
+    """
+
+    engine: str
+    variant: str
+    worker: str
+    converter: str = ""
+    standby: bool = False
+    heavy: bool = False
+    light: bool = False
+    reserve: bool = False
+    spare: bool = False
+    rows: int = 1
+    precision: str = ""
+
+    @property
+    def label(self) -> str:
+        return label(self.engine, self.variant)
+
+    @property
+    def split(self) -> bool:
+        return self.engine.startswith(likely.HOST)
+
+    def refuses(self, signature: SignatureInfo) -> str:
+        """Why this engine cannot take a signature, by what it declares; "" when it has to be tried."""
+        if self.engine != "xla":
+            return ""
+        for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
+            for tensor in tensors:
+                if tensor.dtype in ("string", "resource", "variant"):
+                    return f"{kind} {tensor.name!r} is of type {tensor.dtype}, which XLA does not compute with"
+        return ""
