@@ -42,7 +42,7 @@ def planned(savedmodel, tmp_path_factory):
 
     def make(name, feeds, engines=()):
         folder = tmp_path_factory.mktemp(name) / "plan"
-        flags = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=engines)
+        flags = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=engines, optimize_budget_s=300.0)
         job = OptimizeJob(savedmodel(name), folder, ("serve",), flags, {"serving_default": (feeds,)}, "warmup")
         return savedmodel(name), folder, optimize(job, lambda _: None), feeds
 
