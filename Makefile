@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
 
-.PHONY: setup serve test test/slow check bench protos lock clean help image/cpu image/gpu image/tpu
+.PHONY: setup serve test test/slow test/libtpu check bench protos lock clean help image/cpu image/gpu image/tpu
 
 help:            ## this list
 	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -31,6 +31,10 @@ test: setup      ## the whole suite
 
 test/slow: setup ## the suites that take minutes
 	$(BIN)/pytest -q -m slow
+
+test/libtpu: setup ## what compiles for TPUs ahead of time, large models too; installs libtpu
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ahead]'
+	$(BIN)/pytest -q -m libtpu
 
 check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts, hadolint
 	$(BIN)/ruff check .

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,16 @@ def for_accelerator(module: bytes, inputs: int, *, exact: bool) -> bytes:
                     operation.attributes["precision_config"] = highest
         parsed.operation.verify()
         return bytes(stablehlo.serialize_portable_artifact(parsed, stablehlo.get_current_version()))
+
+
+def parsed(module: bytes, use: Callable[[Any], Any]) -> Any:
+    """What `use` makes of the module as jaxlib's MLIR, which lives no longer than this call."""
+    from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
+    from jaxlib.mlir.dialects import stablehlo
+
+    with mlir.make_ir_context() as context, ir.Location.unknown():
+        return use(stablehlo.deserialize_portable_artifact(context, module))
 
 
 def _operations(operation: Any) -> Iterator[Any]:

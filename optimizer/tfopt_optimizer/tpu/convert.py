@@ -12,7 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.tpu import batch, bf16, files, graph, objects, place, shapes, sources, static_check, trial
+from tfopt_optimizer.tpu import (
+    ahead_placed,
+    batch,
+    bf16,
+    files,
+    graph,
+    objects,
+    place,
+    shapes,
+    sources,
+    static_check,
+    trial,
+)
+from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.options import Chosen, Options
@@ -21,13 +34,15 @@ from tfopt_optimizer.tpu.report import BatchedFunction, Bfloat16Function, Placed
 
 @dataclasses.dataclass(frozen=True)
 class ConversionJob:
-    """`output` None is a dry run. `samples`: calls by signature, tried on both models; `samples_source` says whence."""
+    """`output` None is a dry run. `samples`: calls by signature, tried on both models; `samples_source` says whence.
+    `topology`: compile for this TPU as well ("v5e:2x2"), by libtpu."""
 
     source: Path
     output: Path | None
     options: Options
     samples: trial.Samples
     samples_source: str
+    topology: str = ""
 
 
 def convert(job: ConversionJob) -> Report:
@@ -45,15 +60,32 @@ def convert(job: ConversionJob) -> Report:
         made = work / "model"
         files.write(job.source, saved_model, made)
         tried = trial.run(job.source, made, saved_model, job.samples, work)
+        compiled, not_compiled = list[Compiled](), list[str]()
+        if job.topology and chosen:
+            placed = _conversion(model, chosen, saved_model, made)
+            compiled, not_compiled = ahead_placed.check(placed, job.topology, work)
         if job.output is not None:
             files.publish(made, job.output)
     return dataclasses.replace(
         report,
-        cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried)),
+        cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
+        topology=job.topology,
+        ahead=tuple(compiled),
         tried=tuple(tried),
         seconds=time.monotonic() - began,
         written=str(job.output or ""),
     )
+
+
+def _conversion(model: ModelGraph, chosen: dict[str, Chosen], saved_model: Any, made: Path) -> ahead_placed.Conversion:
+    inferred = shapes.infer(model, chosen)
+    sizes = {
+        name: batch.read(node).allowed_batch_sizes
+        for node in batch.existing(model)
+        for name in chosen
+        if {name, name + place.INNER} & batch.batched_by(model, node)
+    }
+    return ahead_placed.Conversion(saved_model, made, {name: inferred[name].inputs for name in chosen}, sizes)
 
 
 def _never_compiled(model: ModelGraph, names: list[str], tried: list[trial.Tried]) -> list[str]:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
+from tfopt_optimizer.tpu import ahead
+from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.trial import Tried
 
 
@@ -52,6 +54,8 @@ class Report:
     samples: str
     seconds: float
     written: str = ""  # "" for a dry run
+    topology: str = ""
+    ahead: tuple[Compiled, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -67,6 +71,7 @@ def lines(report: Report) -> list[str]:
         found.append(f"{report.joined_handles} second handles of Keras 3 variables joined with the restored ones")
     found += [f"caution: {c}" for c in report.cautions]
     found += tried(report.tried, report.samples)
+    found += ahead.lines(report.ahead, report.topology)
     found.append(f"written to {report.written}" if report.written else "dry run: nothing was written")
     return found
 

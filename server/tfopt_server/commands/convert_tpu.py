@@ -25,6 +25,8 @@ model's answers are compared with the original's on its warmup records, before a
   --converter_options_string=TEXT    ConverterOptions in text format, e.g. tpu_functions { function_alias: "tpu_func" }
   --converter_options_file=FILE      the same from a file
   --report_file=FILE                 also write the report as JSON
+  --topology=NAME                    also compile for this TPU, without one: v5e:1x1, v5e:2x2, v6e:2x2, v5p:2x2x1 ...
+                                     (needs libtpu: pip install libtpu)
   --dry_run                          check, convert and compare, and write no model
 """
 FLAGS = (
@@ -33,6 +35,7 @@ FLAGS = (
     flags.Flag("converter_options_string", "str", "", "ConverterOptions in text format"),
     flags.Flag("converter_options_file", "str", "", "the same from a file"),
     flags.Flag("report_file", "str", "", "the report as JSON"),
+    flags.Flag("topology", "str", "", "also compile for this TPU"),
     flags.Flag("dry_run", "bool", False, "write no model"),
 )
 
@@ -95,7 +98,7 @@ def _job(values: dict[str, str], dry_run: bool) -> ConversionJob:
     output = None if dry_run else Path(values["output_model_dir"]).absolute()
     given = options.parse(text)
     material = samples.gather(read_signatures(source), samples.read(source))
-    return ConversionJob(source, output, given, material.samples, _SOURCES[material.source])
+    return ConversionJob(source, output, given, material.samples, _SOURCES[material.source], values.get("topology", ""))
 
 
 _SOURCES = {"warmup": "warmup records", "synthesized": "inputs made up from the signatures: add warmup records"}
