@@ -364,3 +364,29 @@ def faq(to: Path) -> None:
         function_aliases={"tpu_func": tpu_func, "segment": segment}, save_debug_info=True
     )
     tf.saved_model.save(module, str(to), signatures={"serving_default": serve, "segments": segments}, options=options)
+
+
+@builder
+def shared(to: Path) -> None:
+    """x [n, 4] -> y [n, 4]: alias tpu_func multiplies by w and both, the host by both; calls counts in count."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w, module.both = tf.Variable(_normal(1, 4, 4)), tf.Variable(_normal(2, 4, 4))
+    module.calls = tf.Variable(0.0)
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
+    @tf.function(input_signature=spec)
+    def tpu_func(x: Any) -> Any:
+        return tf.nn.relu(x @ module.w) @ module.both
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any) -> Any:
+        return {"y": tpu_func(x @ module.both)}
+
+    @tf.function(input_signature=spec)
+    def count(x: Any) -> Any:
+        return {"calls": module.calls.assign_add(tf.reduce_sum(x))}
+
+    module.tpu_func = tpu_func
+    _save(module, to, {"serving_default": serve, "count": count}, {"tpu_func": tpu_func})

@@ -1,6 +1,7 @@
 """A function's body in bfloat16: inlined by TensorFlow, rewritten by bf16_rules, a function again with the same border.
 
-Arguments and results keep their types. Variables stay in float32 and are cast where they are read.
+Arguments and results keep their types. Variables are cast where they are read; which of them become bfloat16 themselves
+is bf16_variables' question.
 """
 
 from __future__ import annotations
@@ -16,21 +17,33 @@ from tfopt_optimizer.tpu.bf16_rules import Rewritten
 from tfopt_optimizer.tpu.graph import MUST_COMPILE, ModelGraph
 
 
-def body(graph: ModelGraph, name: str, keep: Collection[str]) -> tuple[Any, Rewritten]:
-    """The FunctionDef (private pool) that computes what `name` does, in bfloat16. The graph is not changed."""
+def body(
+    graph: ModelGraph, name: str, keep: Collection[str], leave: Collection[str] = (), on_cpu: bool = False
+) -> tuple[Any, Rewritten]:
+    """The FunctionDef (private pool) that computes what `name` does, in bfloat16. The graph is not changed.
+
+    Calls of the functions `leave` stay calls. `on_cpu`: only operations that this CPU has a bfloat16 kernel for change.
+    """
     import tensorflow as tf
     from tensorflow.python.framework import function_def_to_graph, op_def_registry
 
     original = tf.compat.v1.GraphDef.FromString(_library(graph))
     for function in original.library.function:
         _allow_inlining(function)
+    for function in original.library.function:
+        _forbid_inlining(function, leave)
     proto = next(f for f in original.library.function if f.signature.name == name)
-    definition, names = function_def_to_graph.function_def_to_graph_def(proto)
+    with tf.Graph().as_default():  # what it calls must be known before it is read
+        tf.graph_util.import_graph_def(original, name="")
+        definition, names = function_def_to_graph.function_def_to_graph_def(proto)
     definition.library.CopyFrom(original.library)
     results = [names.get(proto.ret[a.name], proto.ret[a.name]) for a in proto.signature.output_arg]
     inlined = _inline(tf, definition, [*results, *(a.name for a in proto.signature.input_arg)])
     # Kinds that only TensorFlow knows would be None here; a body with a function as operation has been inlined.
-    rewritten = bf16_rules.rewrite(inlined, keep, op_def_registry.get)
+    takes = _cpu_takes if on_cpu else bf16_rules.anything
+    for node in inlined.node:
+        node.attr.pop(MUST_COMPILE, None)
+    rewritten = bf16_rules.rewrite(inlined, keep, op_def_registry.get, takes)
     return _as_function(tf, inlined, proto, results), rewritten
 
 
@@ -41,8 +54,23 @@ def holds_bfloat16(graph: ModelGraph, name: str) -> bool:
 
 def writes(graph: ModelGraph, name: str) -> list[str]:
     """Operations of the function that write state: inlining would lose those that no result needs."""
-    bodies = [graph.functions[f].node_def for f in {name} | graph.reachable(name)]
-    return sorted({node.op for body in bodies for node in body if writes_state(node.op)})
+    return sorted(op for op in operations(graph, name) if writes_state(op))
+
+
+def operations(graph: ModelGraph, name: str) -> set[str]:
+    """Kinds of operations in the function and those that it calls."""
+    return {node.op for f in {name} | graph.reachable(name) for node in graph.functions[f].node_def}
+
+
+def _cpu_takes(op: str, attr: str) -> bool:
+    """Whether TensorFlow has a kernel of this operation for CPUs with the attribute in bfloat16."""
+    from tensorflow.python.framework import kernels
+
+    for kernel in kernels.get_registered_kernels_for_op(op).kernel:
+        allowed = [c.allowed_values.list.type for c in kernel.constraint if c.name == attr]
+        if kernel.device_type in ("CPU", "DEFAULT") and all(bf16_rules.BFLOAT16 in types for types in allowed):
+            return True
+    return False
 
 
 def _allow_inlining(function: Any) -> None:
@@ -50,6 +78,13 @@ def _allow_inlining(function: Any) -> None:
     function.attr.pop(MUST_COMPILE, None)
     for node in function.node_def:
         node.attr.pop(MUST_COMPILE, None)
+
+
+def _forbid_inlining(function: Any, leave: Collection[str]) -> None:
+    """The mark that _allow_inlining takes away; "_noinline" would not do, aggressive inlining goes over it."""
+    for node in function.node_def:
+        if any(value.func.name in leave for value in node.attr.values()):
+            node.attr[MUST_COMPILE].b = True
 
 
 def _library(graph: ModelGraph) -> bytes:

@@ -32,8 +32,18 @@ class Rewritten:
     casts: int
 
 
-def rewrite(graph: Any, keep: Collection[str], op_def: Callable[[str], Any]) -> Rewritten:
-    """Changes a GraphDef in place. `keep` are kinds of operations that stay in float32."""
+def anything(_op: str, _attr: str) -> bool:
+    return True
+
+
+def rewrite(
+    graph: Any,
+    keep: Collection[str],
+    op_def: Callable[[str], Any],
+    takes: Callable[[str, str], bool] = anything,
+) -> Rewritten:
+    """Changes a GraphDef in place. `keep` are kinds of operations that stay in float32. `takes(op, attribute)`: whether
+    there is a kernel for bfloat16."""
     changed: collections.Counter[str] = collections.Counter()
     kept: collections.Counter[str] = collections.Counter()
     before = {n.name: list(_types(op_def(n.op).output_arg, n.attr)) for n in graph.node}
@@ -43,7 +53,7 @@ def rewrite(graph: Any, keep: Collection[str], op_def: Callable[[str], Any]) -> 
             continue
         if node.op in _BORDER | _READS:
             continue
-        counted = changed if node.op not in keep and _flip(node, op_def(node.op)) else kept
+        counted = changed if node.op not in keep and _flip(node, op_def(node.op), takes) else kept
         counted[node.op] += 1
     casts = _join(graph, op_def)
     return Rewritten(dict(sorted(changed.items())), dict(sorted(kept.items())), casts)
@@ -59,13 +69,15 @@ def holds(nodes: Any, kind: int = BFLOAT16) -> bool:
     )
 
 
-def _flip(node: Any, definition: Any) -> bool:
+def _flip(node: Any, definition: Any, takes: Callable[[str, str], bool]) -> bool:
     """Float type attributes become bfloat16; False where the operation does not allow all of it."""
     if node.op in _CALLS:
         return False
     attrs = [a for a in definition.attr if a.type == "type" and node.attr[a.name].type == FLOAT]
     attrs = [a for a in attrs if (node.op, a.name) not in _KEPT_ATTRS]
     if not attrs or any(a.HasField("allowed_values") and BFLOAT16 not in a.allowed_values.list.type for a in attrs):
+        return False
+    if not all(takes(node.op, a.name) for a in attrs):
         return False
     for attr in attrs:
         node.attr[attr.name].type = BFLOAT16

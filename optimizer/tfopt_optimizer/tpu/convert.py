@@ -15,11 +15,11 @@ from typing import Any
 from tfopt_optimizer.tpu import (
     ahead_placed,
     batch,
-    bf16,
     files,
     graph,
     objects,
     place,
+    precision,
     shapes,
     sources,
     static_check,
@@ -29,7 +29,8 @@ from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.options import Chosen, Options
-from tfopt_optimizer.tpu.report import BatchedFunction, Bfloat16Function, PlacedFunction, Report
+from tfopt_optimizer.tpu.precision import Precision
+from tfopt_optimizer.tpu.report import BatchedFunction, PlacedFunction, Report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +56,14 @@ def convert(job: ConversionJob) -> Report:
     _refuse_missing(job.options, only_batch_ops=any(batch.existing(model)))
     graph.refuse_tf1(model)
     chosen = _choose(model, job)
-    report = _rewrite(model, chosen, job)
+    keys = objects.checkpoint_keys(job.source)
+    precise = precision.apply(model, list(chosen), job.options.bfloat16, keys)
+    report = _rewrite(model, chosen, job, precise)
     with files.workplace(job.output) as work:
         made = work / "model"
         files.write(job.source, saved_model, made)
+        variables = precision.finish(model, precise.variables, keys, made)
+        files.rewrite(saved_model, made)
         tried = trial.run(job.source, made, saved_model, job.samples, work)
         compiled, not_compiled = list[Compiled](), list[str]()
         if job.topology and chosen:
@@ -68,6 +73,7 @@ def convert(job: ConversionJob) -> Report:
             files.publish(made, job.output)
     return dataclasses.replace(
         report,
+        bfloat16_variables=variables,
         cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
         topology=job.topology,
         ahead=tuple(compiled),
@@ -109,8 +115,6 @@ def _refuse_missing(options: Options, only_batch_ops: bool) -> None:
         wrong.append("external_feature_configs.quantization_options: quantization is not part of this version")
     if options.io_shapes_demanded:
         wrong.append("io_shape_optimization: ENABLED is not part of this version")
-    if options.bfloat16.enabled and options.bfloat16.scope == "ALL":
-        wrong.append("bfloat16_optimization_options.scope: ALL is not part of this version; TPU is")
     if wrong:
         raise ConversionError(wrong)
 
@@ -127,7 +131,7 @@ def _choose(model: ModelGraph, job: ConversionJob) -> dict[str, Chosen]:
     return chosen
 
 
-def _rewrite(model: ModelGraph, chosen: dict[str, Chosen], job: ConversionJob) -> Report:
+def _rewrite(model: ModelGraph, chosen: dict[str, Chosen], job: ConversionJob, precise: Precision) -> Report:
     names = list(chosen)
     cautions = static_check.cautions(model, names, sources.read(job.source)) + _not_done(job.options)
     updated = batch.update(model, job.options.batching) if any(batch.existing(model)) else []
@@ -135,16 +139,16 @@ def _rewrite(model: ModelGraph, chosen: dict[str, Chosen], job: ConversionJob) -
     inferred = shapes.infer(model, {*names, *wanted})
     cautions += batch.check_shapes(model, wanted, inferred)
     joined = objects.repair_handles(model, objects.checkpoint_keys(job.source))
-    bodies, in_bfloat16 = _bodies(model, names, job.options, cautions)
-    place.place(model, bodies, {n: inferred[n].outputs for n in names}, job.options.sharding)
+    place.place(model, precise.bodies, {n: inferred[n].outputs for n in names}, job.options.sharding)
     wrappers = {name: batch.add(model, name, given, inferred[name]) for name, given in wanted.items()}
     return Report(
         placed=tuple(PlacedFunction(name, str(one)) for name, one in chosen.items()),
         batched=tuple(_batched(model, name, wrapper) for name, wrapper in wrappers.items()),
-        bfloat16=tuple(in_bfloat16),
+        bfloat16=precise.functions,
+        bfloat16_variables=None,
         updated_batch_ops=tuple(updated),
         joined_handles=joined,
-        cautions=tuple(cautions),
+        cautions=(*cautions, *precise.cautions),
         tried=(),
         samples=job.samples_source,
         seconds=0.0,
@@ -158,33 +162,6 @@ def _not_done(options: Options) -> list[str]:
     return [
         "io_shape_optimization is on by default in the original converter and not part of this version: not applied"
     ]
-
-
-def _bodies(
-    model: ModelGraph, names: list[str], options: Options, cautions: list[str]
-) -> tuple[dict[str, Any], list[Bfloat16Function]]:
-    """What runs on the TPU: the functions, in bfloat16 unless that is off or a function holds bfloat16 already."""
-    wanted = options.bfloat16
-    bodies = {name: model.functions[name] for name in names}
-    if not wanted.enabled:
-        return bodies, []
-    obstacles = {n: why for n in names if (why := _not_in_bfloat16(model, n, wanted.skip_safety_checks))}
-    if obstacles and wanted.demanded:
-        raise ConversionError([f"bfloat16_optimization: {n!r} {why}" for n, why in obstacles.items()])
-    cautions += [f"bfloat16_optimization is not applied to {n!r}: it {why}" for n, why in obstacles.items()]
-    changed = []
-    for name in sorted(set(names) - set(obstacles)):
-        bodies[name], rewritten = bf16.body(model, name, wanted.keep)
-        changed.append(Bfloat16Function(name, rewritten.changed, rewritten.kept, rewritten.casts))
-    return bodies, changed
-
-
-def _not_in_bfloat16(model: ModelGraph, name: str, skip_safety_checks: bool) -> str:
-    if written := bf16.writes(model, name):
-        return f"writes state ({', '.join(written)})"
-    if not skip_safety_checks and bf16.holds_bfloat16(model, name):
-        return "holds bfloat16 already; set skip_safety_checks to convert the rest of it"
-    return ""
 
 
 def _batched(model: ModelGraph, name: str, wrapper: str) -> BatchedFunction:

@@ -76,6 +76,11 @@ def write(source: Path, saved_model: Any, folder: Path) -> None:
     (folder / "saved_model.pb").write_bytes(saved_model.SerializeToString())
 
 
+def rewrite(saved_model: Any, folder: Path) -> None:
+    """The message as it is now, in a folder that `write` made."""
+    (folder / "saved_model.pb").write_bytes(saved_model.SerializeToString())
+
+
 def link(source: Path, saved_model: Any, folder: Path) -> None:
     """As `write`, with links to the files of `source` instead of copies: for a model that is only looked at."""
     folder.mkdir()

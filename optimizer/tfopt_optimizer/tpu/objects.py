@@ -19,13 +19,14 @@ from tfopt_optimizer.tpu.graph import ModelGraph, calls
 _HANDLE = "VarHandleOp"
 _BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})  # their first input is not the branch's
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VARIABLES = Path("variables", "variables")  # the checkpoint's prefix inside of a SavedModel
 
 
 def checkpoint_keys(folder: Path) -> dict[str, int]:
     """Checkpoint key -> number of the object in the object graph; empty for a model without variables. TensorFlow."""
     import tensorflow as tf
 
-    prefix = folder / "variables" / "variables"
+    prefix = folder / VARIABLES
     if not prefix.with_name("variables.index").exists():
         return {}
     text = tf.train.load_checkpoint(str(prefix)).get_tensor(_OBJECT_GRAPH)

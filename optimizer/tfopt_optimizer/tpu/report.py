@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from tfopt_optimizer.tpu import ahead
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.trial import Tried
+from tfopt_optimizer.wording import size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,24 @@ class BatchedFunction:
 
 @dataclasses.dataclass(frozen=True)
 class Bfloat16Function:
-    """How many operations of each kind compute in bfloat16 on the TPU, and how many stayed in float32."""
+    """How many operations of each kind compute in bfloat16, and how many stayed in float32."""
 
     name: str
     changed: dict[str, int]
     kept: dict[str, int]
     casts: int
+    on_host: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Bfloat16Variables:
+    """How many became bfloat16, the checkpoint's bytes before and after, and why others stayed (names, which need not
+    be unique, and reasons)."""
+
+    changed: int
+    bytes_before: int
+    bytes_after: int
+    kept: tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +61,7 @@ class Report:
     placed: tuple[PlacedFunction, ...]
     batched: tuple[BatchedFunction, ...]
     bfloat16: tuple[Bfloat16Function, ...]
+    bfloat16_variables: Bfloat16Variables | None
     updated_batch_ops: tuple[str, ...]
     joined_handles: int
     cautions: tuple[str, ...]
@@ -66,6 +81,7 @@ def lines(report: Report) -> list[str]:
     found = [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
     found += [f"batched: {_batched(b)}" for b in report.batched]
     found += [_bfloat16(b) for b in report.bfloat16]
+    found += _variables(report.bfloat16_variables) if report.bfloat16_variables else []
     found += [f"new options for the batch op {name}" for name in report.updated_batch_ops]
     if report.joined_handles:
         found.append(f"{report.joined_handles} second handles of Keras 3 variables joined with the restored ones")
@@ -95,10 +111,20 @@ def _tried(t: Tried, samples: str) -> str:
 
 def _bfloat16(b: Bfloat16Function) -> str:
     kept = ", ".join(f"{op} {count}" for op, count in b.kept.items()) or "none"
+    where = " (host)" if b.on_host else ""
     return (
-        f"bfloat16: {b.name}: {sum(b.changed.values())} operations, {b.casts} casts; in float32 stayed: {kept}; "
-        "variables stay in float32"
+        f"bfloat16: {b.name}{where}: {sum(b.changed.values())} operations, {b.casts} casts; in float32 stayed: {kept}"
     )
+
+
+def _variables(found: Bfloat16Variables) -> list[str]:
+    told = [
+        f"bfloat16: {found.changed} variables; the checkpoint shrinks from {size(found.bytes_before)} to "
+        f"{size(found.bytes_after)}"
+    ]
+    reasons = collections.Counter(why for _, why in found.kept)
+    stayed = [f"bfloat16: {count} variables stayed in float32: {why}" for why, count in sorted(reasons.items())]
+    return (told if found.changed else []) + stayed
 
 
 def _batched(b: BatchedFunction) -> str:
