@@ -93,6 +93,7 @@ POLICY := \
   server/tfopt_server/instruments.py \
   server/tfopt_server/lanes.py \
   server/tfopt_server/lifecycle.py \
+  server/tfopt_server/layers.py \
   server/tfopt_server/loading.py \
   server/tfopt_server/metrics.py \
   server/tfopt_server/metrics_share.py \
@@ -110,6 +111,7 @@ POLICY := \
   server/tfopt_server/running.py \
   server/tfopt_server/samples.py \
   server/tfopt_server/tasks.py \
+  server/tfopt_server/tracing.py \
   server/tfopt_server/warming.py \
   server/tfopt_server/flags.py \
   server/tfopt_server/health.py \

@@ -100,6 +100,7 @@ class FakePlane:
         self.labels = dict(labels or {})
         self.statuses = {key: Status(key[1], State.AVAILABLE) for key in models}
         self.fit = True
+        self.tracing: Any = None
         self.metrics = Metrics()
         self.held = 0
         self.calls: list[tuple[Handle, str, Arrays, Sequence[str] | None, float | None, str]] = []

@@ -26,6 +26,8 @@ from tfopt_server.tasks import Result
 if TYPE_CHECKING:
     from tfopt_optimizer.plan import Plan, SignatureInfo
 
+    from tfopt_server.tracing import Tracing
+
 DEFAULT_SIGNATURE = "serving_default"
 # A load under way is not waited for at the end: nobody needs it any more.
 STOP_LOADING_S = 1.0
@@ -55,6 +57,7 @@ class Dataplane:
         self._draining = False
 
     live = True
+    tracing: Tracing | None = None  # where the faces begin and end traces
 
     def resolve(self, spec: ModelSpec) -> Handle:
         """An AVAILABLE version that stays loaded until the handle is released (a context manager).
@@ -154,9 +157,10 @@ class Layered(Dataplane):
     def __init__(  # noqa: PLR0917 - as Dataplane
         self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None,
         layers: Sequence[Callable[[Start], Start]], close: Callable[[], None] = lambda: None,
-        reload: Callable[[Any], Future[None]] | None = None,
+        reload: Callable[[Any], Future[None]] | None = None, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         super().__init__(registry, executor, metrics, loader, reload)
+        self.tracing = tracing
         through: Start = super().start
         for layer in reversed(layers):
             through = layer(through)
@@ -174,6 +178,10 @@ class Layered(Dataplane):
         api: str = "Predict",
     ) -> Result | Future[Result]:
         return self._through(handle, signature or DEFAULT_SIGNATURE, feeds, outputs, deadline, face, api=api)
+
+    def steps(self, handle: Handle, signature: str) -> Steps:
+        found = super().steps(handle, signature)
+        return found if self.tracing is None else self.tracing.steps(found)
 
     def drain(self, timeout_s: float) -> bool:
         done = super().drain(timeout_s)

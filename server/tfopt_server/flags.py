@@ -219,6 +219,11 @@ BEYOND: tuple[Flag, ...] = (
     ),
     Flag("response_cache_ttl_s", "float", 60.0, "how long such an answer is remembered", within=_SECONDS),
     Flag("response_cache_models", "strs", (), "the models whose answers are remembered (default: all)"),
+    Flag(
+        "otlp_traces_endpoint", "str", "", "send OpenTelemetry traces there, by OTLP over HTTP: "
+        "http://collector:4318/v1/traces; needs tfopt[tracing]",
+    ),
+    Flag("trace_sample_ratio", "float", 1.0, "share of traces kept where the client did not decide", within=(0.0, 1.0)),
     Flag("max_explain_rows", "int", 100_000, "rows that one :explain request may run", within=(1, 2**31 - 1)),
 )  # fmt: skip
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tfopt_optimizer.cpu import usable_cores
 from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.flags import OptimizerFlags
 
-from tfopt_server import batching_parameters, checkup, devices, model_config
+from tfopt_server import batching_parameters, checkup, devices, layers, model_config
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.config_board import ConfigBoard
-from tfopt_server.dataplane import Dataplane, Layered, Start
+from tfopt_server.dataplane import Dataplane, Layered
 from tfopt_server.executor import Executor
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
@@ -100,9 +98,10 @@ def build(
         reconfigured=reloader.look, reconfigure_s=reloader.poll_s, settled=reloader.settle,
     )  # fmt: skip
     calls = ReloadCalls(registry, place.board, place.seat, ahead, loader.wake)
-    layers, close = _layers(settings, metrics, run_dir)
-    if layers:
-        return Layered(registry, executor, metrics, loader, layers, close, calls.begin), loader, calls
+    around = layers.build(settings, metrics, run_dir)
+    if around is not None:
+        layered = Layered(registry, executor, metrics, loader, around.layers, around.close, calls.begin, around.tracing)
+        return layered, loader, calls
     return Dataplane(registry, executor, metrics, loader, calls.begin), loader, calls
 
 
@@ -120,50 +119,6 @@ def _runners(executor: Executor, threads: int | None, device: Device) -> Callabl
             executor.runners = max(wishes)
 
     return loaded
-
-
-def _layers(
-    settings: Settings, metrics: Metrics, run_dir: Path | None
-) -> tuple[list[Callable[[Start], Start]], Callable[[], None]]:
-    """What flags put around every request, outermost first, and how it ends."""
-    layers: list[Callable[[Start], Start]] = []
-    closing: list[Callable[[], None]] = []
-    if settings.response_cache_bytes:
-        from tfopt_server.response_cache import ResponseCache
-
-        cache = ResponseCache(
-            metrics,
-            settings.response_cache_bytes,
-            settings.response_cache_ttl_s,
-            models=settings.response_cache_models,
-            tags=settings.saved_model_tags,
-        )
-        layers.append(cache.around)
-    if settings.record_warmup:
-        from tfopt_server.recording import Recorder
-
-        recorder = Recorder(
-            settings.record_warmup, settings.record_warmup_every, settings.record_warmup_dir, partial(_first, run_dir)
-        )
-        layers.append(recorder.around)
-        closing.append(recorder.close)
-
-    def close() -> None:
-        for each in closing:
-            each()
-
-    return layers, close
-
-
-def _first(run_dir: Path | None, what: str) -> bool:
-    """Whether this worker is the first, of those that share `run_dir`, to ask for it: two must not write one file."""
-    if run_dir is None:
-        return True
-    try:
-        (run_dir / f"record-{hashlib.sha256(what.encode()).hexdigest()[:16]}").touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
 
 
 def with_platforms_model(settings: Settings, models: Models) -> Settings:

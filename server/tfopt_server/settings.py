@@ -117,6 +117,8 @@ class Settings:
     max_answer_bytes: int
     explanation_spec_file: Path | None
     max_explain_rows: int
+    otlp_traces_endpoint: str
+    trace_sample_ratio: float
     response_cache_bytes: int
     response_cache_ttl_s: float
     response_cache_models: tuple[str, ...]

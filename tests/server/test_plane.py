@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.plan import Fingerprint, Plan
-from tfopt_server import plane
+from tfopt_server import layers, plane
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
 from tfopt_server.dataplane import Dataplane, Layered, ModelSpec
 from tfopt_server.errors import Code, ServingError
@@ -147,6 +147,6 @@ def test_only_what_flags_add_stands_around_a_request(tmp_path: Path) -> None:
     recording = plane.build(settings("--record_warmup=5"), Metrics(), tmp_path)[0]
     assert type(recording) is Layered
     recording.drain(1)
-    assert [plane._first(tmp_path, "m-1"), plane._first(tmp_path, "m-1"), plane._first(None, "m-1")] == [
+    assert [layers._first(tmp_path, "m-1"), layers._first(tmp_path, "m-1"), layers._first(None, "m-1")] == [
         True, False, True,
     ]  # fmt: skip

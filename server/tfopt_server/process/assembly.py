@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tfopt_optimizer.errors import DeviceMissing
 
-from tfopt_server import plane
+from tfopt_server import http, plane
 from tfopt_server.batching_parameters import BatchingParametersError
 from tfopt_server.metrics import Metrics
 from tfopt_server.model_config import ModelConfigError
@@ -17,7 +17,14 @@ from tfopt_server.process.backend import CannotStart, Shared
 from tfopt_server.process.listeners import turn_deaf
 from tfopt_server.rest.app import App
 from tfopt_server.rest.explain import ExplanationSpecError
+from tfopt_server.rest.traced import Traced
 from tfopt_server.settings import Settings
+from tfopt_server.tracing import TracingError
+
+# What ends the start with a text for the operator.
+_BAD_SETTINGS = (
+    BatchingParametersError, ExplanationSpecError, ModelConfigError, DeviceMissing, TracingError, OSError,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from tfopt_server.rpc.server import RpcServer
@@ -36,7 +43,9 @@ class Served:
         first = plane.first_of(settings, shared.board)
         settings = plane.with_platforms_model(settings, first.models)
         self._dataplane, self._loader, self._calls = plane.build(settings, self._metrics, shared.run_dir, place, first)
-        self.app = App(self._dataplane, settings, self._metrics)
+        self.app: http.App = App(self._dataplane, settings, self._metrics)
+        if self._dataplane.tracing is not None:
+            self.app = Traced(self.app, self._dataplane.tracing)
 
     def start(self) -> None:
         # Loading begins before the gRPC face is imported: on a second start it is what readiness waits for.
@@ -79,6 +88,6 @@ def build(settings: Settings, shared: Shared) -> Served:
     try:
         served = Served(settings, shared)
         served.start()
-    except (BatchingParametersError, ExplanationSpecError, ModelConfigError, DeviceMissing, OSError) as error:
+    except _BAD_SETTINGS as error:
         raise CannotStart(str(error)) from error
     return served

@@ -15,13 +15,13 @@ from typing import Any
 
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.metrics import Metrics
-from tfopt_server.rpc import tls
+from tfopt_server.rpc import tls, traced
 from tfopt_server.rpc.health import Health
 from tfopt_server.rpc.inferences import Inferences
 from tfopt_server.rpc.options import read as read_options
 from tfopt_server.rpc.reflection import Reflection
 from tfopt_server.rpc.reload import Reload
-from tfopt_server.rpc.services import NAMES, Services
+from tfopt_server.rpc.services import NAMES, PREDICTION, Services
 from tfopt_server.rpc.transport import Shared, Transport
 from tfopt_server.settings import Settings
 
@@ -107,6 +107,8 @@ async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> R
     methods = {**services.methods(), **inferences.methods(), **reload.methods(), **health.methods()}
     reflection = Reflection(path.split(b"/")[1].decode() for path in methods)
     shared = Shared({**methods, **reflection.methods()}, options, asyncio.get_running_loop())
+    if dataplane.tracing is not None:
+        shared.read = traced.reader(shared.read, dataplane.tracing, f"/{PREDICTION}/")
     server = RpcServer(shared, context)
     if settings.port:
         sock = _tcp(settings.port, settings.workers > 1)
