@@ -207,6 +207,7 @@ class SignaturePlan:
     `merge` says whether concurrent requests are joined: rows must be independent and joining must have been measured
     to pay. `segments` is the cut into host and device parts, for the buckets whose engine is "host+..." (empty when the
     signature was not cut). `inner` is None where the records have one inner shape that the signature fixes.
+    `bucket_reason`: which numbers of rows have a bucket, and why.
     """
 
     signature: SignatureInfo
@@ -217,6 +218,7 @@ class SignaturePlan:
     buckets: tuple[BucketPlan, ...]
     segments: tuple[Segment, ...] = ()
     inner: InnerPlan | None = None
+    bucket_reason: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,7 +82,9 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
     segments = split.shown(job.plan_dir, Path(found.specs[0].folder).parent.as_posix()) if found.specs else ()
     varying = _inner(found.padding, planned) if found.padding is not None and independent else None
     return SignaturePlan(
-        result.info, independent, found.proof.reason, merge, why, tuple(planned), segments, inner=varying
+        *(result.info, independent, found.proof.reason, merge, why, tuple(planned), segments),
+        inner=varying,
+        bucket_reason=result.bucket_reason,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from tfopt_optimizer import allotment, choose, compression, inner, measure, saved_model, twins
+from tfopt_optimizer import allotment, bucket_set, choose, compression, inner, measure, saved_model, twins
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
@@ -37,6 +37,7 @@ class Result:
     info: SignatureInfo
     study: Study
     trials: tuple[tuple[Trial, ...] | None, ...]
+    bucket_reason: str = ""
 
 
 class Tournament:
@@ -73,7 +74,7 @@ class Tournament:
         for info in signatures:
             if elders[info.key] != info.key:
                 self._log.say(f"{info.key}: computes the same as {elders[info.key]} and shares its plan")
-                found[info.key] = Result(info, found[elders[info.key]].study, found[elders[info.key]].trials)
+                found[info.key] = dataclasses.replace(found[elders[info.key]], info=info)
         return [found[info.key] for info in signatures]
 
     def _signature(
@@ -97,12 +98,12 @@ class Tournament:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
         self._tell_inner(found)
         self._keep_records(found, folder)
-        trials = self._buckets(found, allotted.at_least(self._least_s))
+        found, trials, why = self._buckets(found, allotted.at_least(self._least_s))
         known = [t for t in trials if t]
         if self._job.flags.optimize_for == MEMORY and len(known) == len(trials):
             trials = tuple(choose.by_memory(known, self._weights_bytes))
             self._log.say(f"{info.key}: for memory: {choose.memory_line([t for t in trials if t])}")
-        return Result(info, found, trials)
+        return Result(info, found, trials, why)
 
     def _tell_inner(self, found: Study) -> None:
         if found.padding is None:
@@ -125,10 +126,11 @@ class Tournament:
                 f"records; with {compression.ENOUGH} or more they are kept apart"
             )
 
-    def _buckets(self, found: Study, allotted: Allotment) -> tuple[tuple[Trial, ...] | None, ...]:
+    def _buckets(self, found: Study, allotted: Allotment) -> tuple[Study, tuple[tuple[Trial, ...] | None, ...], str]:
         """The smallest bucket first, then the largest: an engine that loses both is not compiled for the rest.
 
-        Of several inner buckets the one that most records need comes first."""
+        Of several inner buckets the one that most records need comes first. Returns the study without the buckets that
+        do not pay, the trials of the others, and why it is these."""
         home = sum(s.inner == found.specs[0].inner for s in found.specs) if found.specs else 0
         order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != home - 1, i))
         trials: dict[int, tuple[Trial, ...]] = {}
@@ -137,8 +139,19 @@ class Tournament:
         refused = {e: reason for e in there if (reason := e.refuses(found.info))}
         able = [e for e in there if e not in refused]
         for_memory = self._job.flags.optimize_for == MEMORY  # who is slow may be small
+        costs, left_out = (
+            dict[int, float](),
+            dict[int, int](),
+        )  # of the first inner bucket: what holds there holds for all
+        named = self._job.flags.allowed_batch_sizes
         for position, index in enumerate(order):
             spec = found.specs[index]
+            if position == home and not named:
+                left_out |= bucket_set.needless(costs)
+            if position < home and not named and spec.batch and (up := bucket_set.covered(costs, spec.batch)):
+                left_out[spec.batch] = up
+            if spec.batch in left_out:
+                continue
             if position and allotted.gone():
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
                 break
@@ -168,8 +181,17 @@ class Tournament:
             ]
             trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
             winners |= {best for best in [choose.fastest(trials[index])] if best}
+            if position < home and spec.batch and (best := [t.median_us for t in trials[index] if t.eligible]):
+                costs[spec.batch] = min(best)
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
-        return tuple(trials.get(i) for i in range(len(found.specs)))
+        if not named:
+            left_out |= bucket_set.needless(costs)
+        kept = [i for i, spec in enumerate(found.specs) if spec.batch not in left_out]
+        why = bucket_set.line(costs, left_out, named) if costs else ""
+        if why:
+            self._log.say(f"{found.info.key}: buckets of {why}")
+        specs = tuple(found.specs[i] for i in kept)
+        return dataclasses.replace(found, specs=specs), tuple(trials.get(i) for i in kept), why
 
 
 def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) -> dict[Entrant, str]:

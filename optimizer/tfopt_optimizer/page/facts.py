@@ -109,6 +109,15 @@ def rows(plan: BucketPlan) -> str:
     return f"{text} of {' × '.join(map(str, plan.inner))}" if plan.inner else text
 
 
+def inner(plan: SignaturePlan) -> str:
+    """What happens to requests of different inner sizes, such as lengths; "" where there is one alone."""
+    if plan.inner is None:
+        return ""
+    sizes = ", ".join(" × ".join(map(str, bucket.sizes)) for bucket in plan.inner.buckets)
+    done = "are padded up to the next" if plan.inner.padded else "must have one of them"
+    return f"Requests of different inner sizes {done} ({sizes}): {plan.inner.reason}"
+
+
 def seconds(value: float | None) -> str:
     if value is None:
         return NOTHING

@@ -146,6 +146,8 @@ def _group(group: Group, plan: Plan) -> Markup:
         )
         if signature.merge_reason
         else None,
+        tag("p", "Buckets of ", facts.prose(signature.bucket_reason), ".") if signature.bucket_reason else None,
+        tag("p", facts.prose(facts.inner(signature)), ".") if signature.inner else None,
     ]
     heading = tag("h2", join([join([", ", name(k)]) if i else name(k) for i, k in enumerate(group.keys)]))
     if not group.buckets:
