@@ -31,10 +31,10 @@ class Model:
         tf.saved_model.save(module, str(model), signatures={"serving_default": function})
         self.open(model, folder / "plan")
 
-    def open(self, model, plan):
+    def open(self, model, plan, key="serving_default"):
         plan.mkdir()
         self.place = Place(model, plan, ("serve",), 2, 2)
-        (self.info,) = (s for s in saved_model.read_signatures(model) if s.key == "serving_default")
+        (self.info,) = (s for s in saved_model.read_signatures(model) if s.key == key)
         self.samples, self.independent = True, True
         self.plain = tensorflow_engine.open_any(self.place).runner(self.info)
         self.worker, self.converter = split.Worker(), split_convert.Converter()

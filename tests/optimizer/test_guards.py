@@ -21,6 +21,11 @@ def found(tf, call, *specs):
     return guards.read(tf, concrete, [f"x{i}" for i in range(len(specs))])
 
 
+def _rows(tf, table):
+    """As Keras counts them: a slice of a constant."""
+    return tf.cast(tf.constant(table.shape.as_list())[0], tf.int64)
+
+
 def test_limits_of_what_is_looked_up(tf):
     table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
     ids, numbers = tf.TensorSpec((2, 3), tf.int64), tf.TensorSpec((2, 3), tf.float32)
@@ -36,6 +41,9 @@ def test_limits_of_what_is_looked_up(tf):
         "a constant": (lambda x: tf.gather(small, x), (0, 6)),
         "the tighter of two": (lambda x: tf.gather(small, x) + tf.gather(table, x), (0, 6)),
         "clipped, which may be to another table's size": (lambda x: tf.gather(table, tf.minimum(x, 99)), (0, 99)),
+        "shifted": (lambda x: tf.gather(table, x + 1) + tf.gather(table, 3 + x - 5), (2, 98)),
+        "from the end": (lambda x: tf.gather(table, tf.where(x < 0, x + 100, x)), (-100, 99)),
+        "by the table's own shape": (lambda x: tf.gather(table, tf.where(x < 0, x + _rows(tf, table), x)), (-100, 99)),
         "another axis": (lambda x: tf.gather(table, x, axis=1), (0, 3)),
     }
     assert {name: found(tf, call, ids) for name, (call, _) in cases.items()} == {
@@ -44,6 +52,7 @@ def test_limits_of_what_is_looked_up(tf):
     harmless = (
         lambda x: tf.gather(table, tf.argmax(x, -1)),
         lambda x: tf.gather(table, tf.range(3)),
+        lambda x: tf.gather(table, tf.cast(x, tf.int64) % 100),
         lambda x: x * 2,
     )
     assert [found(tf, call, numbers) for call in harmless] == [guards.Guards({})] * len(harmless)
@@ -58,15 +67,60 @@ def test_what_no_limit_covers_is_refused(tf):
             return tf.identity(x)
 
     refused = {
-        "computes from its inputs": lambda x: tf.gather(table, x + 1),
+        "computes from its inputs": lambda x: tf.gather(table, x * 2),
+        "looks up what it computes from its inputs": lambda x: tf.gather(table, tf.where(x < 0, x + 200, x)),
         "unknown size": lambda x: tf.gather_nd(table, x[:, :1]),
         "asserts something": asserting,
         "(ScatterNd)": lambda x: tf.scatter_nd(x, tf.ones([2]), [100, 100, 100]),
         "(CheckNumerics)": lambda x: tf.debugging.check_numerics(tf.cast(x, tf.float32), "odd"),
         "divides integers": lambda x: 10 // x,
-        "looks up what it computes": lambda x: tf.gather(table, x % 100),
+        "looks up what it computes": lambda x: tf.gather(table, x % 101),
     }
     for words, call in refused.items():
         assert words in found(tf, call, ids).refusal
     shapes = found(tf, lambda x: 10 // tf.shape(x)[0], ids)
     assert shapes == guards.Guards({})
+
+
+def test_loops_branches_and_calls_are_looked_into(tf):
+    table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
+    ids = tf.TensorSpec((2, 3), tf.int64)
+
+    def loop(step):
+        def call(x):
+            turns = tf.cast(x[0, 0], tf.int32)  # as often as a request says
+            start = (0, x, tf.zeros([2, 3, 4]))
+            return tf.while_loop(lambda i, x, y: i < turns, lambda i, x, y: (i + 1, *step(i, x, y)), start)[2]
+
+        return call
+
+    def adding(weights):
+        return lambda i, x, y: (x, y + tf.gather(weights, x))
+
+    def checked(i, x, y):
+        tf.debugging.Assert(tf.reduce_all(x > 0), [x])
+        return x, y
+
+    limited = {
+        "a branch": (lambda x: tf.cond(x[0, 0] > 3, lambda: tf.gather(table, x), lambda: tf.gather(small, x)), (0, 6)),
+        "kept in a loop": (loop(adding(table)), (0, 99)),
+        "a loop in a branch": (
+            lambda x: tf.cond(x[0, 0] > 3, lambda: loop(adding(small))(x), lambda: tf.gather(table, x)),
+            (0, 6),
+        ),
+    }
+    assert {name: found(tf, call, ids) for name, (call, _) in limited.items()} == {
+        name: guards.Guards({"x0": limits}) for name, (_, limits) in limited.items()
+    }
+    harmless = loop(lambda i, x, y: (x, y + tf.gather(small, i % 7) + tf.gather(small, tf.argmax(y[0, 0]))))
+    assert found(tf, harmless, ids) == guards.Guards({})
+    refused = {
+        "looks up what a loop computes": loop(lambda i, x, y: (x + 1, y + tf.gather(table, x))),
+        "looks up what it computes": loop(lambda i, x, y: (x, y + tf.gather(table, x * 2))),
+        "divides integers": loop(lambda i, x, y: (100 // x, y)),
+        "asserts something": loop(checked),
+    }
+    for words, call in refused.items():
+        refusal = found(tf, call, ids)
+        assert words in refusal.refusal
+        assert "while" in refusal.node

@@ -12,22 +12,11 @@ they hold is looked at as a graph of its own, whose inputs are the arguments tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-# How an index may travel from an input to a look-up unchanged.
-_CARRIERS = frozenset({
-    "Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "Cast", "StopGradient", "PreventGradient", "Transpose",
-    "StridedSlice", "Slice", "Tile", "Snapshot", "EnsureShape", "Unpack", "Split", "SplitV", "ClipByValue",
-})  # fmt: skip
-# Clipping is no proof (the bounds may be another table's): what was clipped is held to the limits before that.
-_JOINERS = frozenset({"ConcatV2", "Pack", "Maximum", "Minimum"})
-_SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-# Whose results fit the axis they were made for, whatever goes in.
-_BOUNDED = frozenset({
-    "ArgMax", "ArgMin", "TopK", "TopKV2", "Where", "Range", "Shape", "ShapeN", "Size", "Rank", "Const", "Unique",
-    "ReadVariableOp", "RandomUniformInt", "ZerosLike", "OnesLike",
-})  # fmt: skip
+from tfopt_optimizer.engines.indices import Graph, Limits, Scalar, Shape, evaluated, narrow
+
 # Type -> (which input is the table, which the indices).
 _LOOKUPS = {
     "Gather": (0, 1), "GatherV2": (0, 1), "ResourceGather": (0, 1), "GatherNd": (0, 1), "ResourceGatherNd": (0, 1),
@@ -47,8 +36,6 @@ _CALLERS = {
     "Case": (("branches",), 1), "StatelessCase": (("branches",), 1),
     "PartitionedCall": (("f",), 0), "StatefulPartitionedCall": (("f",), 0),
 }  # fmt: skip
-Limits = tuple[int, int]
-Shape = tuple[int | None, ...]
 Functions = Mapping[str, Any]  # FunctionDefs by name
 
 
@@ -62,12 +49,17 @@ class Guards:
 
 
 def find(
-    nodes: Iterable[Any], inputs: Mapping[str, str], tables: Mapping[str, Shape], functions: Functions | None = None
+    nodes: Iterable[Any],
+    inputs: Mapping[str, str],
+    tables: Mapping[str, Shape],
+    functions: Functions | None = None,
+    evaluate: Scalar = lambda tensor: None,
 ) -> Guards:
     """`nodes` of a GraphDef; `inputs`: node name -> the signature's input; `tables`: node name of a captured variable
-    (or of anything else whose shape is known) -> its shape; `functions`: those that the nodes call."""
+    (or of anything else whose shape is known) -> its shape; `functions`: those that the nodes call; `evaluate` computes
+    a whole number that nothing fed decides."""
     called = functions or {}
-    graph = Graph({node.name: node for node in nodes}, inputs, tables)
+    graph = Graph({node.name: node for node in nodes}, inputs, tables, evaluate)
     asserting = {name for name in called if "Assert" in _kinds(name, called)}
     limits: dict[str, Limits] = {}
     for node in graph.nodes.values():
@@ -137,11 +129,11 @@ def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Funct
             place = names.index(name)
             if loop and not _kept(bodies[-1], place):
                 return f"it looks up what a loop computes ({node.name}), which XLA clamps"
-            carried, computed = graph.indices(given[place])
+            carried, computed = graph.inputs_of(given[place], limit)
             if computed:
                 return f"it looks up what it computes from its inputs ({node.name}), which XLA clamps"
-            for each in carried:
-                _narrow(limits, each, limit)
+            for each, own in carried.items():
+                narrow(limits, each, own)
     return ""
 
 
@@ -180,77 +172,17 @@ def _kept(body: Any, place: int) -> bool:
     return bool(node.name == body.signature.input_arg[place].name)
 
 
-class Graph:
-    """Where a value comes from."""
-
-    def __init__(self, nodes: Mapping[str, Any], inputs: Mapping[str, str], tables: Mapping[str, Shape]) -> None:
-        self.nodes, self.inputs, self.tables = nodes, inputs, tables
-
-    def maker(self, tensor: str) -> Any:
-        return self.nodes[tensor.partition(":")[0]]
-
-    def feeders(self, node: Any) -> Sequence[str]:
-        return [each for each in node.input if not each.startswith("^")]
-
-    def depends(self, tensor: str) -> bool:
-        """Whether the values (not only the shape) depend on an input."""
-        todo, seen = [tensor], set[str]()
-        while todo:
-            node = self.maker(todo.pop())
-            if node.name in self.inputs:
-                return True
-            if node.name not in seen and node.op not in _SHAPES:
-                seen.add(node.name)
-                todo += self.feeders(node)
-        return False
-
-    def indices(self, tensor: str) -> tuple[set[str], bool]:
-        """The inputs that these indices are, and whether some are computed from inputs in a way no limit covers."""
-        carried: set[str] = set()
-        todo, seen = [tensor], set[str]()
-        while todo:
-            node = self.maker(todo.pop())
-            if node.name in seen:
-                continue
-            seen.add(node.name)
-            if node.name in self.inputs:
-                carried.add(self.inputs[node.name])
-            elif node.op in _CARRIERS:
-                todo.append(node.input[1 if node.op == "Split" else 0])
-            elif node.op in _JOINERS:
-                todo += self.feeders(node)
-            elif node.op not in _BOUNDED and any(self.depends(each) for each in self.feeders(node)):
-                return carried, True
-        return carried, False
-
-    def shape(self, tensor: str) -> Shape | None:
-        """Of a variable, a constant or what `tables` names; None for anything else."""
-        node = self.maker(tensor)
-        while node.op in ("Identity", "ReadVariableOp", "EnsureShape") and node.name not in self.tables:
-            node = self.maker(node.input[0])
-        if node.op == "Const":
-            return tuple(int(dim.size) for dim in node.attr["value"].tensor.tensor_shape.dim)
-        return self.tables.get(node.name)
-
-
 def _look_up(graph: Graph, node: Any, limits: dict[str, Limits]) -> str:
     """Narrows the limits of the inputs that the indices are; why that is impossible, "" when it is not."""
-    carried, computed = graph.indices(node.input[1])
+    size = None if node.op.endswith("Nd") else _rows(graph, node)
+    carried, computed = graph.inputs_of(node.input[1], (0, (size or 1) - 1))
+    if size is None and (carried or computed):
+        return f"it looks its inputs up in a table of unknown size ({node.name}), where XLA clamps"
     if computed:
         return f"it looks up what it computes from its inputs ({node.name}), which XLA clamps"
-    if not carried:
-        return ""
-    size = None if node.op.endswith("Nd") else _rows(graph, node)
-    if size is None:
-        return f"it looks its inputs up in a table of unknown size ({node.name}), where XLA clamps"
-    for name in carried:
-        _narrow(limits, name, (0, size - 1))
+    for name, limit in carried.items():
+        narrow(limits, name, limit)
     return ""
-
-
-def _narrow(limits: dict[str, Limits], name: str, limit: Limits) -> None:
-    low, high = limits.get(name, limit)
-    limits[name] = (max(low, limit[0]), min(high, limit[1]))
 
 
 def _rows(graph: Graph, node: Any) -> int | None:
@@ -258,18 +190,8 @@ def _rows(graph: Graph, node: Any) -> int | None:
     shape = graph.shape(node.input[0])
     axis: int | None = int(node.attr["batch_dims"].i) if node.op == "ResourceGather" else 0
     if node.op == "GatherV2":
-        axis = _scalar(graph.maker(node.input[2]))
+        axis = graph.scalar(node.input[2])
     return shape[axis] if shape is not None and axis is not None and -len(shape) <= axis < len(shape) else None
-
-
-def _scalar(node: Any) -> int | None:
-    if node.op != "Const":
-        return None
-    proto = node.attr["value"].tensor
-    if proto.tensor_content:
-        return int.from_bytes(proto.tensor_content, "little", signed=True)
-    values = [*proto.int_val, *proto.int64_val]
-    return int(values[0]) if values else 0
 
 
 def read(tf: Any, concrete: Any, names: Iterable[str]) -> Guards:
@@ -291,4 +213,5 @@ def read(tf: Any, concrete: Any, names: Iterable[str]) -> Guards:
         if shape.is_fully_defined():
             tables[place] = tuple(shape.as_list())
     functions = {f.signature.name: f for f in inlined.library.function}
-    return find(inlined.node, dict(zip(places, given, strict=False)), tables, functions)
+    inputs = dict(zip(places, given, strict=False))
+    return find(inlined.node, inputs, tables, functions, evaluated(tf, inlined))

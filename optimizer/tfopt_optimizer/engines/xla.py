@@ -116,7 +116,7 @@ class XlaRunner:
         to_numpy = pjrt.to_numpy
         for name, low, high in self._limits:
             array = feeds[name]
-            if array.size and (array.min() < low or array.max() > high):
+            if array.size and not (array.min() >= low and array.max() <= high):  # NaN is neither
                 raise Declined("INVALID_ARGUMENT", f"input {name!r} has values outside {low} to {high}")
         execute, putters, held = self._next()
         try:

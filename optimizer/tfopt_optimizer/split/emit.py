@@ -31,6 +31,16 @@ class Emitter:
         function = self._tf.function(lambda: self._import([], {}, tensors), autograph=False)
         return [np.asarray(value.numpy()) for value in function()]
 
+    def scalar(self, tensor: str) -> int | None:
+        """A whole number that no input decides; None for anything else."""
+        graph = self._source.graph
+        if node_of(tensor) not in graph.nodes or node_of(tensor) in graph.bound:
+            return None
+        if graph.tensor(tensor).dtype not in ("int32", "int64") or node_of(tensor) in graph.variables:
+            return None
+        (found,) = self.values([tensor if ":" in tensor else f"{tensor}:0"])
+        return int(found.item()) if found.size == 1 else None
+
     def lower(self, inputs: Sequence[Input], outputs: Sequence[str], shapes: Sequence[Any]) -> str:
         """What XLA says against a device segment, "" when it lowers it."""
         tf = self._tf

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,6 +128,7 @@ def _from_function(tf: Any, function: Any, info: SignatureInfo) -> Source:
     }
     variables = {name for name, value in captured.items() if _is_variable(value)}
     seen = read(tf, definition, inputs, ends, variables=variables, tables=set(captured) - variables)
+    _refuse_tf1(kind for node in seen.nodes.values() for kind in node.inner)
     return Source(
         seen,
         definition,
@@ -136,9 +137,16 @@ def _from_function(tf: Any, function: Any, info: SignatureInfo) -> Source:
     )
 
 
+def _refuse_tf1(kinds: Iterable[str]) -> None:
+    """A function with such operations is not inlined, a session's graph holds them itself."""
+    old = sorted(_TF1.intersection(kinds))
+    if old:
+        raise NotLowerable(f"its graph is TF1's ({old[0]}), which is not cut")
+
+
 def _is_variable(handle: Any) -> bool:
     data = getattr(handle, "_handle_data", None)
-    return bool(data is not None and data.is_set and data.shape_and_type)
+    return bool(data is not None and data.is_set and len(data.shape_and_type) == 1)  # tables have keys and values
 
 
 def _variable(tf: Any, handle: Any) -> np.ndarray:
@@ -177,9 +185,7 @@ def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: Signatur
     frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ends)
     if frozen.ByteSize() >= LARGEST:
         raise NotLowerable(f"{frozen.ByteSize() / 1e9:.1f} GB of constants do not fit into a frozen graph")
-    old = sorted({n.op for n in frozen.node} & _TF1)
-    if old:
-        raise NotLowerable(f"its graph is TF1's ({old[0]}), which is not cut")
+    _refuse_tf1(node.op for node in frozen.node)
     tables = {n.name for n in frozen.node if n.op in _TABLES}
     seen = read(tf, frozen, inputs, outputs, variables=set(), tables=tables)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tfopt_optimizer.engines import guards
-from tfopt_optimizer.engines.guards import Limits
+from tfopt_optimizer.engines.indices import Limits, Shape
 from tfopt_optimizer.split.emit import Emitter
 from tfopt_optimizer.split.graph import Graph, node_of
 from tfopt_optimizer.split.partition import Segment
@@ -37,7 +37,7 @@ def find(
     """`values`: all that a tensor can be, where the host knows it."""
     definition, names = emitter.definition(segment.inputs, segment.outputs)
     inputs = {node_of(name): tensor for tensor, name in names.items()}
-    shapes: dict[str, guards.Shape] = {}
+    shapes: dict[str, Shape] = {}
     for node in definition.node:
         if node.name in graph.variables:
             shapes[node.name] = variable_shape(node.name)
@@ -47,7 +47,7 @@ def find(
         if (shape := graph.shape(tensor)) is not None:
             shapes[name] = shape
     functions = {f.signature.name: f for f in definition.library.function}
-    found = guards.find(definition.node, inputs, shapes, functions)
+    found = guards.find(definition.node, inputs, shapes, functions, emitter.scalar)
     if found.refusal:
         return Strays({}, {found.node: found.refusal})
     return Strays({t: limit for t, limit in found.limits.items() if not _within(values(t), limit)}, {})
