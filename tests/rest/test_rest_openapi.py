@@ -195,3 +195,24 @@ def test_the_page_runs_only_its_own_script_and_talks_only_to_this_server(face: F
 
 def test_names_from_a_model_stay_json(face: Face) -> None:
     assert "</script>" not in json.dumps(face.document())
+
+
+def test_the_page_can_draw_every_body(document: dict[str, Any]) -> None:
+    """docs.js knows a reference, any of several, and one of those with something besides that has an example."""
+    known = document["components"]["schemas"]
+
+    def named(schema: dict[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = known[schema["$ref"].split("/")[-1]]
+        return found
+
+    drawn = 0
+    for item in document["paths"].values():
+        for operation in (item[method] for method in item.keys() - {"parameters"}):
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is None:
+                continue
+            body, *besides = content["schema"].get("allOf", [content["schema"]])
+            assert [bool(named(b)["examples"]) for b in besides] in ([], [True])
+            assert all(named(each) for each in body.get("anyOf", [body]))
+            drawn += 1
+    assert drawn > 12

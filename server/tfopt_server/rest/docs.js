@@ -17,11 +17,14 @@ function pretty(value) {
 function bodies(operation, spec) {
   const content = operation.requestBody && operation.requestBody.content["application/json"];
   if (!content) return null;
-  const references = content.schema.anyOf || [content.schema];
-  return references.map((reference) => {
-    const schema = spec.components.schemas[reference.$ref.split("/").pop()];
+  const named = (reference) => spec.components.schemas[reference.$ref.split("/").pop()];
+  // allOf: a body, and what may stand in it besides.
+  const [body, besides] = content.schema.allOf || [content.schema];
+  const more = besides ? named(besides).examples[0] : {};
+  return (body.anyOf || [body]).map((reference) => {
+    const schema = named(reference);
     const example = schema.examples ? schema.examples[0] : { instances: [] };
-    return { title: schema.title || "body", text: pretty(example) };
+    return { title: schema.title || "body", text: pretty({ ...example, ...more }) };
   });
 }
 

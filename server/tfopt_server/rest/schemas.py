@@ -94,7 +94,12 @@ FIXED: Json = {
         ),
         "examples": [{"signature_name": "classify", "examples": [{"age": 42, "words": ["a", "b"]}]}],
     },
-    "Explain": _object(["instances"], instances={"type": "array"}, explanation_spec_override=_SPEC),
+    "Explain": {
+        **_object(["instances"], instances={"type": "array"}, explanation_spec_override=_SPEC),
+        "examples": [
+            {"explanation_spec_override": {"parameters": {"sampledShapleyAttribution": {"pathCount": 10}, "topK": 1}}}
+        ],
+    },
     "Explanations": _object(
         ["explanations", "predictions"],
         predictions={"type": "array"},
