@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 from tfopt_optimizer.flags import THROUGHPUT
@@ -20,11 +21,12 @@ TENSORFLOW_BYTES = 400 << 20  # what importing it takes, before a model
 FREE = 1.2  # what a bucket may lose so that the server need not load TensorFlow at all
 MERGE_GAIN = 0.8  # merging pays when a row in the best larger bucket costs less than this share of a row alone
 _SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "onnxruntime", "xla")
+# Numbers of threads and streams aside, which depend on the machine.
 _VARIANTS = {
     "tensorflow": ("function", "session", "inline"),
-    "litert": ("t1",),
-    "openvino": ("f32",),
-    "onnxruntime": ("t1",),
+    "litert": ("t1", "t", "s"),
+    "openvino": ("f32", "f32-s", "f32-sp", "f32-amx"),
+    "onnxruntime": ("t1", "t"),
     "xla": ("jit",),
 }
 # ... then the others
@@ -229,11 +231,13 @@ def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:
     return (best.engine, best.variant) if best else None
 
 
-def _complexity(trial: Trial) -> tuple[bool, int, int]:
-    """Exact answers first, then whole signatures before split ones."""
+def _complexity(trial: Trial) -> tuple[bool, int, int, str]:
+    """Exact answers first, then whole signatures before split ones. No two trials are equal: the order in which they
+    were tried must not decide."""
     engine = trial.engine.removeprefix(HOST)
     place = _place(_SIMPLEST_FIRST, engine) + len(_SIMPLEST_FIRST) * trial.engine.startswith(HOST)
-    return bool(trial.precision), place, _place(_VARIANTS.get(engine, ()), trial.variant)
+    kind = trial.variant if trial.variant == "t1" else re.sub(r"(?<=[tsp])\d+", "", trial.variant)
+    return bool(trial.precision), place, _place(_VARIANTS.get(engine, ()), kind), trial.variant
 
 
 def _place(order: Sequence[str], name: str) -> int:

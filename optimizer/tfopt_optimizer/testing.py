@@ -18,6 +18,8 @@ from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner,
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 
+EARLY = 12  # calls that a check takes at most in these tests
+
 
 def planted(name: str) -> Entrant:
     """The entrant of a class of this module; its engine is the class name in lower case."""
@@ -117,6 +119,30 @@ class Crashes(Right):
     def prepare(self, target: Target) -> Prepared:
         os.kill(os.getpid(), signal.SIGSEGV)
         return super().prepare(target)
+
+
+class CrashesLater(Right):
+    """Right in its check, and dies while it is measured."""
+
+    calls = 0
+
+    def late(self) -> bool:
+        self.calls += 1
+        return self.calls > EARLY
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        if self.late():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().answer(x)
+
+
+class HangsLater(CrashesLater):
+    """Right in its check, and does not come back from a call while it is measured."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        if self.late():
+            time.sleep(3600)
+        return Right.answer(self, x)
 
 
 class Hangs(Right):

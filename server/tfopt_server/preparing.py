@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
+LOUD = "WARNING: "  # before a line of the optimizer that the operator must not miss
 PROVISIONAL = "plain TensorFlow serves while a plan is made in the background"
 
 # Set on a thread while it loads a version: what compiles there makes no request wait.
@@ -242,7 +243,8 @@ class _Preparation:
         log.error("%s", line, extra=self._extra)
 
     def _say(self, line: str) -> None:
-        log.info("%s", line, extra=self._extra)
+        loud = line.startswith(LOUD)
+        log.log(logging.WARNING if loud else logging.INFO, "%s", line.removeprefix(LOUD), extra=self._extra)
 
     def _tell_about_batching(self, lanes: Mapping[str, Lane], parameters: BatchingParameters | None) -> None:
         if parameters is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 
 import pytest
 from tfopt_optimizer import choose, report
@@ -203,3 +204,46 @@ def test_for_memory_without_a_common_runner_each_bucket_is_looked_at_alone():
 
 
 TF_BYTES = choose.TENSORFLOW_BYTES + 1000
+
+
+KINDS = [
+    *(("tensorflow", v) for v in ("session", "inline")), *(("litert", v) for v in ("t1", "t2", "s2")),
+    *(("openvino", v) for v in ("f32", "f32-s2", "f32-s2p1", "f32-amx")), *(("onnxruntime", v) for v in ("t1", "t2")),
+    ("xla", "pjrt"), ("host+litert", "t2"), ("host+openvino", "f32"), ("litert", "t2+int8-dynamic"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_who_wins_depends_on_times_alone_and_is_never_slower_than_plain_tensorflow(seed):
+    draw = random.Random(seed)
+    reference = trial("tensorflow", "function", 100.0)
+    times = {kind: draw.choice([90, 95, 97, 100, 104, 110, 300]) for kind in draw.sample(KINDS, draw.randint(1, 12))}
+    trials = [
+        dataclasses.replace(trial(*kind, us), precision="int8" if "int8" in kind[1] else "")
+        for kind, us in times.items()
+    ]
+    found = {
+        choose.winner([reference, *order], "session").label
+        for order in (trials, trials[::-1], draw.sample(trials, len(trials)))
+        if choose.winner([reference, *order], "session")
+    }
+    assert len(found) <= 1
+    home = choose.winner([reference, *trials], "function")
+    able = [t for t in [reference, *trials] if t.variant not in ("session", "inline")]
+    fastest = min(t.median_us for t in able)
+    assert home.median_us <= 1.05 * fastest
+    assert home.median_us <= 1.05 * reference.median_us
+    simpler = [t for t in able if t.median_us <= 1.05 * fastest and choose._complexity(t) < choose._complexity(home)]
+    assert simpler == []
+
+
+def test_simplicity_does_not_depend_on_the_number_of_cores():
+    rising = [
+        *("tensorflow/function", "litert/t1", "litert/t8", "litert/s8", "openvino/f32", "openvino/f32-s8"),
+        *("openvino/f32-s8p1", "openvino/f32-amx", "onnxruntime/t1", "onnxruntime/t8", "xla/pjrt", "host+litert/t1"),
+    ]
+    trials = [trial(*name.split("/"), 10.0) for name in rising]
+    shuffled = random.Random(1).sample(trials, len(trials))
+    assert sorted(shuffled, key=choose._complexity) == trials
+    lossy = dataclasses.replace(trials[1], precision="int8")
+    assert choose._complexity(lossy) > choose._complexity(trials[-1])

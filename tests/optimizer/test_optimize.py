@@ -106,6 +106,7 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
     unconverted = dataclasses.replace(testing.planted("Unconverted"), converter="nobody:Starts", heavy=True)
     light = dataclasses.replace(testing.planted("Right"), engine="light", light=True)
     names = ("Right", "Nan", "OffByTwoPercent", "Leaks", "Slow", "Crashes", "Hangs", "Refuses", "NeverStarts")
+    names = (*names, "CrashesLater", "HangsLater")
     flags = OptimizerFlags(allowed_batch_sizes=(4,), candidate_timeout_s=3)
     lines = []
     plan = optimize(
@@ -116,6 +117,7 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
     (bucket,) = plan.signature("serving_default").buckets
     reasons = {c.engine: (c.status, c.reason) for c in bucket.candidates if c.variant == "planted"}
     assert reasons.pop("crashes")[1].startswith("the crashes worker died (signal SIGSEGV)")
+    assert reasons.pop("crasheslater")[1].startswith("the crasheslater worker died (signal SIGSEGV)")
     assert reasons.pop("right")[0] in ("chosen", "slower")  # numpy and a TensorFlow session tie on an addition
     status, why = reasons.pop("unconverted")
     assert status == "skipped"
@@ -127,6 +129,7 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
         "offbytwopercent": ("rejected", "max error 0.02 is above 0.0001"),
         "leaks": ("rejected", reasons["leaks"][1]),
         "hangs": ("rejected", "no answer within 3 s, killed"),
+        "hangslater": ("rejected", "no answer within 3 s, killed"),
         "refuses": ("rejected", "operation Foo has no kernel"),
         "light": ("skipped", "for calls of less than 0 ms"),
     }

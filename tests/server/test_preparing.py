@@ -178,6 +178,23 @@ class TestPlans:
         assert metrics.optimizer_failures.labels("m").value == 1
         loaded.servable.close()
 
+    def test_what_the_operator_must_not_miss_is_a_warning(
+        self, savedmodel: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+
+        def optimize(_job: object, _cache: Path, say: Callable[[str], None], _timeout_s: float) -> object:
+            say("WARNING: allow_compression WITHOUT WARMUP RECORDS: lossy candidates are compared on made-up inputs")
+            say("serving_default: rows are independent")
+            raise OptimizeError("that is all")
+
+        load(savedmodel("half_plus_two"), LoadOptions(OptimizerFlags(), tmp_path), optimize=optimize)
+        told = {r.getMessage(): r.levelname for r in caplog.records}
+        assert told["serving_default: rows are independent"] == "INFO"
+        loud = "allow_compression WITHOUT WARMUP RECORDS: lossy candidates are compared on made-up inputs"
+        assert told[loud] == "WARNING"
+
+    @pytest.mark.tensorflow
     def test_a_model_that_is_not_to_be_optimized_runs_as_it_is(
         self, savedmodel: Callable[[str], Path], tmp_path: Path
     ) -> None:
