@@ -118,6 +118,8 @@ POLICY := \
   server/tfopt_server/http.py \
   server/tfopt_server/logs.py \
   server/tfopt_server/settings.py \
+  server/tfopt_server/storage \
+  server/tfopt_server/uris.py \
   server/tfopt_server/process \
   server/tfopt_server/commands \
   server/tfopt_server/explaining.py \

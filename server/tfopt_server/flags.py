@@ -66,7 +66,8 @@ SERVING: tuple[Flag, ...] = (
     Flag("model_name", "str", None, "the model's name in routes and specs (default $MODEL_NAME, else default)"),
     Flag(
         "model_base_path", "str", None,
-        "a SavedModel, or a folder of numbered versions of it (default $AIP_STORAGE_URI, $MODEL_BASE_PATH/$MODEL_NAME, "
+        "a SavedModel, or a folder of numbered versions of it, here or at gs://, s3://, az:// "
+        "(default $AIP_STORAGE_URI, $MODEL_BASE_PATH/$MODEL_NAME, "
         "$model_path)",
     ),
     Flag("num_load_threads", "int", 0, "", inert="versions are loaded one after the other", within=_COUNT),
@@ -227,8 +228,22 @@ BEYOND: tuple[Flag, ...] = (
     Flag("max_explain_rows", "int", 100_000, "rows that one :explain request may run", within=(1, 2**31 - 1)),
 )  # fmt: skip
 
-GROUPS = {"tfopt": OWN, "beyond TensorFlow Serving": BEYOND, "optimizer": OPTIMIZER, "TensorFlow Serving": SERVING}
-ALL: tuple[Flag, ...] = SERVING + OPTIMIZER + OWN + BEYOND
+STORAGE: tuple[Flag, ...] = (
+    Flag("model_cache_dir", "str", None, "where models from buckets are kept (default ~/.cache/tfopt/models)"),
+    Flag(
+        "storage_poll_wait_seconds", "int", 30, "look for new versions in buckets this often; never where "
+        "--file_system_poll_wait_seconds says so", within=(1, 2**31 - 1),
+    ),
+)  # fmt: skip
+
+GROUPS = {
+    "tfopt": OWN,
+    "beyond TensorFlow Serving": BEYOND,
+    "storage": STORAGE,
+    "optimizer": OPTIMIZER,
+    "TensorFlow Serving": SERVING,
+}
+ALL: tuple[Flag, ...] = SERVING + OPTIMIZER + OWN + BEYOND + STORAGE
 
 
 def usage() -> str:

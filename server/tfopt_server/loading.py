@@ -24,6 +24,9 @@ from tfopt_server.lifecycle import Event, Latest, Policy, State, missing, next_s
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadError, LoadOptions, Source, count_compilations, prepare
 from tfopt_server.registry import Loaded, Registry, Version, unavailable_error
+from tfopt_server.storage.places import Places
+from tfopt_server.storage.store import StorageError
+from tfopt_server.uris import Uri
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +38,10 @@ Prepare = Callable[[Source, LoadOptions, Metrics], Loaded]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model to serve. `base_path` holds one SavedModel or a folder per version."""
+    """A model to serve. `base_path`, a folder or a place in a bucket, holds one SavedModel or a folder per version."""
 
     name: str
-    base_path: Path
+    base_path: Path | Uri
     policy: Policy = field(default_factory=Latest)
 
 
@@ -59,7 +62,7 @@ class Attempts:
     version: Version
     made: int = 0
     due: float = 0.0
-    stamp: tuple[tuple[str, int, int], ...] = ()
+    stamp: object = ()
 
 
 class Loader:
@@ -80,12 +83,14 @@ class Loader:
         reconfigure_s: float | None = None,
         settled: Callable[[], None] = lambda: None,
         prepare: Prepare = prepare,
+        places: Places | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._models, self._registry = tuple(models), registry
         self._options, self._schedule, self._metrics = options, schedule, metrics
         self._loaded, self._available = loaded, available
         self._prepare, self._clock = prepare, clock
+        self._places = places or Places(Path())
         self._reconfigured, self._reconfigure_s, self._settled = reconfigured, reconfigure_s, settled
         self._dropped: dict[str, ModelConfig] = {}
         self._attempts: dict[tuple[str, int], Attempts] = {}
@@ -191,7 +196,7 @@ class Loader:
         return max(0.0, min(times)) if times else None
 
     def _look(self, model: ModelConfig) -> None:
-        listing = repository.look(model.base_path)
+        listing = self._places.look(model.base_path)
         if listing.problem:
             # Not the same as an empty folder: a mount that is away for a moment must not unload anything.
             self._say(logging.WARNING, model, "problem", listing.problem)
@@ -248,13 +253,14 @@ class Loader:
     def _attempt(self, attempts: Attempts) -> None:
         version = attempts.version
         attempts.made += 1
-        attempts.stamp = repository.stamp(version.path)
+        attempts.stamp = self._places.stamp(version.path)
         begin = self._clock()
         extra = {"model": version.name, "version": version.number}
         log.info("loading %s", version.path, extra=extra)
         try:
+            self._places.fetch(version.path, lambda line: log.info("%s", line, extra=extra))
             loaded = self._prepare(Source(version.name, version.number, version.path), self._options, self._metrics)
-        except LoadError as error:
+        except (LoadError, StorageError) as error:
             self._failed(attempts, error.code, error.message)
             return
         except Exception as error:
@@ -315,18 +321,20 @@ class Loader:
         else:
             del self._attempts[version.name, version.number]
             self._registry.move(version, Event.FAIL, code, message)
+            self._places.release(version.path)
             log.error("loading %s failed for good: %s", version.path, message, extra=extra)
         give_memory_back()
 
     def _was_repaired(self, attempts: Attempts) -> bool:
         """Whether the files changed since the last attempt: a copy that arrived in the wrong order is complete now."""
-        return attempts.made > 0 and repository.stamp(attempts.version.path) != attempts.stamp
+        return attempts.made > 0 and self._places.stamp(attempts.version.path) != attempts.stamp
 
     def _cancel(self, name: str, number: int) -> None:
         self._attempts.pop((name, number), None)
         version = self._registry.get(name, number)
         self._registry.move(version, Event.CANCEL)
         self._registry.retire(version)
+        self._places.release(version.path)
         log.info("no longer wanted, given up", extra={"model": name, "version": number})
 
     def _unload(self, version: Version) -> None:
@@ -354,6 +362,7 @@ class Loader:
             self._registry.move(version, Event.GONE)
             self._registry.retire(version)
             self._forget(version)
+            self._places.release(version.path)
             give_memory_back()
             log.info("unloaded", extra={"model": version.name, "version": version.number})
 

@@ -11,12 +11,12 @@ Rules and texts: server_core.cc and model_server_config.proto.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfopt_server import uris
 from tfopt_server.lifecycle import All, Latest, Policy, Specific
 from tfopt_server.loading import ModelConfig
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 PLATFORM = "tensorflow"
 _TYPE_TENSORFLOW = 1  # ModelType, which model_platform replaced
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class ModelConfigError(ValueError):
@@ -94,7 +93,9 @@ def from_proto(proto: Any, where: str, labels_ahead: bool) -> Models:
 
 
 def _config(proto: Any) -> ModelConfig:
-    return ModelConfig(proto.name, Path(proto.base_path.removeprefix("file://")), _policy(proto.model_version_policy))
+    path = proto.base_path
+    base = uris.parse(path) if uris.is_uri(path) else Path(path.removeprefix("file://"))
+    return ModelConfig(proto.name, base, _policy(proto.model_version_policy))
 
 
 def _policy(proto: Any) -> Policy:
@@ -116,8 +117,11 @@ def _problems(proto: Any, labels_ahead: bool) -> list[str]:
     found = []
     if not name or "/" in name:
         found.append(f"expected a name without slashes, received {name!r}")
-    if scheme := _SCHEME.match(path):
-        found.append(f"model {name}: {scheme[0]} paths are not supported; expected a folder on this machine: {path!r}")
+    if uris.is_uri(path):
+        try:
+            uris.parse(path)
+        except ValueError as error:
+            found.append(f"model {name}: {error}")
     elif not Path(path).is_absolute():
         found.append(f"Expected model {name} to have an absolute path or URI; got base_path()={proto.base_path}")
     if proto.model_platform and proto.model_type:

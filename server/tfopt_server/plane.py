@@ -24,6 +24,7 @@ from tfopt_server.registry import Loaded, Registry, Version
 from tfopt_server.reload_calls import ReloadCalls
 from tfopt_server.reloading import File, Reloader
 from tfopt_server.settings import Settings
+from tfopt_server.storage.places import Places
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def build(
     loader = Loader(
         first.models.configs, registry, options, schedule(settings), metrics,
         loaded=_runners(executor, threads, device), available=available,
+        places=Places(settings.model_cache_dir, float(settings.storage_poll_wait_seconds)),
         reconfigured=reloader.look, reconfigure_s=reloader.poll_s, settled=reloader.settle,
     )  # fmt: skip
     calls = ReloadCalls(registry, place.board, place.seat, ahead, loader.wake)

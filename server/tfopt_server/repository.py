@@ -1,13 +1,15 @@
 """What lies at a model's base path: one bare SavedModel, or numbered version folders, complete or still arriving.
 
-Local paths only for now. Numbers are read as absl::SimpleAtoi reads them, which is what TensorFlow Serving does:
-`00000123` is version 123, `1.5` and `latest` are no versions. Where two names are the same number, the last name in
-sorted order counts (storage_path/file_system_storage_path_source.cc).
+`look` and `stamp` are for folders of this machine; the rest is for buckets too (storage/mirror.py). Numbers are read as
+absl::SimpleAtoi reads them, which is what TensorFlow Serving does: `00000123` is version 123, `1.5` and `latest` are no
+versions. Where two names are the same number, the last name in sorted order counts
+(storage_path/file_system_storage_path_source.cc).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ BARE_VERSION = 1
 MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 # A TensorFlow 1 session bundle: taken, so that its load fails with TensorFlow Serving's own text instead of waiting.
 _OLD_FORMAT = "export.meta"
-_SHARD = re.compile(r"variables\.data-([0-9]{5})-of-([0-9]{5})")
+_SHARD = re.compile(r"variables/variables\.data-([0-9]{5})-of-([0-9]{5})")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,17 @@ def look(base: Path) -> Listing:
 
 
 def _versions(base: Path, names: list[str]) -> Listing:
+    folders, ignored = numbered(names)
+    lacking = {number: what_is_missing(base / name) for number, name in folders.items()}
+    return Listing(
+        {number: base / name for number, name in folders.items() if not lacking[number]},
+        {number: lacks for number, lacks in lacking.items() if lacks},
+        ignored,
+    )
+
+
+def numbered(names: Sequence[str]) -> tuple[dict[int, str], tuple[str, ...]]:
+    """The folder of each version, and those that lost against a later name of the same number. `names`: sorted."""
     folders: dict[int, str] = {}
     ignored = []
     for name in names:
@@ -65,29 +78,32 @@ def _versions(base: Path, names: list[str]) -> Listing:
         if number in folders:
             ignored.append(folders[number])
         folders[number] = name
-    lacking = {number: what_is_missing(base / name) for number, name in folders.items()}
-    return Listing(
-        {number: base / name for number, name in folders.items() if not lacking[number]},
-        {number: lacks for number, lacks in lacking.items() if lacks},
-        tuple(ignored),
-    )
+    return folders, tuple(ignored)
 
 
 def what_is_missing(folder: Path) -> str:
-    """What a SavedModel folder still lacks, "" when it is complete.
+    """What a SavedModel folder still lacks, "" when it is complete."""
+    names = [name for name in (_OLD_FORMAT, *MODEL_FILES) if (folder / name).is_file()]
+    if names and names != [_OLD_FORMAT]:
+        names += [f"variables/{child.name}" for child in (folder / "variables").glob("variables.*")]
+    return lacking(names)
+
+
+def lacking(names: Sequence[str]) -> str:
+    """What a SavedModel still lacks that has files of these names, "" when it is complete.
 
     saved_model.pb is written last by TensorFlow, but a copy may bring it first; so the variables must be whole too:
     with a shard there must be the index and every other shard that its name announces.
     """
-    if (folder / _OLD_FORMAT).is_file():
+    if _OLD_FORMAT in names:
         return ""
-    if not any((folder / name).is_file() for name in MODEL_FILES):
+    if not any(name in names for name in MODEL_FILES):
         return "saved_model.pb"
-    variables = folder / "variables"
-    shards = [m for child in variables.glob("variables.data-*") if (m := _SHARD.fullmatch(child.name))]
+    shards = [m for name in names if (m := _SHARD.fullmatch(name))]
+    index = "variables/variables.index" in names
     if not shards:
-        return "variables/variables.data-*" if (variables / "variables.index").exists() else ""
-    if not (variables / "variables.index").is_file():
+        return "variables/variables.data-*" if index else ""
+    if not index:
         return "variables/variables.index"
     have, total = len(shards), max(int(m[2]) for m in shards)
     return "" if have >= total else f"{total - have} of {total} variable files"

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tfopt_server import argv as arguments
-from tfopt_server import flags
+from tfopt_server import flags, uris
 from tfopt_server.flags import Flag, Value
+from tfopt_server.uris import Uri
 
 DEFAULT_REST_PORT = 8501
 VERTEX_PORT = 8080  # what Vertex AI gives a container that declares no port
@@ -49,7 +50,7 @@ class Settings:
 
     # Which model, and how it is loaded.
     model_name: str
-    model_base_path: Path
+    model_base_path: Path | Uri
     model_config_file: Path | None
     model_config_file_poll_wait_seconds: int
     allow_version_labels_for_unavailable_models: bool
@@ -125,6 +126,9 @@ class Settings:
     record_warmup: int
     record_warmup_every: int
     record_warmup_dir: Path | None
+    # Storage.
+    model_cache_dir: Path
+    storage_poll_wait_seconds: int
     # Worked out: the HTTP ports to listen on, the platform's first; () when REST is off. Whether this is Vertex AI.
     http_ports: tuple[int, ...]
     on_vertex: bool
@@ -175,6 +179,7 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
         errors.append(str(error))
     cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
+    v["model_cache_dir"] = Path(v["model_cache_dir"] or f"{cache}/tfopt/models").absolute()
     v["record_warmup_dir"] = Path(v["record_warmup_dir"]).absolute() if v["record_warmup_dir"] else None
     for name in (
         "batching_parameters_file",
@@ -206,12 +211,13 @@ def _model(v: dict[str, Any], env: Mapping[str, str], errors: list[str]) -> None
         path = ""  # the file's models are served, and what else names one is not looked at, as in TensorFlow Serving
     elif not path:
         errors.append("--model_base_path: expected a folder with a SavedModel, received nothing")
-    elif scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path.replace("file://", "", 1)):
-        errors.append(
-            f"--model_base_path: {scheme[0]} paths come with storage support, which this version does not have yet; "
-            f"expected a folder on this machine, received {path!r}"
-        )
-    v["model_base_path"] = Path(os.path.abspath(path.replace("file://", "", 1)))
+    if uris.is_uri(path):
+        try:
+            v["model_base_path"] = uris.parse(path)
+        except ValueError as error:
+            errors.append(f"--model_base_path: {error}")
+    else:
+        v["model_base_path"] = Path(os.path.abspath(path.replace("file://", "", 1)))
 
 
 def _ports(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors: list[str]) -> None:

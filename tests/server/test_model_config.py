@@ -18,6 +18,7 @@ from tfopt_server.loading import ModelConfig
 from tfopt_server.metrics import Metrics
 from tfopt_server.model_config import ModelConfigError, Models
 from tfopt_server.settings import SettingsErrors, parse
+from tfopt_server.uris import Uri
 
 CONFIG = 'config {{ name: "{}" base_path: "/models/{}" model_platform: "tensorflow" {} }}'
 
@@ -66,6 +67,11 @@ def test_logging_is_accepted_and_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "model m: logging_config has no effect here" in caplog.text
 
 
+def test_a_base_path_may_be_in_a_bucket() -> None:
+    models = model_config.parse(listed(one().replace("/models", "gs://models")))
+    assert models == Models((ModelConfig("m", Uri("gs", "models", "m")),))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -74,7 +80,7 @@ def test_logging_is_accepted_and_said(caplog: pytest.LogCaptureFixture) -> None:
         ("custom_model_config {}", "expected a model_config_list, received custom_model_config"),
         (listed(one(), one()), "Illegal to list model m multiple times in config list"),
         (listed(one().replace("/models", "models")), "Expected model m to have an absolute path or URI; got base_path()=models/m"),
-        (listed(one().replace("/models", "gs://models")), "model m: gs:// paths are not supported; "),
+        (listed(one().replace("/models", "hdfs://models")), "model m: expected a folder, gs://, s3:// or az://, received 'hdfs://models/m'"),
         (listed(one().replace('m" base', 'm/n" base')), "expected a name without slashes, received 'm/n'"),
         (listed(one().replace("tensorflow", "caffe")), "Model m requests unsupported platform caffe"),
         (listed(one().replace('model_platform: "tensorflow"', "")), 'model m: expected model_platform: "tensorflow", received nothing'),

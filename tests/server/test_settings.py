@@ -122,7 +122,7 @@ def test_every_mistake_is_reported_at_once():
         "--grpc_channel_arguments=a", "--saved_model_tags=", "--drain_grace_s=30", "--model_name=a/b",
         "--tensorflow_session_parallelism=1", "--tensorflow_intra_op_parallelism=1",
         "--tensorflow_inter_op_parallelism=1",
-        AIP_HTTP_PORT="http", AIP_STORAGE_URI="gs://bucket/model", AIP_HEALTH_ROUTE="health",
+        AIP_HTTP_PORT="http", AIP_STORAGE_URI="hdfs://bucket/model", AIP_HEALTH_ROUTE="health",
     )  # fmt: skip
     assert found == (
         "--port: expected a whole number from 0 to 65535, received 'x'",

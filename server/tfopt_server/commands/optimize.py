@@ -1,8 +1,8 @@
 """`tfopt optimize MODEL --out PLAN`: what `tfopt serve` would do with the model, ahead of time and watched.
 
-MODEL is a SavedModel or a base path with versions (the newest is taken). Without --out the plan goes into the plan
-cache, where a server with the same flags, versions and processor finds it; with --in_place into the model itself, so
-that it travels with it (assets.extra/tfopt, which TensorFlow Serving ignores).
+MODEL is a SavedModel or a base path with versions (the newest is taken), here or in a bucket. Without --out the plan
+goes into the plan cache, where a server with the same flags, versions and processor finds it; with --in_place into the
+model itself, so that it travels with it (assets.extra/tfopt, which TensorFlow Serving ignores).
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ from tfopt_server import argv as arguments
 from tfopt_server import flags, logs, repository
 from tfopt_server.commands import HELP, progress
 from tfopt_server.commands.serve import announce, complain
+from tfopt_server.repository import Listing
 from tfopt_server.settings import Notice, Settings, SettingsErrors, resolve
+from tfopt_server.storage.places import Places
+from tfopt_server.storage.store import StorageError
+from tfopt_server.uris import Uri
 
 if TYPE_CHECKING:
     from tfopt_optimizer.optimize import OptimizeJob
@@ -59,6 +63,8 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tup
     out, in_place = str(parsed.values.get("out", "")), bool(parsed.values.get("in_place"))
     if out and in_place:
         raise SettingsErrors([f"expected --out or --in_place, received both (--out={out})"])
+    if in_place and isinstance(settings.model_base_path, Uri):
+        raise SettingsErrors([f"--in_place: expected a folder of this machine, received {settings.model_base_path}"])
     return settings, notices, Path(out).absolute() if out else None, in_place
 
 
@@ -73,7 +79,9 @@ def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], 
     from tfopt_server.batching_parameters import BatchingParametersError
 
     try:
-        signatures = read_signatures(newest(settings.model_base_path), settings.saved_model_tags)
+        folder = brought(settings)
+        settings = dataclasses.replace(settings, model_base_path=folder)
+        signatures = read_signatures(folder, settings.saved_model_tags)
         with progress.to(sys.stdout, environ, len(signatures)) as say:
             job = _job(settings, out or settings.plan_cache_dir, say)
             if out is None:
@@ -95,7 +103,8 @@ def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
 
     from tfopt_server import devices, plane, preparing, samples
 
-    folder = newest(settings.model_base_path)
+    folder = settings.model_base_path
+    assert isinstance(folder, Path)
     options = plane.load_options(settings, devices.resolve(settings))
     chosen = options.flags
     parameters = preparing.parameters_for(folder, options)
@@ -108,9 +117,24 @@ def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
     return OptimizeJob(folder, plan_dir, options.tags, chosen, material.samples, material.source)
 
 
+def brought(settings: Settings) -> Path:
+    """The newest SavedModel at the base path, a bucket's as a copy on this machine. OSError."""
+    places = Places(settings.model_cache_dir)
+    listing = places.look(settings.model_base_path)
+    folder = _newest(listing, settings.model_base_path)
+    try:
+        places.fetch(folder, print)
+    except StorageError as error:
+        raise OSError(error.message) from error
+    return folder
+
+
 def newest(base: Path) -> Path:
     """The SavedModel at a base path, of several versions the newest. OSError says what is there instead."""
-    listing = repository.look(base)
+    return _newest(repository.look(base), base)
+
+
+def _newest(listing: Listing, base: Path | Uri) -> Path:
     if listing.versions:
         return listing.versions[max(listing.versions)]
     lacking = "; ".join(f"version {number} lacks {what}" for number, what in sorted(listing.incomplete.items()))
