@@ -127,8 +127,7 @@ def test_every_mistake_is_reported_at_once():
     assert found == (
         "--port: expected a whole number from 0 to 65535, received 'x'",
         "--model_name: expected a name without slashes, received 'a/b'",
-        "--model_base_path: gs:// paths come with storage support, which this version does not have yet; expected a "
-        "folder on this machine, received 'gs://bucket/model'",
+        "--model_base_path: expected a folder, gs://, s3:// or az://, received 'hdfs://bucket/model'",
         "AIP_HTTP_PORT: expected a whole number from 0 to 65535, received 'http'",
         "AIP_HEALTH_ROUTE: expected a path that starts with '/', received 'health'",
         "--grpc_channel_arguments: expected key=value, received 'a'",
