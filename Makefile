@@ -117,6 +117,7 @@ POLICY := \
   server/tfopt_server/health.py \
   server/tfopt_server/http.py \
   server/tfopt_server/logs.py \
+  server/tfopt_server/session_config.py \
   server/tfopt_server/settings.py \
   server/tfopt_server/storage \
   server/tfopt_server/uris.py \

@@ -66,6 +66,11 @@ def parse(text: str, where: str = "batching parameters") -> BatchingParameters:
         text_format.Parse(text, proto)
     except text_format.ParseError as error:
         raise BatchingParametersError(where, [f"not a BatchingParameters text: {error}"]) from error
+    return from_proto(proto, where)
+
+
+def from_proto(proto: Any, where: str) -> BatchingParameters:
+    """As `parse`, from the message."""
     parameters = _from_proto(proto)
     if problems := _problems(parameters):
         raise BatchingParametersError(where, problems)

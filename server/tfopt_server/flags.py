@@ -82,10 +82,16 @@ SERVING: tuple[Flag, ...] = (
     Flag("tensorflow_session_parallelism", "int", 0, "threads of both TensorFlow pools; 0: automatic", within=_COUNT),
     Flag("tensorflow_intra_op_parallelism", "int", 0, "threads inside one TensorFlow op; 0: automatic", within=_COUNT),
     Flag("tensorflow_inter_op_parallelism", "int", 0, "TensorFlow ops at once; 0: automatic", within=_COUNT),
-    Flag("tensorflow_session_config_file", "str", "", "", inert="thread counts have flags of their own"),
+    Flag(
+        "tensorflow_session_config_file", "str", "", "ConfigProto in text form: threads, share of a gpu's memory; "
+        "flags that are given win",
+    ),
     Flag("use_alts_credentials", "bool", False, "", refused=f"{_LATER}; end ALTS in front of the server"),
     Flag("ssl_config_file", "str", "", "SSLConfig in text form: TLS, or mutual TLS, on the gRPC port"),
-    Flag("platform_config_file", "str", "", "", inert="batching and threads have flags of their own"),
+    Flag(
+        "platform_config_file", "str", "", "PlatformConfigMap in text form: threads, share of a gpu's memory, "
+        "batching, tags, warmup, instead of their flags",
+    ),
     Flag(
         "per_process_gpu_memory_fraction", "float", 0.0, "reserve this share of a gpu's memory at the start; 0: take "
         "what is needed, as XLA_CLIENT_MEM_FRACTION and XLA_PYTHON_CLIENT_PREALLOCATE say", within=(0.0, 1.0),

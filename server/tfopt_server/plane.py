@@ -172,8 +172,8 @@ def optimizer_flags(settings: Settings, device: Device = ON_CPU) -> OptimizerFla
 
 def parameters(settings: Settings) -> BatchingParameters | None:
     """TensorFlow Serving's defaults where batching was asked for without a file; None where it was not asked for."""
-    if not settings.enable_batching:
-        return None
+    if settings.platform_batching is not None or not settings.enable_batching:
+        return settings.platform_batching
     path = settings.batching_parameters_file
     return BatchingParameters() if path is None else batching_parameters.read(path)
 

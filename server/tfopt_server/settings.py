@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from tfopt_server import argv as arguments
 from tfopt_server import flags, uris
+from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.flags import Flag, Value
 from tfopt_server.uris import Uri
 
@@ -126,6 +127,10 @@ class Settings:
     record_warmup: int
     record_warmup_every: int
     record_warmup_dir: Path | None
+    # What files of TensorFlow Serving's mean instead of flags.
+    platform_config_file: Path | None
+    tensorflow_session_config_file: Path | None
+    platform_batching: BatchingParameters | None
     # Storage.
     model_cache_dir: Path
     storage_poll_wait_seconds: int
@@ -145,10 +150,11 @@ def resolve(parsed: arguments.Parsed, environ: Mapping[str, str]) -> tuple[Setti
     errors = list(parsed.errors)
     env = {k: arguments.expand(v, environ) for k, v in environ.items() if v and k in _READ}
     _fill_in(values, set(parsed.values), env, errors)
+    from_files = _from_files(values, set(parsed.values), errors)
     errors += _refused(parsed.values) + _cross_field(values)
     for pool in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"):
         values[pool] = values[pool] or values["tensorflow_session_parallelism"]
-    notices = [Notice("WARNING", u) for u in parsed.unresolved] + _inert(parsed.values)
+    notices = [Notice("WARNING", u) for u in parsed.unresolved] + _inert(parsed.values) + from_files
     strays = list(parsed.unknown) + [f"{p!r} is not a flag" for p in parsed.positionals]
     if values["strict_flags"]:
         errors += strays
@@ -163,6 +169,12 @@ _READ = frozenset({
     "AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "AIP_STORAGE_URI", "AIP_MODE",
     "MODEL_NAME", "MODEL_BASE_PATH", "model_name", "model_path", "XDG_CACHE_HOME", "HOME", "TFOPT_DEVICE",
 })  # fmt: skip
+
+
+_FILES = (
+    "batching_parameters_file", "monitoring_config_file", "ssl_config_file", "model_config_file",
+    "explanation_spec_file", "tensorflow_session_config_file", "platform_config_file",
+)  # fmt: skip
 
 
 def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors: list[str]) -> None:
@@ -181,16 +193,31 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
     v["model_cache_dir"] = Path(v["model_cache_dir"] or f"{cache}/tfopt/models").absolute()
     v["record_warmup_dir"] = Path(v["record_warmup_dir"]).absolute() if v["record_warmup_dir"] else None
-    for name in (
-        "batching_parameters_file",
-        "monitoring_config_file",
-        "ssl_config_file",
-        "model_config_file",
-        "explanation_spec_file",
-    ):
+    for name in _FILES:
         v[name] = Path(v[name]).absolute() if v[name] else None
         if v[name] is not None and not v[name].is_file():
             errors.append(f"--{name}: expected a file, received {str(v[name])!r}")
+
+
+def _from_files(v: dict[str, Any], given: set[str], errors: list[str]) -> list[Notice]:
+    """What --platform_config_file and --tensorflow_session_config_file say, and what of it has no effect."""
+    v["platform_batching"] = None
+    notices = []
+    for name in ("tensorflow_session_config_file", "platform_config_file"):
+        path = v[name]
+        if path is None or not path.is_file():
+            continue
+        from tfopt_server import session_config
+
+        overrides = name == "platform_config_file"
+        found = session_config.platform(path) if overrides else session_config.session(path)
+        errors += [f"--{name}: {problem}" for problem in found.problems]
+        v.update({k: value for k, value in found.values.items() if overrides or k not in given})
+        if overrides:
+            v["batching_parameters_file"] = v["batching_parameters_file"] if v["enable_batching"] else None
+        if found.unused:
+            notices.append(Notice("INFO", f"--{name}: has no effect here: {', '.join(found.unused)}"))
+    return notices
 
 
 def _model(v: dict[str, Any], env: Mapping[str, str], errors: list[str]) -> None:

@@ -39,13 +39,12 @@ def test_help_is_quick_and_imports_nothing_heavy(command):
 
 
 def test_all_mistakes_come_at_once_as_json_lines():
-    done = tfopt("--port=x", "--workers=0", AIP_STORAGE_URI="gs://b/m")
+    done = tfopt("--port=x", "--workers=0", AIP_STORAGE_URI="hdfs://b/m")
     assert done.returncode == 255
     assert [(line["severity"], line["message"]) for line in map(json.loads, done.stderr.splitlines())] == [
         ("ERROR", "--port: expected a whole number from 0 to 65535, received 'x'"),
         ("ERROR", "--workers: expected a whole number from 1 to 1024, received '0'"),
-        ("ERROR", "--model_base_path: gs:// paths come with storage support, which this version does not have yet; "
-                  "expected a folder on this machine, received 'gs://b/m'"),
+        ("ERROR", "--model_base_path: expected a folder, gs://, s3:// or az://, received 'hdfs://b/m'"),
         ("CRITICAL", "cannot start: 3 mistakes in flags or environment; see tfopt serve --help"),
     ]  # fmt: skip
 

@@ -38,7 +38,9 @@ def mistakes(*argv: str, **environ: str) -> tuple[str, ...]:
 
 def test_every_flag_that_has_an_effect_is_a_field_of_the_same_name():
     effective = {f.name for f in flags.ALL if not f.inert and not f.refused}
-    assert {f.name for f in dataclasses.fields(Settings)} - effective == {"http_ports", "on_vertex"}
+    assert {f.name for f in dataclasses.fields(Settings)} - effective == {
+        "http_ports", "on_vertex", "platform_batching"
+    }  # fmt: skip
     assert effective - {f.name for f in dataclasses.fields(Settings)} == set()
 
 
@@ -46,7 +48,10 @@ def test_no_field_is_for_show():
     """Everything that flags.py calls effective is read by somebody."""
     package = Path(__file__).parents[2] / "server" / "tfopt_server"
     code = "".join(p.read_text() for p in package.rglob("*.py") if p.name not in ("settings.py", "flags.py"))
-    filled_in_here = {"rest_api_port", "tensorflow_session_parallelism", "strict_flags"}
+    filled_in_here = {
+        "rest_api_port", "tensorflow_session_parallelism", "strict_flags", "platform_config_file",
+        "tensorflow_session_config_file",
+    }  # fmt: skip
     unread = {f.name for f in dataclasses.fields(Settings) if not re.search(rf"settings\.{f.name}\b", code)}
     assert unread == filled_in_here
 
