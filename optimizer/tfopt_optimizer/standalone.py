@@ -32,8 +32,10 @@ def without_tensorflow(signatures: Sequence[SignaturePlan], say: Callable[[str],
 
 
 def _reason(buckets: Sequence[BucketPlan]) -> str:
-    """The first rejection of a candidate, else what the bucket says."""
-    rejected = (
-        f"{c.engine}: {c.reason}" for b in buckets for c in b.candidates if c.reason and c.engine != "tensorflow"
-    )
-    return next(rejected, buckets[0].why if buckets else "nothing was tried")
+    """Why each engine was rejected, by the first bucket that says so; else what the bucket says."""
+    reasons: dict[str, str] = {}
+    for candidate in (c for b in buckets for c in b.candidates if c.reason and c.engine != "tensorflow"):
+        reasons.setdefault(candidate.engine, candidate.reason)
+    if not reasons:
+        return buckets[0].why if buckets else "nothing was tried"
+    return ", ".join(f"{engine}: {reason}" for engine, reason in reasons.items())

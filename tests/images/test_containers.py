@@ -5,32 +5,25 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
 
-from .conftest import free_port
+from .conftest import free_port, volume
 
 pytestmark = pytest.mark.image
 
-ROW = json.loads((Path(__file__).with_name("tabular_row.json")).read_text())
 
-
-def volume(models: Path, at: str = "/models") -> str:
-    return f"--volume={models}:{at}:ro"
-
-
-def test_a_bare_run_serves_the_model_as_a_serving_image_does(start, models):
+def test_a_bare_run_serves_the_model_as_a_serving_image_does(start, models, subject):
     port = free_port()
     container = start(
         f"--rest_api_port={port}",
         f"--port={free_port()}",
-        options=(volume(models), "--env=MODEL_NAME=tabular"),
+        options=(volume(models), f"--env=MODEL_NAME={subject.name}"),
         port=port,
     )
     container.wait_until_ready()
-    (found,) = container.predict("/v1/models/tabular:predict", [ROW])
-    assert found["label"] == "benign"
+    (found,) = container.predict(subject.predict, [subject.row])
+    assert subject.right(found)
     lines = container.log()
     assert [line for line in lines if line["severity"] not in ("DEBUG", "INFO")] == []
     assert container.stop() == 0
@@ -48,19 +41,19 @@ def test_the_programs_of_a_serving_image_are_there(start, models, entry):
     assert container.stop() == 0
 
 
-def test_on_vertex_the_environment_is_enough(start, models):
+def test_on_vertex_the_environment_is_enough(start, models, subject):
     port = free_port()
     environ = {
         "AIP_HTTP_PORT": port,
         "AIP_HEALTH_ROUTE": "/v1/endpoints/1/deployedModels/2",
         "AIP_PREDICT_ROUTE": "/v1/endpoints/1/deployedModels/2:predict",
-        "AIP_STORAGE_URI": "/models/tabular/1",
+        "AIP_STORAGE_URI": f"/models/{subject.name}/1",
         "AIP_MODE": "PREDICTION",
     }
     options = (volume(models), *(f"--env={name}={value}" for name, value in environ.items()))
     container = start(f"--port={free_port()}", options=options, port=port)
     container.wait_until_ready(route=environ["AIP_HEALTH_ROUTE"])
-    assert container.predict(environ["AIP_PREDICT_ROUTE"], [ROW])[0]["label"] == "benign"
+    assert subject.right(container.predict(environ["AIP_PREDICT_ROUTE"], [subject.row])[0])
 
 
 def test_it_runs_as_nobody_special_on_a_read_only_root(start, models):
@@ -149,12 +142,12 @@ def test_threads_follow_the_containers_share_of_the_processors(start, models):
     assert cores.stdout.strip() == "1"
 
 
-def test_sigterm_under_load_loses_nothing(start, models):
+def test_sigterm_under_load_loses_nothing(start, models, subject):
     port = free_port()
     container = start(
         f"--rest_api_port={port}",
         f"--port={free_port()}",
-        options=(volume(models), "--env=MODEL_NAME=tabular"),
+        options=(volume(models), f"--env=MODEL_NAME={subject.name}"),
         port=port,
     )
     container.wait_until_ready()
@@ -164,10 +157,10 @@ def test_sigterm_under_load_loses_nothing(start, models):
         import http.client
 
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        body = json.dumps({"instances": [ROW]})
+        body = json.dumps({"instances": [subject.row]})
         while True:
             try:
-                connection.request("POST", "/v1/models/tabular:predict", body)
+                connection.request("POST", subject.predict, body)
                 answer = connection.getresponse()
                 answer.read()
             except ConnectionRefusedError:

@@ -8,13 +8,14 @@ import subprocess
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
-from tfopt_protos import messages
+from tfopt_protos import messages, tensors
 
-from .conftest import ROOT, Container, build, free_port, readable
-from .test_containers import ROW, volume
+from .conftest import ROOT, Container, build, free_port, readable, volume
 
 pytestmark = pytest.mark.image
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
 MOST_MB = {"litert": 350, "openvino": 500}
 
 
@@ -25,9 +26,9 @@ def _only_there(runtime):
 
 
 @pytest.fixture
-def serving(start, models) -> Container:
+def serving(start, models, subject) -> Container:
     port, rpc_port = free_port(), free_port()
-    options = (volume(models), "--env=MODEL_NAME=tabular")
+    options = (volume(models), f"--env=MODEL_NAME={subject.name}")
     container = start(f"--rest_api_port={port}", f"--port={rpc_port}", options=options, port=port)
     container.rpc_port = rpc_port
     container.wait_until_ready()
@@ -40,24 +41,24 @@ def test_it_is_as_small_as_promised(program, image, runtime):
     assert size < MOST_MB.get(runtime, 1000) * 1e6
 
 
-def test_there_is_no_tensorflow_in_it_and_the_plan_runs(serving):
+def test_there_is_no_tensorflow_in_it_and_the_plan_runs(serving, subject):
     assert serving.exec("/opt/tfopt/bin/python", "-c", "import tensorflow").returncode == 1
-    (found,) = serving.predict("/v1/models/tabular:predict", [ROW])
-    assert found["label"] == "benign"
+    (found,) = serving.predict(subject.predict, [subject.row])
+    assert subject.right(found)
     (plan,) = json.loads(serving.request("GET", "/optimization")[1])["models"]
     assert plan["why"].startswith("it came with the model (assets.extra/tfopt/")
     assert [line for line in serving.log() if line["severity"] not in ("DEBUG", "INFO")] == []
     assert serving.stop() == 0
 
 
-def test_what_describes_the_model_needs_none_either(serving):
-    status, body = serving.request("GET", "/v1/models/tabular/metadata")
+def test_what_describes_the_model_needs_none_either(serving, subject):
+    status, body = serving.request("GET", f"/v1/models/{subject.name}/metadata")
     assert status == 200
     assert "serving_default" in json.loads(body)["metadata"]["signature_def"]["signature_def"]
     assert serving.request("GET", "/openapi.json")[0] == 200
     with grpc.insecure_channel(f"127.0.0.1:{serving.rpc_port}") as channel:
         assert "tensorflow.serving.PredictionService" in _listed(channel)
-    doctor = serving.exec("tfopt", "doctor", "/models/tabular", "--json")
+    doctor = serving.exec("tfopt", "doctor", f"/models/{subject.name}", "--json")
     assert doctor.returncode in (0, 1), doctor.stderr
     assert "findings" in json.loads(doctor.stdout)
 
@@ -75,15 +76,18 @@ def _listed(channel: grpc.Channel) -> set[str]:
     return {service.name for service in answer.list_services_response.service}
 
 
-def test_a_request_outside_the_plan_is_refused_by_name_and_the_next_one_served(serving):
-    lacking = {name: value for name, value in ROW.items() if name != "mean_area"}
-    status, body = serving.request("POST", "/v1/models/tabular:predict", json.dumps({"instances": [lacking]}).encode())
-    assert status == 400, body
-    nothing = json.dumps({"inputs": {name: [] for name in ROW}}).encode()
-    status, body = serving.request("POST", "/v1/models/tabular:predict", nothing)
-    assert status == 501, body
-    assert "requests outside the plan need TensorFlow, which is not installed" in json.loads(body)["error"]
-    assert serving.predict("/v1/models/tabular:predict", [ROW])[0]["label"] == "benign"
+def test_a_request_outside_the_plan_is_refused_by_name_and_the_next_one_served(serving, subject):
+    assert serving.request("POST", subject.predict, b'{"instances": [{}]}')[0] == 400
+    request = messages.PredictRequest(model_spec={"name": subject.name})
+    row = subject.row if isinstance(subject.row, dict) else {"image": subject.row}
+    for name, value in row.items():
+        dtype = object if isinstance(value, str) else np.float32
+        tensors.fill(request.inputs[name], np.zeros([0, *np.shape(value)], dtype), False)
+    with grpc.insecure_channel(f"127.0.0.1:{serving.rpc_port}") as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(PREDICT)(request.SerializeToString(), timeout=10)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    assert "no rows; requests outside the plan need TensorFlow, which is not installed" in caught.value.details()
+    assert subject.right(serving.predict(subject.predict, [subject.row])[0])
 
 
 def test_a_model_without_a_plan_ends_with_a_clear_error(start, tmp_path):
