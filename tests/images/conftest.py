@@ -90,7 +90,7 @@ class Container:
         assert status == 200, body
         return json.loads(body)["predictions"]
 
-    def wait_until_ready(self, seconds: float = 120.0, route: str = "/health") -> float:
+    def wait_until_ready(self, seconds: float = 300.0, route: str = "/health") -> float:
         """Seconds until the first 200."""
         began = time.monotonic()
         while time.monotonic() - began < seconds:
