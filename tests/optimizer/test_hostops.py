@@ -56,6 +56,17 @@ def test_the_string_hash_of_every_length(tf, size):
     same(ours, tf.strings.to_hash_bucket_fast([text], 1000003))
 
 
+@pytest.mark.parametrize("count", [1, 31, 32, 700])
+def test_the_string_hash_of_many_words_of_all_lengths(tf, count):
+    random = np.random.default_rng(count)
+    words = [random.bytes(int(n)) for n in random.integers(0, 100, count)]
+    text = np.array([*words, b""], object)[:-1].reshape(1, count)
+    ours = hostops.hashed([text, text.T], [1000003, 7])
+    same(ours[0], tf.strings.to_hash_bucket_fast(text, 1000003))
+    same(ours[1], tf.strings.to_hash_bucket_fast(text.T, 7))
+    assert hostops.hashed([text[:, :0]], [5])[0].shape == (1, 0)
+
+
 @quick
 @given(keys=strings())
 def test_looking_words_up(tf, tmp_path_factory, keys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tfopt_optimizer.split import packing
-from tfopt_optimizer.split.graph import Graph, Node, Tensor, needed, numeric_shapes
+from tfopt_optimizer.split.graph import Graph, Node, Tensor, needed, numeric_shapes, ordered
 from tfopt_optimizer.split.partition import host_reason, partition, without_passing
 
 KERNELS = {"MatMul", "Relu", "GatherV2", "AddV2", "Cast", "Where", "While", "Const", "Identity", "ReadVariableOp"}
@@ -128,6 +128,17 @@ def test_a_loop_goes_where_all_that_it_holds_can_go(inner, reason):
     loop = Node("loop", "While", ("x:0",), (FLOAT,), frozenset(inner))
     found = Graph({"x": Node("x", "Placeholder", (), (FLOAT,)), "loop": loop}, {"x": "x:0"}, {"y": "loop:0"})
     assert host_reason(found, loop, KERNELS) == reason
+
+
+def test_a_graph_that_runs_in_a_circle_is_refused():
+    """TF1's loops do: sorting them must not go on for ever."""
+    loop = [("merge", "Merge", ("x:0", "next:0"), FLOAT), ("next", "NextIteration", ("merge:0",), FLOAT)]
+    found = graph(fed("x", FLOAT), *loop, inputs={"x": "x:0"}, outputs={"y": "merge:0"})
+    with pytest.raises(ValueError, match="the graph runs in a circle through merge"):
+        ordered(found)
+    again = graph(fed("x", FLOAT), ("b", "AddV2", ("a:0", "x:0"), FLOAT), ("a", "Relu", ("x:0",), FLOAT),
+                  ("c", "AddV2", ("b:0", "a:0"), FLOAT), inputs={"x": "x:0"}, outputs={"y": "c:0"})  # fmt: skip
+    assert [n for n in ordered(again).nodes if len(n) == 1] == ["x", "a", "b", "c"]
 
 
 def test_an_effect_is_kept_although_no_output_asks_for_it():

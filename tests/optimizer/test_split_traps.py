@@ -164,6 +164,21 @@ def test_a_table_of_ids_beyond_32_bits_is_not_narrowed(tf, tmp_path):
         model.check({"a": WORDS, "b": WORDS[::-1].copy()}, engine=engine, variant=variant)
 
 
+def test_columns_are_hashed_together_whatever_else_the_host_does_with_them(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.dense = weights(tf, 50, 4), weights(tf, 12, 3)
+
+    def serve(a, b):
+        first = tf.strings.to_hash_bucket_fast(a, 50)
+        crossed = tf.strings.to_hash_bucket_fast(tf.strings.join([tf.strings.as_string(first), b], "_"), 50)
+        ids = [first, tf.strings.to_hash_bucket_fast(tf.strings.lower(b), 7), crossed]
+        return {"y": tf.concat([tf.gather(module.vectors, i) for i in ids], 1) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf, "a"), words(tf, "b"))
+    for rows in (1, 5, 40):
+        model.check({"a": np.resize(WORDS, rows), "b": np.resize(WORDS[::-1], rows)})
+
+
 def test_sequences_of_words_keep_their_inner_dimension(tf, tmp_path):
     module = tf.Module()
     module.vectors, module.dense, module.table = weights(tf, 4, 8), weights(tf, 8, 2), table(tf)

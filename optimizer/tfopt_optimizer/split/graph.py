@@ -157,8 +157,9 @@ def numeric_shapes(graph: Graph) -> Graph:
 
 
 def _ordered(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Nodes after their inputs. Without recursion: graphs are deeper than Python's stack."""
+    """Nodes after their inputs. Without recursion: graphs are deeper than Python's stack. ValueError for a circle."""
     found: dict[str, Node] = {}
+    begun = set[str]()
     for root in nodes:
         todo = [root]
         while todo:
@@ -167,7 +168,10 @@ def _ordered(nodes: Mapping[str, Node]) -> dict[str, Node]:
             if name in found or not missing:
                 todo.pop()
                 found.setdefault(name, nodes[name])
+            elif name in begun:
+                raise ValueError(f"the graph runs in a circle through {name}")
             else:
+                begun.add(name)
                 todo += missing
     return found
 

@@ -16,7 +16,7 @@ import numpy as np
 from tfopt_protos import dtypes
 
 from tfopt_optimizer.errors import Declined
-from tfopt_optimizer.split.farmhash import fingerprint64
+from tfopt_optimizer.split.farmhash import fingerprints64
 from tfopt_optimizer.split.stored import Reader
 
 Array = np.ndarray
@@ -56,8 +56,15 @@ def _lookup(attributes: Attributes, constants: Sequence[Array], reader: Reader) 
 
 
 def _hash(attributes: Attributes, constants: Sequence[Array], reader: Reader) -> Function:
-    buckets = int(attributes["num_buckets"])
-    return _each(lambda text: fingerprint64(text) % buckets, np.int64)
+    return lambda array: hashed([array], [int(attributes["num_buckets"])])[0]
+
+
+def hashed(arrays: Sequence[Array], buckets: Sequence[int]) -> list[Array]:
+    """StringToHashBucketFast of several tensors in one go."""
+    found = fingerprints64([text for array in arrays for text in array.ravel().tolist()])
+    ends = np.cumsum([array.size for array in arrays])[:-1]
+    parts = zip(np.split(found, ends), arrays, buckets, strict=True)
+    return [(part % np.uint64(count)).astype(np.int64).reshape(array.shape) for part, array, count in parts]
 
 
 def _text(function: Callable[[bytes], bytes]) -> Row:

@@ -20,6 +20,7 @@ from tfopt_optimizer.split.stored import Reader
 Shapes = dict[str, tuple[int, ...]]
 Tensors = dict[str, np.ndarray]
 Action = Callable[[Tensors], None]
+_HASH = "StringToHashBucketFast"
 
 
 class Host:
@@ -33,7 +34,7 @@ class Host:
         inside = {t for lookups in fused.values() for t in lookups}
         self._feeders = {stage.folder: self._feeder(stage, fused[stage.folder]) for stage in program.devices}
         self._actions = {
-            id(stage): [self._action(step) for step in stage.steps if step.outputs[0] not in inside]
+            id(stage): self._steps([step for step in stage.steps if step.outputs[0] not in inside])
             if not stage.tensorflow
             else [self._part(stage)]
             for stage in program.stages
@@ -63,6 +64,22 @@ class Host:
             if array.size and not (array.min() >= low and array.max() <= high):  # NaN is neither
                 raise Declined("INVALID_ARGUMENT", f"a look-up has {high + 1} entries, and is asked for another")
         return {name: feed(tensors) for name, feed in self._feeders[stage.folder]}
+
+    def _steps(self, steps: Sequence[Step]) -> list[Action]:
+        """In order of their depth, so that hashes of the same depth are computed together: 26 columns of words in 80 us
+        in place of 26 times 33."""
+        depth: dict[str, int] = {}
+        layers: dict[int, list[Step]] = {}
+        for step in steps:
+            own = 1 + max((depth.get(name, 0) for name in step.inputs), default=0)
+            depth |= dict.fromkeys(step.outputs, own)
+            layers.setdefault(own, []).append(step)
+        found: list[Action] = []
+        for _, layer in sorted(layers.items()):
+            hashes = [step for step in layer if step.op == _HASH]
+            found += [self._action(step) for step in layer if step.op != _HASH]
+            found += [_hashes(hashes)] if hashes else []
+        return found
 
     def _action(self, step: Step) -> Action:
         function, inputs = self._function(step)
@@ -117,6 +134,17 @@ class Host:
         default = self.constants[step.inputs[1]].item()
         table = self._reader.table(int(step.attributes["keys"]), int(step.attributes["values"]), default)
         return step.inputs[0], table.__getitem__
+
+
+def _hashes(steps: Sequence[Step]) -> Action:
+    buckets = [int(step.attributes["num_buckets"]) for step in steps]
+    pairs = [(step.inputs[0], step.outputs[0]) for step in steps]
+
+    def act(tensors: Tensors) -> None:
+        found = hostops.hashed([tensors[text] for text, _ in pairs], buckets)
+        tensors.update(zip([number for _, number in pairs], found, strict=True))
+
+    return act
 
 
 def _looked_up(tables: Sequence[tuple[str, Callable[[Any], Any]]], dtype: Any) -> Callable[[Tensors], np.ndarray]:
