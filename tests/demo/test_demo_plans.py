@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,16 @@ from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.plan import Plan
 from tfopt_optimizer.servable import Servable
+from tfopt_server import explaining, shapley
+from tfopt_server.dataplane import Dataplane, ModelSpec
+from tfopt_server.executor import Executor
+from tfopt_server.lanes import Lane
+from tfopt_server.lifecycle import Event
+from tfopt_server.metrics import Metrics
+from tfopt_server.registry import Loaded, Registry
+from tfopt_server.rest import features
+from tfopt_server.rest.explanation_spec import Output, Spec
+from tfopt_server.rest.features import Target
 from tfopt_warmup import records
 
 from demo import build, held_out
@@ -129,3 +141,38 @@ def test_xla_takes_part_where_it_is_allowed_and_the_plan_says_how_it_went(optimi
         ends = (trials[0], trials[-1])  # the smallest and the largest bucket are tried in any case
         assert all(trial.measured and trial.agreement for trial in ends)
         assert all("lost by more than 2x" in trial.reason for trial in trials if trial.status == "skipped")
+
+
+def test_attributions_of_the_plan_are_near_the_exact_ones(optimized):
+    """Sampled over nine numeric and categorical features, against every coalition."""
+    if (optimized.name, optimized.flags) != ("tabular", FLAGS["default"]):
+        pytest.skip("one plan is enough")
+    metrics, registry = Metrics(), Registry(["m"])
+    version = registry.add("m", 1, optimized.model_dir)
+    registry.move(version, Event.LOAD)
+    with contextlib.closing(Servable.open(optimized.model_dir, optimized.plan_dir, optimized.plan)) as servable:
+        lanes = {key: Lane("m", runner, metrics, parameters=None) for key, runner in servable.signatures.items()}
+        version.loaded = Loaded(servable, lanes, optimized.plan, "", {})
+        registry.move(version, Event.READY)
+        plane = Dataplane(registry, Executor(metrics, 1), metrics)
+        feeds = optimized.data.rows(0, 4)
+        found = {}
+        with plane.resolve(ModelSpec("m")) as handle:
+            players = features.features(Spec(), plane.signature(handle, build.SIGNATURE), feeds, frozenset())
+            run = explaining.Run(plane, handle, build.SIGNATURE, time.monotonic() + 60, lambda: False)
+            assert run.batch > 1
+            predicted = run.outputs(feeds)
+            picked = features.picked(Spec(), Target("p", "probabilities", Output()), predicted, 4)
+            for design in ("sampled", "exact"):
+                with pytest.MonkeyPatch.context() as patch:
+                    if design == "exact":
+                        patch.setattr(shapley, "of", lambda players, paths: shapley.Exact(players))
+                    job = features.job(players, feeds, paths=50)
+                    found[design] = explaining.explain(run, job, predicted, picked)
+    for i in range(4):
+        sampled, exact = (found[design].attributions[i] for design in ("sampled", "exact"))
+        difference = found["exact"].instance[i] - found["exact"].baseline[i]
+        np.testing.assert_allclose(sampled.values.sum(axis=0), difference, atol=1e-5)
+        np.testing.assert_allclose(exact.values.sum(axis=0), difference, atol=1e-5)
+        off = np.linalg.norm(sampled.values - exact.values)
+        assert off <= 4 * sampled.errors[0] * np.linalg.norm(sampled.values) + 1e-6

@@ -9,28 +9,16 @@ import asyncio
 import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
-from typing import NamedTuple
+from functools import partial
 
 from tfopt_server import inference
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.http import Request, Response
 from tfopt_server.inference import Ask, Method
 from tfopt_server.metrics import Steps
-from tfopt_server.registry import Handle
 from tfopt_server.rest import examples
-from tfopt_server.rest.pending import LONG_BODY, is_long, wait
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long
 from tfopt_server.tasks import Result
-
-
-class Pending(NamedTuple):
-    """A request whose answer takes a thread or a wait. `handle` is held and must be released."""
-
-    handle: Handle
-    steps: Steps
-    ask: Ask
-    rows: int
-    result: Result | Future[Result]
-    deadline: float
 
 
 class Infer:
@@ -44,11 +32,11 @@ class Infer:
         if len(request.body) >= LONG_BODY:
             return self._long(method, spec, request)
         begun = self._begin(method, spec, request)
-        return begun if isinstance(begun, Response) else _end(begun)
+        return begun if isinstance(begun, Response) else end(begun)
 
     async def _long(self, method: Method, spec: ModelSpec, request: Request) -> Response:
         begun = await asyncio.to_thread(self._begin, method, spec, request)
-        return begun if isinstance(begun, Response) else await _end(begun)
+        return begun if isinstance(begun, Response) else await end(begun)
 
     def _begin(self, method: Method, spec: ModelSpec, request: Request) -> Response | Pending:
         plane, deadline = self._plane, time.monotonic() + self._timeout_s
@@ -61,29 +49,17 @@ class Infer:
             steps = plane.steps(handle, ask.key)
             steps.decode.observe(time.perf_counter() - request.began)
             result = inference.start(plane, handle, ask, asked.examples, deadline, "REST")
-            pending = Pending(handle, steps, ask, len(asked.examples), result, deadline)
+            count = len(asked.examples)
             if keep := isinstance(result, Future) or is_long(result):
-                return pending
-            return _written(result, pending)
+                return Pending(handle, result, deadline, partial(_written, steps, ask, count))
+            return _written(steps, ask, count, result)
         finally:
             if not keep:
                 handle.release()
 
 
-def _written(result: Result, pending: Pending) -> Response:
+def _written(steps: Steps, ask: Ask, count: int, result: Result) -> Response:
     began = time.perf_counter()
-    body = examples.answer(inference.read(pending.ask, result.outputs, pending.rows))
-    pending.steps.encode.observe(time.perf_counter() - began)
+    body = examples.answer(inference.read(ask, result.outputs, count))
+    steps.encode.observe(time.perf_counter() - began)
     return Response(body)
-
-
-async def _end(pending: Pending) -> Response:
-    try:
-        result = pending.result
-        if isinstance(result, Future):
-            result = await wait(result, pending.deadline)
-        if is_long(result):
-            return await asyncio.to_thread(_written, result, pending)
-        return _written(result, pending)
-    finally:
-        pending.handle.release()
