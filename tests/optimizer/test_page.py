@@ -21,6 +21,8 @@ from tfopt_optimizer.plan import (
     Crossing,
     Fingerprint,
     HostOperation,
+    InnerBucket,
+    InnerPlan,
     Measured,
     Plan,
     Segment,
@@ -252,6 +254,21 @@ NUMBERS = [(18234.5, "18,200"), (7.891, "7.89"), (456.4, "456"), (1234567, "1,23
 @pytest.mark.parametrize(("value", "text"), NUMBERS)
 def test_numbers_as_people_read_them(value: float, text: str) -> None:
     assert facts.number(value) == text
+
+
+def test_every_inner_size_has_a_plot_of_its_own_and_is_told() -> None:
+    found = usual()
+    (signature,) = found.signatures
+    sizes = ((64,), (16,))
+    buckets = tuple(dataclasses.replace(b, inner=size) for size in sizes for b in signature.buckets)
+    inner = InnerPlan((), (InnerBucket((16,), 1), InnerBucket((64,), 17)), True, "12 requests gave the same", (1,))
+    changed = dataclasses.replace(signature, buckets=buckets, inner=inner, bucket_reason="1, 8 rows: each saves time")
+    text = render(versions(dataclasses.replace(found, signatures=(changed,))))
+    shown = re.sub(r"\s+", " ", read(text).text)
+    assert shown.index("Latency, inner size 16") < shown.index("Latency, inner size 64")
+    assert "Requests of different inner sizes are padded up to the next (16, 64): 12 requests gave the same" in shown
+    assert "Buckets of 1, 8 rows: each saves time" in shown
+    assert "of 64" in shown
 
 
 def test_signatures_that_share_a_plan_are_shown_once() -> None:

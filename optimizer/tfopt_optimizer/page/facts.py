@@ -109,6 +109,13 @@ def rows(plan: BucketPlan) -> str:
     return f"{text} of {' × '.join(map(str, plan.inner))}" if plan.inner else text
 
 
+def by_inner(buckets: Sequence[Bucket]) -> dict[str, list[Bucket]]:
+    """The buckets of each inner size by ", inner size 128", smallest first; by "" where there is one alone."""
+    sizes = sorted({b.plan.inner for b in buckets}, key=math.prod)
+    named = {size: f", inner size {' × '.join(map(str, size))}" if size else "" for size in sizes}
+    return {name: [b for b in buckets if b.plan.inner == size] for size, name in named.items()}
+
+
 def inner(plan: SignaturePlan) -> str:
     """What happens to requests of different inner sizes, such as lengths; "" where there is one alone."""
     if plan.inner is None:

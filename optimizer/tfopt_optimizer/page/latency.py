@@ -65,7 +65,7 @@ def _grid(y: LogAxis) -> Markup:
 
 def _below(x: Sequence[float], buckets: Sequence[Bucket]) -> Markup:
     rows = all(b.plan.batch is not None for b in buckets)
-    labels = [b.label if rows else f"#{i + 1}" for i, b in enumerate(buckets)]
+    labels = [str(b.plan.batch) if rows else f"#{i + 1}" for i, b in enumerate(buckets)]
     ticks = [tag("text", t, x=px(at), y=_HEIGHT - 22, text_anchor="middle") for at, t in zip(x, labels, strict=True)]
     what = "rows in a call" if rows else "shapes, as listed below"
     middle = (x[0] + x[-1]) / 2

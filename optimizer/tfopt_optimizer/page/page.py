@@ -182,10 +182,9 @@ def _gains(buckets: Sequence[Bucket]) -> Markup:
 
 
 def _plots(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup:
-    plots = [
-        ("Latency", "Time of one call, arrays in and arrays out. Ringed: chosen.", latency.latency(buckets)),
-        ("Error", errors.caption(buckets), errors.errors(buckets, gates)),
-    ]
+    said = "Time of one call, arrays in and arrays out. Ringed: chosen."
+    plots = [(f"Latency{of}", said, latency.latency(found)) for of, found in facts.by_inner(buckets).items()]
+    plots.append(("Error", errors.caption(buckets), errors.errors(buckets, gates)))
     figures = [
         tag("figure", tag("h3", title), svg, tag("figcaption", caption))
         for title, caption, svg in plots
