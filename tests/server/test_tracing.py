@@ -22,7 +22,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import StatusCode
-from rpcclient import PREDICTION, predict_request
+from rpcclient import HEALTH, MODEL, PREDICTION, predict_request
+from tfopt_protos import messages
 from tfopt_server import plane as planes
 from tfopt_server.dataplane import Dataplane, Layered
 from tfopt_server.executor import Executor
@@ -225,6 +226,18 @@ def test_a_grpc_call_that_fails(served: Served, rpc: rpcclient.Client, signature
     rpcclient.until(lambda: any(s.kind.name == "SERVER" for s in served.exporter.get_finished_spans()))
     root = served.spans()[""]
     assert (root.attributes["rpc.grpc.status_code"], root.status.description) == (3, "INVALID_ARGUMENT")
+
+
+def test_calls_that_run_no_model_are_not_traced(served: Served, rpc: rpcclient.Client) -> None:
+    for method, request in (
+        (MODEL + "GetModelStatus", messages.GetModelStatusRequest(model_spec={"name": "m"})),
+        (HEALTH + "Check", b""),
+    ):
+        assert isinstance(rpc.call(method, request), bytes)
+    assert served.exporter.get_finished_spans() == ()
+    rpc.call(MODEL + "GetModelStatus", messages.GetModelStatusRequest(model_spec={"name": "other"}))
+    rpcclient.until(served.exporter.get_finished_spans)
+    assert served.spans()[""].status.description == "NOT_FOUND"
 
 
 class Collector(http.server.BaseHTTPRequestHandler):

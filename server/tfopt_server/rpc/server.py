@@ -21,7 +21,7 @@ from tfopt_server.rpc.inferences import Inferences
 from tfopt_server.rpc.options import read as read_options
 from tfopt_server.rpc.reflection import Reflection
 from tfopt_server.rpc.reload import Reload
-from tfopt_server.rpc.services import NAMES, PREDICTION, Services
+from tfopt_server.rpc.services import NAMES, Services
 from tfopt_server.rpc.transport import Shared, Transport
 from tfopt_server.settings import Settings
 
@@ -108,7 +108,7 @@ async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> R
     reflection = Reflection(path.split(b"/")[1].decode() for path in methods)
     shared = Shared({**methods, **reflection.methods()}, options, asyncio.get_running_loop())
     if dataplane.tracing is not None:
-        shared.read = traced.reader(shared.read, dataplane.tracing, f"/{PREDICTION}/")
+        shared.read = traced.reader(shared.read, dataplane.tracing)
     server = RpcServer(shared, context)
     if settings.port:
         sock = _tcp(settings.port, settings.workers > 1)

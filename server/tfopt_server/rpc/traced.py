@@ -1,4 +1,7 @@
-"""The gRPC face with a trace of every unary call of PredictionService: what reads a call's headers wraps its method."""
+"""The gRPC face with a trace of every unary call that runs a model: what reads a call's headers wraps its method.
+
+Whichever service it is of: a call without a step (metadata, status) leaves no trace, unless it failed.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,13 @@ from tfopt_server.tracing import Note, Tracing
 Read = Callable[[Sequence[Header]], Head]
 
 
-def reader(read: Read, tracing: Tracing, prefix: str) -> Read:
-    """`read`, whose methods below the path `prefix` are traced."""
+def reader(read: Read, tracing: Tracing) -> Read:
+    """`read`, whose methods are traced, but for gRPC's own (health, reflection)."""
 
     def traced(headers: Sequence[Header]) -> Head:
         head = read(headers)
         method = head.method
-        if head.refusal is not None or method.unary is None or not method.path.startswith(prefix):
+        if head.refusal is not None or method.unary is None or method.path.startswith("/grpc."):
             return head
         fields = dict(headers)
         parent = fields.get(b"traceparent", b""), fields.get(b"tracestate", b"")
@@ -75,6 +78,8 @@ def _refused(tracing: Tracing, note: Note, path: str, error: Exception) -> None:
 
 
 def _end(tracing: Tracing, note: Note, path: str, code: int, error: str = "") -> None:
+    if not note.steps and not error:
+        return
     service, _, method = path.strip("/").partition("/")
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method, "rpc.grpc.status_code": code}
     tracing.end(note, path.strip("/"), attributes, error)
