@@ -85,6 +85,7 @@ POLICY := \
   server/tfopt_server/batching_parameters.py \
   server/tfopt_server/checkup.py \
   server/tfopt_server/config_board.py \
+  server/tfopt_server/converted.py \
   server/tfopt_server/dataplane.py \
   server/tfopt_server/devices.py \
   server/tfopt_server/executor.py \

@@ -65,7 +65,8 @@ def main(argv: Sequence[str]) -> int:
     found = rows(given.exported, given.topologies.split(","), (False, True) if given.exact else (False,))
     print(shown(found))
     here = machine.describe()
-    path = RESULTS / f"{datetime.date.today()}-{here.label()}-tpu-ahead.json"
+    label = given.topologies.replace(":", "-").replace(",", "-")
+    path = RESULTS / f"{datetime.date.today()}-{here.label()}-tpu-ahead-{label}.json"
     note = "compiled ahead of time without a TPU; nothing was executed, no latency was measured"
     path.write_text(json.dumps({"note": note, "machine": dataclasses.asdict(here), "compiled": found}, indent=1))
     print(path)

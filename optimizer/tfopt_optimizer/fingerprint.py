@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -70,7 +71,7 @@ def _model(model_dir: Path) -> str:
     start with a cached plan reads all weights for this.
     """
     found = hashlib.sha256()
-    for path in sorted(p for p in model_dir.rglob("*") if p.is_file()):
+    for path in _files(model_dir):
         name = path.relative_to(model_dir).as_posix()
         if name.startswith("assets.extra/"):
             continue
@@ -79,6 +80,12 @@ def _model(model_dir: Path) -> str:
             while block := file.read(_BLOCK):
                 found.update(google_crc32c.value(block).to_bytes(4, "little"))
     return found.hexdigest()[:32]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Also those behind links to folders, which is how models are mounted and how converted ones are kept."""
+    found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    return sorted(path for path in found if path.is_file())
 
 
 def _records(samples: Samples) -> str:

@@ -19,6 +19,8 @@ NEUTRAL = frozenset({
     "Placeholder", "PlaceholderWithDefault", "NoOp", "Identity", "IdentityN", "Const", "VarHandleOp", "VariableV2",
     "Variable", "ReadVariableOp", "SaveV2", "RestoreV2", "MergeV2Checkpoints",
 })  # fmt: skip
+# On an operation of a converted model that was placed on its TPU (tpu/runnable.py); it lives through inlining.
+PLACED = "_tfopt_placed"
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _HOST_TYPES = frozenset(dtypes.NUMBERS[name] for name in ("string", "variant"))
 

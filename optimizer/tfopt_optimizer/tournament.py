@@ -5,7 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 
-from tfopt_optimizer import allotment, bucket_set, choose, compression, inner, measure, saved_model, twins
+from tfopt_optimizer import (
+    allotment,
+    bucket_set,
+    choose,
+    compression,
+    inner,
+    measure,
+    own_precision,
+    saved_model,
+    twins,
+)
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
@@ -57,7 +67,8 @@ class Tournament:
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
-        self._contest = Contest(self._reference, workers, job.flags, log, weights_bytes)
+        gate = own_precision.allowed_for(saved_model.meta_graph(job.model_dir, job.tags), job.flags, log.say)
+        self._contest = Contest(self._reference, workers, gate, log, weights_bytes)
 
     def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
         """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""

@@ -11,14 +11,14 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfopt_optimizer.device import ON_CPU, Device
 
-from tfopt_server import batching_parameters, samples, warming
+from tfopt_server import batching_parameters, converted, samples, warming
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
 from tfopt_server.errors import Code
 from tfopt_server.lanes import Lane
@@ -151,10 +151,12 @@ class _Preparation:
         parameters = parameters_for(folder, options)
         records = warming.read(folder, self._metrics) if options.warmup else ()
         material = samples.gather(signatures, records)
-        plan, plan_dir, why = self._plan(material, parameters)
+        as_it_is = options.flags.disable_optimizer
+        model = converted.of(folder, options.plan_cache_dir, self._say, as_it_is=as_it_is)
+        plan, plan_dir, why = self._plan(model, material, parameters)
         flags = options.flags
         servable = Servable.open(
-            folder,
+            model.folder,
             plan_dir,
             plan,
             options.tags,
@@ -168,13 +170,14 @@ class _Preparation:
             warming.every_bucket(servable, material, self._say, self._dropped)
             warming.replay(servable, records, options.warmup_iterations, folder, self._metrics)
             lanes = {
-                key: Lane(self._source.model, runner, self._metrics, parameters=parameters)
+                key: Lane(self._source.model, runner, self._metrics, parameters=parameters or model.batching.get(key))
                 for key, runner in servable.signatures.items()
             }
         except BaseException:
             servable.close()
             raise
-        self._tell_about_batching(lanes, parameters)
+        for key, lane in lanes.items():
+            self._tell_about_batching(key, lane, parameters or model.batching.get(key))
         self._measure(plan)
         failed = [why] if plan is None and not (options.flags.disable_optimizer or self._provisional) else []
         warning = "; ".join([*failed, *servable.notes, *self._exhausted])
@@ -182,7 +185,7 @@ class _Preparation:
         return Loaded(servable, lanes, plan, why, definitions, parameters, warning, self._provisional)
 
     def _plan(
-        self, material: samples.Material, parameters: BatchingParameters | None
+        self, model: converted.Model, material: samples.Material, parameters: BatchingParameters | None
     ) -> tuple[Plan | None, Path | None, str]:
         """The plan, its folder and where it came from; (None, None, why) when the model runs as it is."""
         from tfopt_optimizer.errors import OptimizeError
@@ -193,10 +196,9 @@ class _Preparation:
             return None, None, "the optimizer is switched off"
         for note in material.notes:
             self._say(f"no samples: {note}")
-        if not flags.allowed_batch_sizes and parameters is not None:
-            flags = dataclasses.replace(flags, allowed_batch_sizes=parameters.allowed_batch_sizes)
+        flags = with_sizes(flags, parameters, model)
         cache = options.plan_cache_dir
-        job = OptimizeJob(self._source.folder, cache, options.tags, flags, material.samples, material.source)
+        job = OptimizeJob(model.folder, cache, options.tags, flags, material.samples, material.source)
         try:
             return self._found_or_made(job, cache)
         except (OptimizeError, OSError) as error:
@@ -246,13 +248,10 @@ class _Preparation:
         loud = line.startswith(LOUD)
         log.log(logging.WARNING if loud else logging.INFO, "%s", line.removeprefix(LOUD), extra=self._extra)
 
-    def _tell_about_batching(self, lanes: Mapping[str, Lane], parameters: BatchingParameters | None) -> None:
-        if parameters is None:
-            return
-        for key, lane in lanes.items():
-            if not lane.rule.merge:
-                reason = "its rows were not proven independent"
-                self._say(f"batching was asked for, but requests for signature {key} are not merged: {reason}")
+    def _tell_about_batching(self, key: str, lane: Lane, parameters: BatchingParameters | None) -> None:
+        if parameters is not None and not lane.rule.merge:
+            reason = "its rows were not proven independent"
+            self._say(f"batching was asked for, but requests for signature {key} are not merged: {reason}")
 
     def _measure(self, plan: Plan | None) -> None:
         """Puts the plan's decisions on the metrics page."""
@@ -271,6 +270,14 @@ class _Preparation:
                         dropped[reason] = dropped.get(reason, 0) + 1
         for reason, count in dropped.items():
             self._metrics.candidates_dropped.labels(*who, reason).set(count)
+
+
+def with_sizes(flags: OptimizerFlags, parameters: BatchingParameters | None, model: converted.Model) -> OptimizerFlags:
+    """The flags with the buckets of the batching that counts, where the operator named none."""
+    if flags.allowed_batch_sizes:
+        return flags
+    sizes = parameters.allowed_batch_sizes if parameters is not None else model.sizes
+    return dataclasses.replace(flags, allowed_batch_sizes=sizes)
 
 
 def dropped_for(status: str, reason: str) -> str:

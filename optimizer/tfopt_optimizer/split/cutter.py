@@ -18,6 +18,7 @@ import numpy as np
 from tfopt_optimizer import ops, saved_model
 from tfopt_optimizer.engines.base import Feeds, Place, Target
 from tfopt_optimizer.errors import NotLowerable
+from tfopt_optimizer.placement import PLACED
 from tfopt_optimizer.plan import Shape
 from tfopt_optimizer.split import attributes, packing, partition, program, shown, stored, strays
 from tfopt_optimizer.split.emit import Emitter
@@ -55,7 +56,7 @@ class Cutter:
 
     def cut(self, target: Target) -> Program:
         """Writes the folder. NotLowerable says why this signature is not split."""
-        forced: dict[str, str] = {}
+        forced = self._not_placed()
         for _ in range(TRIES):
             found = self._sound(forced, target)
             inputs = {i: self._inputs(s) for i, s in enumerate(found.segments) if s.where == DEVICE}
@@ -64,6 +65,15 @@ class Cutter:
                 return self._write(found, inputs)
             forced |= trouble
         raise NotLowerable(f"no cut compiles after {TRIES} operations were moved to the host: {forced}")
+
+    def _not_placed(self) -> dict[str, str]:
+        """Where a converted model says what runs on the device, everything else stays on the host. Its converter's own
+        EnsureShape goes along."""
+        if not any(PLACED in node.attr for node in self._source.definition.node):
+            return {}
+        graph, definitions = self._graph, self._source.definitions
+        free = [n for n in graph.nodes if n in graph.bound - graph.fed and graph.nodes[n].op != "EnsureShape"]
+        return {n: "the converted model does not place it" for n in free if PLACED not in definitions[n].attr}
 
     def _sound(self, forced: dict[str, str], target: Target) -> Cut:
         """The cut whose device segments have known shapes and refuse what TensorFlow refuses; adds to `forced` what had

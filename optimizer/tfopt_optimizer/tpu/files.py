@@ -15,7 +15,8 @@ from tfopt_protos import messages
 
 from tfopt_optimizer.tpu.errors import ConversionError
 
-_NAMES = ("saved_model.pb", "saved_model.pbtxt")
+NAME = "saved_model.pb"
+_NAMES = (NAME, "saved_model.pbtxt")
 # A hash of the graph as it was: stale after any change, and a loader may only warn about it.
 _STALE = ("fingerprint.pb", *_NAMES)
 

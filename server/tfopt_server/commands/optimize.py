@@ -85,7 +85,7 @@ def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], 
         with progress.to(sys.stdout, environ, len(signatures)) as say:
             job = _job(settings, out or settings.plan_cache_dir, say)
             if out is None:
-                cache = carried.folder(job.model_dir) if in_place else settings.plan_cache_dir
+                cache = carried.folder(folder) if in_place else settings.plan_cache_dir
                 _, out = optimize_cached(job, cache, say)
             else:
                 optimize(job, say)
@@ -101,20 +101,18 @@ def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
     from tfopt_optimizer.optimize import OptimizeJob
     from tfopt_optimizer.saved_model import read_signatures
 
-    from tfopt_server import devices, plane, preparing, samples
+    from tfopt_server import converted, devices, plane, preparing, samples
 
     folder = settings.model_base_path
     assert isinstance(folder, Path)
     options = plane.load_options(settings, devices.resolve(settings))
-    chosen = options.flags
-    parameters = preparing.parameters_for(folder, options)
-    if not chosen.allowed_batch_sizes and parameters is not None:
-        chosen = dataclasses.replace(chosen, allowed_batch_sizes=parameters.allowed_batch_sizes)
+    model = converted.of(folder, settings.plan_cache_dir, say, as_it_is=False)
+    chosen = preparing.with_sizes(options.flags, preparing.parameters_for(folder, options), model)
     recorded = samples.read(folder) if options.warmup else ()
     material = samples.gather(read_signatures(folder, options.tags), recorded)
     for note in material.notes:
         say(f"no samples: {note}")
-    return OptimizeJob(folder, plan_dir, options.tags, chosen, material.samples, material.source)
+    return OptimizeJob(model.folder, plan_dir, options.tags, chosen, material.samples, material.source)
 
 
 def brought(settings: Settings) -> Path:
