@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -158,7 +158,7 @@ class Contest:
         entrants: Sequence[Entrant],
         *,
         allotted: Allotment,
-        winners: Collection[tuple[str, str]] = (),
+        winners: Mapping[tuple[str, str], int],
     ) -> list[Trial]:
         """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails.
 

@@ -6,7 +6,8 @@ decides small models and those that look strings up, where LiteRT wins; the rest
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 HOST = "host+"  # before the engine of a split signature's device segments
@@ -38,19 +39,20 @@ def order(
     reference_us: float,
     large: bool,
     accelerated: bool = False,
-    winners: Collection[tuple[str, str]] = (),
+    winners: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> list[Entrant]:
-    """The likely winner first. `winners`: (engine, variant) of the model's other buckets; `large`: its weights take a
-    heavy converter long, which is therefore left for last. Reserves wait for what the others can do. Lossy candidates
-    come after all exact ones, of whose models they are made. `accelerated`: xla runs on an accelerator."""
+    """The likely winner first. `winners`: how many of the model's other buckets an (engine, variant) won; `large`: its
+    weights take a heavy converter long, which is therefore left for last. Reserves wait for what the others can do.
+    Lossy candidates come after all exact ones, of whose models they are made. `accelerated`: xla runs on an
+    accelerator."""
     engines: tuple[str, ...] = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
     if accelerated:
         engines = ("xla", *(e for e in engines if e != "xla"))
 
-    def rank(entrant: Entrant) -> tuple[bool, bool, bool, bool, int, bool]:
+    def rank(entrant: Entrant) -> tuple[bool, int, bool, bool, int, bool]:
         whole = entrant.engine.removeprefix(HOST)  # a split signature's follow the engine that takes it whole
         place = engines.index(whole) if whole in engines else len(engines)
-        won, split = (entrant.engine, entrant.variant) in winners, whole != entrant.engine
-        return bool(entrant.precision), not won, entrant.reserve, large and entrant.heavy, place, split
+        won, split = winners.get((entrant.engine, entrant.variant), 0), whole != entrant.engine
+        return bool(entrant.precision), -won, entrant.reserve, large and entrant.heavy, place, split
 
     return sorted(entrants, key=rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from tfopt_optimizer import (
@@ -145,7 +146,7 @@ class Tournament:
         home = sum(s.inner == found.specs[0].inner for s in found.specs) if found.specs else 0
         order = sorted(range(len(found.specs)), key=lambda i: (i != 0, i != home - 1, i))
         trials: dict[int, tuple[Trial, ...]] = {}
-        winners = set[tuple[str, str]]()
+        winners = Counter[tuple[str, str]]()
         there = [e for e in self._entrants if not e.split or found.info.key in self._splits]
         refused = {e: reason for e in there if (reason := e.refuses(found.info))}
         able = [e for e in there if e not in refused]
@@ -191,7 +192,7 @@ class Tournament:
                 for e, reason in hopeless.items()
             ]
             trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
-            winners |= {best for best in [choose.fastest(trials[index])] if best}
+            winners.update(best for best in [choose.fastest(trials[index])] if best)
             if position < home and spec.batch and (best := [t.median_us for t in trials[index] if t.eligible]):
                 costs[spec.batch] = min(best)
             self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))

@@ -82,7 +82,9 @@ ALL = (SESSION, LITERT, OPENVINO, XLA)
         ({"strings": True, "reference_us": 9e4, "large": False}, (LITERT, SESSION, OPENVINO, XLA)),
         ({"strings": False, "reference_us": 9e4, "large": False}, (OPENVINO, LITERT, XLA, SESSION)),
         ({"strings": False, "reference_us": 9e4, "large": True}, (OPENVINO, XLA, SESSION, LITERT)),
-        ({"strings": False, "reference_us": 9e4, "large": True, "winners": {("litert", "t2")}},
+        ({"strings": False, "reference_us": 9e4, "large": True, "winners": {("litert", "t2"): 1}},
+         (LITERT, OPENVINO, XLA, SESSION)),
+        ({"strings": False, "reference_us": 9e4, "large": False, "winners": {("openvino", "f32"): 1, ("litert", "t2"): 4}},
          (LITERT, OPENVINO, XLA, SESSION)),
     ],
 )  # fmt: skip

@@ -122,7 +122,7 @@ class Model:
             t.name: _dimensions(t.shape, part[t.name], shared, target.varying and self._shared)
             for t in target.signature.inputs
         }
-        key = (variant, tuple(sorted(wanted.items())))
+        key = (variant.removesuffix(ROW), tuple(sorted(wanted.items())))
         try:
             if key not in self._compiled:
                 self._model.reshape({p.any_name: list(wanted[p.any_name]) for p in self._model.inputs})
@@ -146,7 +146,7 @@ class Model:
 
     def forget(self, target: Target) -> None:
         """Frees what was compiled for these shapes alone."""
-        self._compiled.pop((target.variant, tuple(sorted(parts(target).items()))), None)
+        self._compiled.pop((target.variant.removesuffix(ROW), tuple(sorted(parts(target).items()))), None)
 
 
 def streams_of(variant: str) -> int:
