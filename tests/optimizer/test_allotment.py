@@ -84,7 +84,8 @@ ALL = (SESSION, LITERT, OPENVINO, XLA)
         ({"strings": False, "reference_us": 9e4, "large": True}, (OPENVINO, XLA, SESSION, LITERT)),
         ({"strings": False, "reference_us": 9e4, "large": True, "winners": {("litert", "t2"): 1}},
          (LITERT, OPENVINO, XLA, SESSION)),
-        ({"strings": False, "reference_us": 9e4, "large": False, "winners": {("openvino", "f32"): 1, ("litert", "t2"): 4}},
+        ({"strings": False, "reference_us": 9e4, "large": False,
+          "winners": {("openvino", "f32"): 1, ("litert", "t2"): 4}},
          (LITERT, OPENVINO, XLA, SESSION)),
     ],
 )  # fmt: skip
