@@ -141,17 +141,21 @@ def test_who_keeps_the_connection(request_, closes, header):
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\nx",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc",
-        b"GET / HTTP/1.1\r\nBad Name: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nName: a\x00b\r\n\r\n",
-        b"GET / HTTP/1.1\r\n folded: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\nx",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc",
+        b"GET / HTTP/1.1\r\nHost: h\r\nBad Name: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\nName: a\x00b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: h\r\n folded: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\nx",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
     ],
 )
 def test_what_cannot_be_read_in_one_way_only_is_refused_and_ends_the_connection(bad):
@@ -160,6 +164,11 @@ def test_what_cannot_be_read_in_one_way_only_is_refused_and_ends_the_connection(
     assert (status, headers["connection"], wire.closed) == (400, "close", True)
     assert json.loads(body)["error"].startswith("Bad Request: ")
     assert wire(GET) == b""
+
+
+def test_probes_of_http_1_0_need_no_host_and_an_empty_one_is_one():
+    assert answers(Wire()(b"GET /health HTTP/1.0\r\n\r\n"))[0][0] == 200
+    assert answers(Wire()(b"GET /health HTTP/1.1\r\nHost:\r\n\r\n"))[0][0] == 200
 
 
 @given(st.binary(max_size=200))
@@ -172,10 +181,10 @@ def test_no_bytes_bring_it_down(noise):
 
 def test_heads_without_end():
     wire = Wire()
-    sent = wire(b"GET / HTTP/1.1\r\n", *[b"x: " + b"y" * 1000 + b"\r\n"] * (HEAD_LIMIT // 1000 + 1))
+    sent = wire(b"GET / HTTP/1.1\r\nHost: h\r\n", *[b"x: " + b"y" * 1000 + b"\r\n"] * (HEAD_LIMIT // 1000 + 1))
     ((status, _, _),) = answers(sent.removesuffix(b"<EOF>"))
     assert (status, wire.closed) == (431, True)
-    in_one_piece = Wire()(b"GET / HTTP/1.1\r\nx: " + b"y" * (HEAD_LIMIT + 1) + b"\r\n\r\n")
+    in_one_piece = Wire()(b"GET / HTTP/1.1\r\nHost: h\r\nx: " + b"y" * (HEAD_LIMIT + 1) + b"\r\n\r\n")
     assert [status for status, _, _ in answers(in_one_piece.removesuffix(b"<EOF>"))] == [431]
     trailers = Wire()(CHUNKED.removesuffix(b"\r\n"), *[b"x: " + b"y" * 1000 + b"\r\n"] * (HEAD_LIMIT // 1000 + 3))
     assert [status for status, _, _ in answers(trailers.removesuffix(b"<EOF>"))] == [431]
@@ -184,8 +193,8 @@ def test_heads_without_end():
 @pytest.mark.parametrize(
     "parts",
     [
-        (b"POST / HTTP/1.1\r\nContent-Length: 11\r\n\r\n",),
-        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"6\r\nsix...\r\n", b"6\r\nsix...\r\n"),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n",),
+        (b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", b"6\r\nsix...\r\n", b"6\r\nsix...\r\n"),
     ],
 )
 def test_bodies_beyond_the_operators_limit(parts):
@@ -193,11 +202,11 @@ def test_bodies_beyond_the_operators_limit(parts):
     ((status, headers, body),) = answers(wire(*parts).removesuffix(b"<EOF>"))
     assert (status, headers["connection"], wire.closed) == (413, "close", True)
     assert json.loads(body)["error"] == "The request body is larger than 10 bytes (--max_body_bytes)."
-    assert answers(Wire(limit=10)(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123456789"))[0][0] == 200
+    assert answers(Wire(limit=10)(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\n0123456789"))[0][0] == 200
 
 
 def test_who_asks_before_sending_is_told_to_go_on_unless_it_is_too_much():
-    head = b"POST / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     wire = Wire()
     assert wire(head) == b"HTTP/1.1 100 Continue\r\n\r\n"
     assert answers(wire(b"hello"))[0][0] == 200
@@ -206,7 +215,7 @@ def test_who_asks_before_sending_is_told_to_go_on_unless_it_is_too_much():
 
 
 def test_a_head_request_has_the_length_and_no_body():
-    sent = Wire()(b"HEAD / HTTP/1.1\r\n\r\n")
+    sent = Wire()(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
     assert re.search(rb"content-length: [1-9]", sent)
     assert sent.endswith(b"\r\n\r\n")
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -149,6 +150,28 @@ def test_a_grpc_port_that_is_taken_ends_with_255(tmp_path):
             assert second.process.wait(20) == 255
     (said,) = [line["message"] for line in second.lines() if line["severity"] == "CRITICAL"]
     assert f":{taken}" in said
+
+
+def test_a_unix_socket_is_shared_by_all_workers_and_survives_one_of_them(tmp_path):
+    """Each bound it anew, so that only the last one was reached."""
+    path = tmp_path / "grpc"
+    path_flags = (f"--grpc_socket_path={path}", "--model_base_path=/nowhere", "--workers=2")
+    check = messages.message("grpc.health.v1.HealthCheckRequest")().SerializeToString()
+
+    def ask() -> bytes:
+        with grpc.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            return channel.unary_unary("/grpc.health.v1.Health/Check")(check, timeout=10)
+
+    with serve(tmp_path, *path_flags) as (server, _):
+        until(lambda: server.text().count("there is nothing at") == 2, 30, server.text)
+        made = path.stat().st_ino
+        assert ask() == b"\x08\x02"
+        os.kill(server.workers()[-1], signal.SIGKILL)
+        until(lambda: server.text().count("there is nothing at") == 3, 30, server.text)
+        assert [ask() for _ in range(5)] == [b"\x08\x02"] * 5
+        assert path.stat().st_ino == made
+        assert server.stop() == 0
+    assert not path.exists()
 
 
 @pytest.mark.tensorflow

@@ -38,11 +38,13 @@ class Logger(GunicornLogger):  # type: ignore[misc]
 
 class Application(BaseApplication):  # type: ignore[misc]
     def __init__(
-        self, settings: Settings, build: Build, sockets: Sequence[socket.socket], run_dir: Path | None
-    ) -> None:
+        self, settings: Settings, build: Build, sockets: Sequence[socket.socket], unix: socket.socket | None,
+        run_dir: Path | None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.build = build
         self.run_dir = run_dir
+        self.unix = unix
         self.readiness = Readiness(settings.workers)
         self.board = ConfigBoard(settings.workers)
         self._sockets = sockets
@@ -84,12 +86,13 @@ def serve(settings: Settings, build: Build) -> NoReturn:
         sockets = listeners.listen(settings.http_ports)
         # Held as long as this process lives, which never leaves this function.
         claimed = listeners.claim(settings.port, settings.workers > 1) if settings.port else None  # noqa: F841
+        unix = listeners.listen_unix(settings.grpc_socket_path) if settings.grpc_socket_path else None
     except listeners.ListenError as error:
         log.critical("Failed to start server. Error: %s", error)
         sys.exit(CANNOT_START)
     where = ", ".join(str(s.getsockname()[1]) for s in sockets)
     log.info("listening on port %s", where, extra={"health_route": settings.health_route, "workers": settings.workers})
     if settings.workers == 1:
-        Application(settings, build, sockets, None).run()
+        Application(settings, build, sockets, unix, None).run()
     with tempfile.TemporaryDirectory(prefix="tfopt-") as run_dir:
-        Application(settings, build, sockets, Path(run_dir)).run()
+        Application(settings, build, sockets, unix, Path(run_dir)).run()

@@ -37,6 +37,7 @@ class Served:
         self._settings = settings
         self._metrics = Metrics()
         self._rpc: RpcServer | None = None
+        self._unix = shared.unix
         if shared.run_dir is not None:
             self._metrics.share(shared.run_dir)
         place = plane.Place(shared.board, shared.seat)
@@ -57,7 +58,7 @@ class Served:
 
     async def open_rpc(self) -> None:
         try:
-            self._rpc = await self._start_rpc(self._dataplane, self._settings, self._metrics)
+            self._rpc = await self._start_rpc(self._dataplane, self._settings, self._metrics, self._unix)
         except (OSError, ValueError) as error:  # an address that is taken, a TLS file that is none
             raise CannotStart(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,13 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True)
 class Shared:
-    """What the workers of one server share: a directory (None where there is only one), and the board on which this
-    one has `seat`."""
+    """What the workers of one server share: a directory (None where there is only one), the board on which this one
+    has `seat`, and the listening socket of --grpc_socket_path."""
 
     run_dir: Path | None
     board: ConfigBoard
     seat: int
+    unix: socket.socket | None = None
 
 
 class Backend(Protocol):

@@ -172,17 +172,21 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         if self._parser.should_upgrade():
             return
-        asks, size = False, 0
+        asks, size, hosts = False, 0, 0
         for name, value in self._headers:
             size += len(name) + len(value)
             if name == b"content-length":
                 if self._limit and int(value) > self._limit:
                     self._too_large()
                     return
+            elif name == b"host":
+                hosts += 1
             elif name == b"expect":
                 asks = value.lower() == b"100-continue" and not self._busy
         if size + len(self._url) > HEAD_LIMIT:  # in one piece, before data_received could tell
             self._long_head()
+        elif hosts != 1 and (hosts or self._parser.get_http_version() != "1.0"):  # RFC 9112, 3.2; probes speak HTTP/1.0
+            self._refuse(400, f"Bad Request: expected one Host header, received {hosts}")
         elif asks and self._parser.get_http_version() != "1.0":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 

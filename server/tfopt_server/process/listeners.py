@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,22 @@ def claim(port: int, shared: bool) -> socket.socket | None:
     with contextlib.suppress(OSError):  # connections of another program that had the port are still fading
         held.bind(("", port))
     return held
+
+
+def listen_unix(path: str) -> socket.socket:
+    """A listening UNIX socket that all workers share; ListenError names the path. What a server left there that has
+    ended is replaced; one that runs is found out by its port."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if Path(path).is_socket():
+            Path(path).unlink()
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ListenError(f"gRPC cannot listen on unix:{path}: {os.strerror(error.errno or 0)}") from error
+    sock.setblocking(False)
+    return sock
 
 
 def turn_deaf(sockets: Iterable[socket.socket]) -> None:

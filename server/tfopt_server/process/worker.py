@@ -113,7 +113,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
     def _build(self) -> None:
         """On a thread of its own: imports alone take a second, and health must answer meanwhile."""
         try:
-            backend = self.app.build(self.settings, Shared(self.app.run_dir, self.app.board, self.seat))
+            backend = self.app.build(self.settings, Shared(self.app.run_dir, self.app.board, self.seat, self.app.unix))
             # A replacement for a worker that died takes no call, as it takes no connection, before it is ready.
             if first := self.app.readiness.may_accept(self.seat):
                 asyncio.run_coroutine_threadsafe(backend.open_rpc(), self.loop).result()

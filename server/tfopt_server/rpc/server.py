@@ -89,8 +89,11 @@ class RpcServer:
         self._ticking.cancel()
 
 
-async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> RpcServer:
-    """Opens settings.port (0: none) and settings.grpc_socket_path. OSError names the address that cannot be had,
+async def start(
+    dataplane: Dataplane, settings: Settings, metrics: Metrics, unix: socket.socket | None = None
+) -> RpcServer:
+    """Opens settings.port (0: none), and listens on `unix`, the socket of settings.grpc_socket_path that all workers
+    share (made here where there is none yet). OSError names the address that cannot be had,
     TlsError what is wrong with settings.ssl_config_file.
 
     With several workers every one listens on the same port and the kernel spreads the connections. TLS is for both
@@ -115,7 +118,7 @@ async def start(dataplane: Dataplane, settings: Settings, metrics: Metrics) -> R
         server.port = sock.getsockname()[1]
         await server.listen(sock)
     if settings.grpc_socket_path:
-        await server.listen(_unix(settings.grpc_socket_path))
+        await server.listen(_unix(settings.grpc_socket_path) if unix is None else unix.dup())
     return server
 
 
