@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
 
-.PHONY: setup serve test test/slow test/libtpu check bench protos lock clean help image/cpu image/gpu image/tpu
+.PHONY: setup serve test test/slow test/libtpu check bench soak protos lock clean help image/cpu image/gpu image/tpu
 
 help:            ## this list
 	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -45,6 +45,10 @@ check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts,
 
 bench: setup     ## ratios between variants, in process and over the wire; writes benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+MINUTES ?= 30
+soak: setup      ## mixed traffic while versions roll, models come and go and workers are killed (MINUTES=30)
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 protos: $(STAMP) ## regenerate the descriptor set and the list of operations from the installed packages
 	$(BIN)/python protos/extract.py
