@@ -390,3 +390,22 @@ def shared(to: Path) -> None:
 
     module.tpu_func = tpu_func
     _save(module, to, {"serving_default": serve, "count": count}, {"tpu_func": tpu_func})
+
+
+@builder
+def guarded(to: Path) -> None:
+    """x [n, 4], size int32 [2] -> y: asserts that x is positive, doubles it in a loop, reshapes to size, multiplies."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 8, 4))
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x"), tf.TensorSpec([2], tf.int32, name="size")]
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any, size: Any) -> Any:
+        tf.debugging.assert_positive(x, message="x must be positive")
+        for _ in tf.range(3):
+            x = x * 2.0
+        return {"y": tf.reshape(tf.reshape(x, size), [-1, 8]) @ module.w}
+
+    _save(module, to, {"serving_default": serve}, {})

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer.tpu import (
     ahead_placed,
+    automatic,
     batch,
     files,
     graph,
@@ -26,6 +28,7 @@ from tfopt_optimizer.tpu import (
     trial,
 )
 from tfopt_optimizer.tpu.ahead import Compiled
+from tfopt_optimizer.tpu.automatic import Parted
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.options import Chosen, Options
@@ -53,10 +56,11 @@ def convert(job: ConversionJob) -> Report:
         files.check_output(job.source, job.output)
     saved_model = files.read(job.source)
     model = ModelGraph(files.meta_graph(saved_model, job.source))
-    _refuse_missing(job.options, only_batch_ops=any(batch.existing(model)))
+    _refuse_missing(job.options)
     graph.refuse_tf1(model)
-    chosen = _choose(model, job)
     keys = objects.checkpoint_keys(job.source)
+    parted = _part(model, job.options, keys)
+    chosen = _choose(model, job, parted)
     precise = precision.apply(model, list(chosen), job.options.bfloat16, keys)
     report = _rewrite(model, chosen, job, precise)
     with files.workplace(job.output) as work:
@@ -74,6 +78,7 @@ def convert(job: ConversionJob) -> Report:
     return dataclasses.replace(
         report,
         bfloat16_variables=variables,
+        cut=parted,
         cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
         topology=job.topology,
         ahead=tuple(compiled),
@@ -106,11 +111,9 @@ def _never_compiled(model: ModelGraph, names: list[str], tried: list[trial.Tried
     ]
 
 
-def _refuse_missing(options: Options, only_batch_ops: bool) -> None:
+def _refuse_missing(options: Options) -> None:
     """What this version does not do must not be passed over in silence."""
     wrong = []
-    if not options.functions and not (options.batching and only_batch_ops):
-        wrong.append("tpu_functions names no function, and choosing them by itself is not part of this version")
     if options.quantization is not None:
         wrong.append("external_feature_configs.quantization_options: quantization is not part of this version")
     if options.io_shapes_demanded:
@@ -119,9 +122,23 @@ def _refuse_missing(options: Options, only_batch_ops: bool) -> None:
         raise ConversionError(wrong)
 
 
-def _choose(model: ModelGraph, job: ConversionJob) -> dict[str, Chosen]:
+def _part(model: ModelGraph, options: Options, keys: Mapping[str, int]) -> Parted | None:
+    """The own cut, when nobody named a function; None when somebody did, or only wants batch ops changed."""
+    if options.functions or (options.batching and any(batch.existing(model))):
+        return None
+    numbers = objects.arguments(model, objects.handles(model, keys))
+    parted = automatic.choose(model, {k: model.objects.nodes[n].HasField("variable") for k, n in numbers.items()})
+    if not parted.chosen:
+        told = [f"signature {key!r}: no part of it is for the TPU: {why}" for key, why in parted.whole_on_host.items()]
+        raise ConversionError(
+            told or "tpu_functions names no function, and the model has no signature to take one from"
+        )
+    return parted
+
+
+def _choose(model: ModelGraph, job: ConversionJob, parted: Parted | None) -> dict[str, Chosen]:
     """The functions to place, after all checks that need no compiler."""
-    chosen = graph.choose(model, job.options.functions)
+    chosen = dict(parted.chosen) if parted else graph.choose(model, job.options.functions)
     graph.check_indirect_calls(model, chosen)
     keys = objects.checkpoint_keys(job.source)
     of_arguments = objects.arguments(model, objects.handles(model, keys))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from tfopt_optimizer.tpu import ahead
 from tfopt_optimizer.tpu.ahead import Compiled
+from tfopt_optimizer.tpu.automatic import Parted
 from tfopt_optimizer.tpu.trial import Tried
 from tfopt_optimizer.wording import size
 
@@ -69,6 +70,7 @@ class Report:
     samples: str
     seconds: float
     written: str = ""  # "" for a dry run
+    cut: Parted | None = None  # where no function was named
     topology: str = ""
     ahead: tuple[Compiled, ...] = ()
 
@@ -79,6 +81,7 @@ class Report:
 def lines(report: Report) -> list[str]:
     """The report for the log."""
     found = [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
+    found += _cut(report.cut) if report.cut else []
     found += [f"batched: {_batched(b)}" for b in report.batched]
     found += [_bfloat16(b) for b in report.bfloat16]
     found += _variables(report.bfloat16_variables) if report.bfloat16_variables else []
@@ -90,6 +93,14 @@ def lines(report: Report) -> list[str]:
     found += ahead.lines(report.ahead, report.topology)
     found.append(f"written to {report.written}" if report.written else "dry run: nothing was written")
     return found
+
+
+def _cut(found: Parted) -> list[str]:
+    told = [f"on the host: all of signature {key}: {why}" for key, why in found.whole_on_host.items()]
+    for key, reasons in found.reasons.items():
+        most = sorted(reasons.items(), key=lambda item: -item[1])[:5]
+        told += [f"on the host in {key}: {count} operations: {why}" for why, count in most]
+    return told
 
 
 def tried(results: Sequence[Tried], samples: str) -> list[str]:

@@ -54,7 +54,7 @@ def _constants(graph: ModelGraph, name: str, sources: Sources) -> Iterator[str]:
     arguments = {a.name for a in function.signature.input_arg}
     nodes = {n.name: n for n in function.node_def}
     for node in function.node_def:
-        for i in _CONSTANT_INPUTS.get(node.op, ()):
+        for i in CONSTANT_INPUTS.get(node.op, ()):
             asked = _depends_on(node.input[i], nodes, arguments)
             if asked:
                 where = _where(name, node.name, sources)
@@ -73,15 +73,15 @@ def _depends_on(edge: str, nodes: Mapping[str, Any], arguments: set[str]) -> set
         source = todo.pop().split(":")[0]
         if source in arguments:
             found.add(source)
-        elif source in nodes and source not in seen and nodes[source].op not in _STATIC:
+        elif source in nodes and source not in seen and nodes[source].op not in STATIC:
             seen.add(source)
             todo += [e for e in nodes[source].input if not e.startswith("^")]
     return found
 
 
 # Seen to fail with "must be a compile-time constant" (Reshape, Range), by input.
-_CONSTANT_INPUTS = {"Reshape": (1,), "Range": (0, 1, 2)}
-_STATIC = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+CONSTANT_INPUTS = {"Reshape": (1,), "Range": (0, 1, 2)}
+STATIC = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
 
 def _border(graph: ModelGraph, name: str, objects: Mapping[tuple[str, int], int]) -> Iterator[str]:
