@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from tfopt_optimizer import placement
+from tfopt_optimizer import alternation, placement
+from tfopt_optimizer.alternation import Part
 from tfopt_optimizer.doctor.patient import Patient
 from tfopt_optimizer.graphs import MAIN, is_variable
 from tfopt_optimizer.plan import SignatureInfo
@@ -25,12 +26,14 @@ class SignatureView:
     """A signature; `host` and `device` count its operations by kind, calls and constants left out.
 
     The sides are those of the static rule (placement.py): what a compiler could take, not what a plan has chosen.
+    `parts` are the segments that a cut would have by it, in the order in which they run.
     """
 
     signature: SignatureInfo
     host: Mapping[str, int]
     device: Mapping[str, int]
     reasons: tuple[Reason, ...]
+    parts: tuple[Part, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +85,8 @@ def _signature(model: Patient, signature: SignatureInfo) -> SignatureView:
     host, device = placement.counts(nodes, model.graph, model.registry)
     found = placement.host_reasons(nodes, model.graph, model.registry)
     reasons = [Reason(why, len(places), places[0].where) for why, places in found.items()]
-    return SignatureView(signature, host, device, tuple(sorted(reasons, key=lambda r: (-r.count, r.why))))
+    parts = alternation.parts(model.graph, model.registry, signature)
+    return SignatureView(signature, host, device, tuple(sorted(reasons, key=lambda r: (-r.count, r.why))), parts)
 
 
 def _variables(model: Patient) -> tuple[VariableView, ...]:

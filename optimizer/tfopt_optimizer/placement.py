@@ -6,7 +6,7 @@ types is a string, variant or table, and every function that it calls can go as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfopt_protos import dtypes
@@ -47,9 +47,9 @@ def counts(nodes: Sequence[Placed], graph: Graph, registry: Registry) -> tuple[d
     return host, device
 
 
-def why_on_host(node: Any, graph: Graph, registry: Registry) -> str:
-    """ "" for an operation that a device may take, or that is neutral."""
-    own = _own_reason(node, graph, registry)
+def why_on_host(node: Any, graph: Graph, registry: Registry, types: Collection[int] = _HOST_TYPES) -> str:
+    """ "" for an operation that a device may take, or that is neutral. `types`: those that it cannot hold."""
+    own = _own_reason(node, graph, registry, types)
     if own or _is_call(node, graph):
         return own  # the bodies of calls are looked at themselves
     seen: set[str] = set()  # functions may call each other in circles
@@ -60,7 +60,7 @@ def why_on_host(node: Any, graph: Graph, registry: Registry) -> str:
             continue
         seen.add(name)
         for inner in graph.body(graph.functions[name]).values():
-            if _own_reason(inner, graph, registry):
+            if _own_reason(inner, graph, registry, types):
                 return f"{node.op} holds {inner.op}"
             todo += calls(inner)
     return ""
@@ -70,7 +70,7 @@ def _is_call(node: Any, graph: Graph) -> bool:
     return node.op in _CALLS or node.op in graph.functions
 
 
-def _own_reason(node: Any, graph: Graph, registry: Registry) -> str:
+def _own_reason(node: Any, graph: Graph, registry: Registry, types: Collection[int]) -> str:
     """Why the operation itself stays, whatever it calls."""
     if node.op in NEUTRAL or _is_call(node, graph):
         return ""
@@ -78,7 +78,7 @@ def _own_reason(node: Any, graph: Graph, registry: Registry) -> str:
         return f"{node.op} is not TensorFlow's own"
     if node.op not in registry.compiled:
         return f"{node.op} has no compiled kernel"
-    return f"{node.op} on strings or variants" if _types(node) & _HOST_TYPES else ""
+    return f"{node.op} on strings or variants" if not _types(node).isdisjoint(types) else ""
 
 
 def _types(node: Any) -> set[int]:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import enginecases
+import pytest
 import savedmodels
 from tfopt_optimizer.doctor import patient
 from tfopt_optimizer.inspection import Inspection, inspect
@@ -21,6 +26,37 @@ def test_strings_and_tables_stay_on_the_host() -> None:
         ("LookupTableFindV2 has no compiled kernel", 2),
         ("StringLower has no compiled kernel", 1),
     ]
+
+
+def test_segments_in_the_order_in_which_they_run() -> None:
+    (view,) = look("tabular").signatures
+    assert [(p.where, set(p.kinds) & {"LookupTableFindV2", "MatMul"}) for p in view.parts] == [
+        ("host", {"LookupTableFindV2"}),
+        ("device", {"MatMul"}),
+    ]
+    (view,) = look("lookup").signatures
+    assert [(p.where, p.kinds) for p in view.parts] == [
+        ("host", {"LookupTableFindV2": 2}),
+        ("device", {"ResourceGather": 2, "AddV2": 1}),
+    ]
+    (view,) = look("strings").signatures
+    assert [p.where for p in view.parts] == ["host"]
+    assert [p.where for v in look("half_plus_two_v1").signatures for p in v.parts if p.where == "device"] == []
+    view = look("recurrent").signatures[0]
+    assert [p.where for p in view.parts] == ["device"]
+
+
+@pytest.mark.tensorflow
+def test_text_in_the_middle_makes_four_segments(tmp_path: Path) -> None:
+    def compute(tf: Any, module: Any, text: Any) -> Any:
+        x = tf.gather(tf.ones([50, 4]), tf.strings.to_hash_bucket_fast(text, 50))
+        number = tf.strings.to_number(tf.strings.as_string(x[:, 0]))
+        return {"y": (x + number[:, None]) @ tf.ones([4, 2])}
+
+    enginecases.save(tmp_path / "model", compute, text=([None], "string"))
+    (view,) = inspect(patient.read(tmp_path / "model")).signatures
+    assert [p.where for p in view.parts] == ["host", "device", "host", "device"]
+    assert [max(p.kinds) for p in view.parts][::2] == ["StringToHashBucketFast", "StringToNumber"]
 
 
 def test_constants_and_variables_count_on_neither_side() -> None:

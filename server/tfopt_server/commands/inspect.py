@@ -97,6 +97,9 @@ def _signature(view: SignatureView, everything: bool) -> list[str]:
     if view.host:
         lines.append(f"  on the host: {_kinds(view.host, everything)}")
         lines += table([("   ", f"{r.count}x", r.why, f"first: {r.first}") for r in view.reasons])
+    if len(view.parts) > 1:
+        lines.append(f"  a cut would have {len(view.parts)} segments, by this rule alone:")
+        lines += [f"    {n}. {part.where}: {_kinds(part.kinds, everything)}" for n, part in enumerate(view.parts, 1)]
     return lines
 
 
