@@ -154,7 +154,7 @@ def resolve(parsed: arguments.Parsed, environ: Mapping[str, str]) -> tuple[Setti
     errors += _refused(parsed.values) + _cross_field(values)
     for pool in ("tensorflow_intra_op_parallelism", "tensorflow_inter_op_parallelism"):
         values[pool] = values[pool] or values["tensorflow_session_parallelism"]
-    notices = [Notice("WARNING", u) for u in parsed.unresolved] + _inert(parsed.values) + from_files
+    notices = [Notice("WARNING", u) for u in parsed.unresolved] + _inert(parsed.values) + from_files + _idle(values)
     strays = list(parsed.unknown) + [f"{p!r} is not a flag" for p in parsed.positionals]
     if values["strict_flags"]:
         errors += strays
@@ -300,6 +300,13 @@ def _inert(given: Mapping[str, Value]) -> list[Notice]:
     ]
 
 
+def _idle(values: Mapping[str, Any]) -> list[Notice]:
+    """Not a mistake: an image says which device, and arguments for another image must start it."""
+    if values["device"] == "cpu" or values["use_tfrt"]:
+        return []
+    return [Notice("WARNING", f"--nouse_tfrt: nothing runs on the {values['device']}, only TensorFlow on the cpu")]
+
+
 def _rising(sizes: Sequence[int]) -> bool:
     return all(a < b for a, b in itertools.pairwise(sizes))
 
@@ -335,10 +342,6 @@ _RULES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
     (
         lambda v: v["require_device"] and v["device"] == "cpu",
         "--require_device: expected --device=gpu, tpu or auto with it, received cpu",
-    ),
-    (
-        lambda v: v["device"] in ("gpu", "tpu") and not v["use_tfrt"],
-        "--use_tfrt: expected true with --device={device}: TensorFlow's executor runs on the CPU alone, received false",
     ),
     (
         lambda v: v["drain_grace_s"] >= v["drain_timeout_s"],

@@ -31,14 +31,19 @@ def test_an_image_says_which_device_and_a_flag_wins() -> None:
         (["--device=cuda"], {}, "--device: expected one of 'cpu', 'gpu', 'tpu', 'auto', received 'cuda'"),
         ([], {"TFOPT_DEVICE": "cuda"}, "TFOPT_DEVICE: expected one of 'cpu', 'gpu', 'tpu', 'auto', received 'cuda'"),
         (["--require_device"], {}, "--require_device: expected --device=gpu, tpu or auto with it, received cpu"),
-        (["--device=tpu", "--nouse_tfrt"], {}, "--use_tfrt: expected true with --device=tpu: TensorFlow's executor "
-         "runs on the CPU alone, received false"),
     ],
 )  # fmt: skip
 def test_mistakes(flags: list[str], environ: dict[str, str], error: str) -> None:
     with pytest.raises(SettingsErrors) as caught:
         settings(*flags, **environ)
     assert caught.value.errors == (error,)
+
+
+def test_tensorflows_executor_leaves_the_gpu_idle_and_that_is_said() -> None:
+    _, notices = parse(["--model_base_path=/models/m", "--nouse_tfrt"], {"TFOPT_DEVICE": "gpu"})
+    assert [(n.severity, n.text) for n in notices] == [
+        ("WARNING", "--nouse_tfrt: nothing runs on the gpu, only TensorFlow on the cpu")
+    ]
 
 
 def test_all_gpus_serve_and_their_memory_is_left_to_whoever_needs_it(caplog: pytest.LogCaptureFixture) -> None:
