@@ -1,11 +1,12 @@
 """A bucket service on loopback that speaks what obstore asks of S3, Google Cloud Storage (its XML interface) and Azure
-Blob Storage: lists and ranged reads with ETags. Everything else is 501. It can fail on purpose.
+Blob Storage: lists, ranged reads with ETags, whole objects put. Everything else is 501. It can fail on purpose.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import threading
 import urllib.parse
 from collections.abc import Iterator
@@ -71,9 +72,21 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_PUT(self) -> None:
+        """A whole object."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path).strip("/").split("/")
+        parts = parts[1:] if parts[0] == ACCOUNT else parts
+        if self.bucket.denied or parts[0] != self.bucket.name:
+            self._refuse(403, "AccessDenied")
+            return
+        self.bucket.objects["/".join(parts[1:])] = body
+        self.bucket.asked.append(f"PUT {self.path}")
+        self._answer(201, b"", {"ETag": '"put"', "Last-Modified": "Thu, 01 Jan 2026 00:00:00 GMT"})
+
+    def do_POST(self) -> None:
         self._refuse(501, "NotImplemented")
 
-    do_POST = do_DELETE = do_PUT
+    do_DELETE = do_POST
 
     def _refuse(self, status: int, code: str) -> None:
         body = f"<Error><Code>{code}</Code></Error>".encode()
@@ -172,10 +185,12 @@ def serving(bucket: Bucket) -> Iterator[str]:
 def environment(address: str) -> dict[str, str]:
     """What points each cloud's client at a service on this machine, with credentials that nobody checks."""
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    empty = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    nobody = {"gcs_base_url": address, "disable_oauth": True, **empty}
     return {
         "AWS_ENDPOINT_URL": address, "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret",
-        "GOOGLE_BASE_URL": address, "GOOGLE_SKIP_SIGNATURE": "true", "GOOGLE_ALLOW_HTTP": "true",
+        "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(nobody), "GOOGLE_ALLOW_HTTP": "true",
         "AZURE_STORAGE_ACCOUNT_NAME": ACCOUNT, "AZURE_STORAGE_ACCOUNT_KEY": key,
         "AZURE_STORAGE_ENDPOINT": f"{address}/{ACCOUNT}", "AZURE_ALLOW_HTTP": "true",
     }  # fmt: skip

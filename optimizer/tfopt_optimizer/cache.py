@@ -25,6 +25,11 @@ from tfopt_optimizer.plan import Fingerprint, Plan, PlanError
 Optimize = Callable[[OptimizeJob, Progress], Plan]
 
 
+def name_of(job: OptimizeJob) -> str:
+    """The name of this job's plan: equal for equal jobs on equal machines, and for no others."""
+    return digest(_fingerprint(job))
+
+
 def cached(job: OptimizeJob, cache_dir: Path) -> tuple[Plan, Path, str] | None:
     """The plan for this job, its folder and why it may be used; None when there is none, or only a damaged one."""
     found, _ = _look_up(_fingerprint(job), cache_dir)

@@ -155,7 +155,10 @@ OPTIMIZER: tuple[Flag, ...] = (
         "compression_requires_records", "bool", False,
         "no such candidate where the model has no warmup records to check it on",
     ),
-    Flag("plan_cache_dir", "str", None, "where plans are kept (default ~/.cache/tfopt/plans)"),
+    Flag(
+        "plan_cache_dir", "str", None, "where plans are kept, a folder or gs://, s3://, az:// (default "
+        "~/.cache/tfopt/plans)",
+    ),
     Flag(
         "optimize_for", "str", "latency", "what decides between right candidates: the latency of a lone call, the "
         "throughput with all cores busy, or the memory of runners that are not slower than plain TensorFlow",

@@ -142,6 +142,7 @@ def load_options(settings: Settings, device: Device = ON_CPU) -> LoadOptions:
         parameters=parameters(settings),
         per_model_parameters=settings.enable_per_model_batching_parameters,
         background=settings.optimize_in_background,
+        plan_bucket=settings.plan_bucket,
     )
 
 

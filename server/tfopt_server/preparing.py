@@ -24,6 +24,8 @@ from tfopt_server.errors import Code
 from tfopt_server.lanes import Lane
 from tfopt_server.metrics import Metrics
 from tfopt_server.registry import Loaded
+from tfopt_server.storage import plans
+from tfopt_server.uris import Uri
 from tfopt_server.warming import WarmingFailed
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ class LoadOptions:
     parameters: BatchingParameters | None = None
     per_model_parameters: bool = False
     background: bool = False
+    plan_bucket: Uri | None = None
     device: Device = ON_CPU
 
 
@@ -207,8 +210,15 @@ class _Preparation:
             return None, None, f"no plan could be made: {error}"
 
     def _found_or_made(self, job: OptimizeJob, cache: Path) -> tuple[Plan | None, Path | None, str]:
-        """From the model or the cache, without starting a process, else by a child that makes it."""
-        if found := self._found(job, cache):
+        """From the model, the cache or the bucket, without starting a process, else by a child that makes it."""
+        from tfopt_optimizer.cache import name_of
+
+        pulled = False
+        found = self._found(job, cache)
+        if found is None and self._options.plan_bucket is not None:
+            pulled = plans.pull(self._options.plan_bucket, name_of(job), cache, self._say)
+            found = self._found(job, cache) if pulled else None
+        if found is not None:
             for line in found[0].log:
                 self._say(line)
             self._say(f"plan {found[1].name}: {found[2]}")
@@ -218,6 +228,8 @@ class _Preparation:
             return None, None, PROVISIONAL
         plan, plan_dir = self._optimize(job, cache, self._say, self._options.optimize_timeout_s)
         self._metrics.optimize_seconds.labels(self._source.model, self._source.version).set(plan.optimize_s)
+        if self._options.plan_bucket is not None:
+            plans.push(self._options.plan_bucket, plan_dir, self._say, anew=pulled)
         return plan, plan_dir, f"made in {plan.optimize_s:.1f} s"
 
     def _found(self, job: OptimizeJob, cache: Path) -> tuple[Plan, Path, str] | None:

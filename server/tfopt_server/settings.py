@@ -131,6 +131,8 @@ class Settings:
     platform_config_file: Path | None
     tensorflow_session_config_file: Path | None
     platform_batching: BatchingParameters | None
+    # A --plan_cache_dir in a bucket; the folder is then the default one.
+    plan_bucket: Uri | None
     # Storage.
     model_cache_dir: Path
     storage_poll_wait_seconds: int
@@ -190,6 +192,13 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
     except ValueError as error:
         errors.append(str(error))
     cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
+    v["plan_bucket"] = None
+    if v["plan_cache_dir"] and uris.is_uri(v["plan_cache_dir"]):
+        try:
+            v["plan_bucket"] = uris.parse(v["plan_cache_dir"])
+        except ValueError as error:
+            errors.append(f"--plan_cache_dir: {error}")
+        v["plan_cache_dir"] = None
     v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
     v["model_cache_dir"] = Path(v["model_cache_dir"] or f"{cache}/tfopt/models").absolute()
     v["record_warmup_dir"] = Path(v["record_warmup_dir"]).absolute() if v["record_warmup_dir"] else None

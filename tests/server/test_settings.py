@@ -39,7 +39,7 @@ def mistakes(*argv: str, **environ: str) -> tuple[str, ...]:
 def test_every_flag_that_has_an_effect_is_a_field_of_the_same_name():
     effective = {f.name for f in flags.ALL if not f.inert and not f.refused}
     assert {f.name for f in dataclasses.fields(Settings)} - effective == {
-        "http_ports", "on_vertex", "platform_batching"
+        "http_ports", "on_vertex", "platform_batching", "plan_bucket"
     }  # fmt: skip
     assert effective - {f.name for f in dataclasses.fields(Settings)} == set()
 

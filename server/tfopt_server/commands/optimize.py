@@ -19,6 +19,7 @@ from tfopt_server.commands import HELP, progress
 from tfopt_server.commands.serve import announce, complain
 from tfopt_server.repository import Listing
 from tfopt_server.settings import Notice, Settings, SettingsErrors, resolve
+from tfopt_server.storage import plans
 from tfopt_server.storage.places import Places
 from tfopt_server.storage.store import StorageError
 from tfopt_server.uris import Uri
@@ -70,7 +71,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[Settings, tup
 
 def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], in_place: bool) -> int:
     from tfopt_optimizer import carried
-    from tfopt_optimizer.cache import optimize_cached
+    from tfopt_optimizer.cache import cached, name_of, optimize_cached
     from tfopt_optimizer.errors import DeviceMissing, OptimizeError
     from tfopt_optimizer.optimize import optimize
     from tfopt_optimizer.saved_model import SavedModelError, read_signatures
@@ -86,7 +87,11 @@ def _optimize(settings: Settings, out: Path | None, environ: Mapping[str, str], 
             job = _job(settings, out or settings.plan_cache_dir, say)
             if out is None:
                 cache = carried.folder(folder) if in_place else settings.plan_cache_dir
+                if settings.plan_bucket is not None and not in_place and cached(job, cache) is None:
+                    plans.pull(settings.plan_bucket, name_of(job), cache, say)
                 _, out = optimize_cached(job, cache, say)
+                if settings.plan_bucket is not None and not in_place:
+                    plans.push(settings.plan_bucket, out, say, anew=False)
             else:
                 optimize(job, say)
             say(f"plan: {out}")

@@ -1,4 +1,4 @@
-"""A bucket, read: what lies under a prefix, and pieces of objects. The one file that knows obstore.
+"""A bucket: what lies under a prefix, pieces of objects, files put there. The one file that knows obstore.
 
 obstore binds Rust's object_store: Google Cloud Storage, S3 and Azure behind one interface, each with its cloud's own
 credentials (docs/decisions/0111-storage.md). It is imported here when the first bucket is opened, never before.
@@ -10,7 +10,7 @@ import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tfopt_server.errors import Code
@@ -110,6 +110,13 @@ class Store:
         folders.add(prefix.rstrip("/"))
         return [each for each in objects if each.size or each.path not in folders]
 
+    def write(self, path: str, file: Path) -> None:
+        """Puts a file below the URI, in parts when it is large."""
+        try:
+            self._library.put(self._store, self._below("") + path, file)
+        except Exception as error:
+            raise translated(self.uri, error, "written") from error
+
     def read(self, what: Object, start: int, stop: int) -> Iterator[memoryview]:
         """Bytes `start` to `stop` of an object, as they come. Changed when it is not the one that was listed."""
         options: Any = {"range": (start, stop)} | ({"if_match": what.etag} if what.etag else {})
@@ -121,7 +128,7 @@ class Store:
             raise translated(self.uri, error) from error
 
 
-def translated(uri: Uri, error: Exception) -> StorageError:
+def translated(uri: Uri, error: Exception, done: str = "read") -> StorageError:
     """What the library says, in the operator's words."""
     from obstore import exceptions
 
@@ -139,7 +146,7 @@ def translated(uri: Uri, error: Exception) -> StorageError:
         return StorageError(Code.UNAUTHENTICATED, f"{uri}: the credentials were refused: {first}")
     if isinstance(error, exceptions.PermissionDeniedError) or "403 Forbidden" in text:
         return StorageError(Code.PERMISSION_DENIED, f"{uri}: access is denied: {first}")
-    return StorageError(Code.UNAVAILABLE, f"{uri}: cannot be read: {first}")
+    return StorageError(Code.UNAVAILABLE, f"{uri}: cannot be {done}: {first}")
 
 
 def _shortened(text: str) -> str:
