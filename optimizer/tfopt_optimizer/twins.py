@@ -43,8 +43,12 @@ class _Digests:
         return _digest(*parts)
 
     def _tensor(self, name: str, fed: Mapping[str, str]) -> str:
-        """The digest of what a tensor is computed from. Without recursion: graphs are deeper than Python's stack."""
+        """The digest of what a tensor is computed from. Without recursion: graphs are deeper than Python's stack.
+
+        TF1's loops are circles in the graph (NextIteration leads back to Merge): where one closes, the name stands.
+        """
         done: dict[str, str] = {}
+        begun = set[str]()  # those on the way from `name` to the current one
         todo = [_node(name)]
         while todo:
             current = todo[-1]
@@ -53,11 +57,13 @@ class _Digests:
                 continue
             node = self._nodes.get(current)
             inputs = list(node.input) if node is not None else []
-            missing = [n for i in inputs if _full(i) not in fed and (n := _node(i)) not in done]
+            missing = [n for i in inputs if _full(i) not in fed and (n := _node(i)) not in done and n not in begun]
             if missing:
+                begun.add(current)
                 todo += missing
                 continue
             todo.pop()
+            begun.discard(current)
             done[current] = self._digest_node(node, current, [_edge(i, fed, done) for i in inputs])
         return _edge(name, fed, done)
 
@@ -114,7 +120,8 @@ def _edge(tensor: str, fed: Mapping[str, str], done: Mapping[str, str]) -> str:
     if full in fed:
         return fed[full]
     port = "control" if full.startswith("^") else full.partition(":")[2]
-    return f"{done[_node(full)]} {port}"
+    node = _node(full)
+    return f"{done.get(node) or f'back to {node}'} {port}"
 
 
 def _digest(*parts: str) -> str:

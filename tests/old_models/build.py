@@ -45,7 +45,7 @@ def tf1_reference_variables(to: Path) -> None:
         b = v1.get_variable("b", initializer=np.float32([0.5, -0.5]), use_resource=False)
         y = tf.matmul(x, w) + b
         _, y = v1.while_loop(lambda i, _: i < 3, lambda i, t: (i + 1, t * 0.5 + 1.0), [tf.constant(0), y])
-        y = v1.cond(tf.reduce_sum(x) > 0.0, lambda: tf.nn.relu(y), lambda: -y, name="sign")
+        y = v1.cond(w[0, 0] > -9.0, lambda: tf.nn.relu(y), lambda: -y, name="sign")
         session.run(v1.global_variables_initializer())
         _save_v1(session, to, {"serving_default": v1.saved_model.predict_signature_def({"x": x}, {"y": y})})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tfopt_optimizer import saved_model, twins
@@ -73,3 +74,11 @@ def test_keras_twins_share_a_plan_and_others_do_not(savedmodel):
 def test_a_scalar_has_a_shape_without_dimensions(savedmodel):
     (found,) = saved_model.read_signatures(savedmodel("scalar"))
     assert {t.name: t.shape for t in found.inputs} == {"x": ()}
+
+
+def test_a_tf1_loop_is_a_circle_in_the_graph_and_no_hindrance():
+    """NextIteration leads back to Merge; the search for twins must come to an end there."""
+    folder = Path(__file__).parents[1] / "old_models" / "2.12" / "tf1_reference_variables" / "1"
+    assert twins.elders(folder, ("serve",), saved_model.read_signatures(folder)) == {
+        "serving_default": "serving_default"
+    }
