@@ -162,6 +162,15 @@ class FakePlane:
         elif self.reload_outcome is not None:
             future.set_result(None)
 
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for name, _ in self.models))
+
+    def load(self, name: str, base_path: str = "") -> Future[None]:
+        return self.reload(("load", name, base_path))
+
+    def unload(self, name: str) -> Future[None]:
+        return self.reload(("unload", name))
+
     def batch_rows(self, handle: Handle, signature: str) -> int:
         return self.batch
 

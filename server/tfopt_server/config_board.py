@@ -48,9 +48,12 @@ class ConfigBoard:
         """Of the latest config; 0 while there is none."""
         return self._cells[0]
 
-    def post(self, config: bytes) -> int:
-        """Makes this the latest config and wakes all workers; its number."""
+    def post(self, config: bytes, after: int | None = None) -> int:
+        """Makes this the latest config and wakes all workers; its number. With `after` only where that is the number of
+        the latest one still, else 0: what was changed since then would be lost."""
         with self._writing():
+            if after is not None and self.number != after:
+                return 0
             number = self.number + 1
             file = self._files[number % 2]
             os.ftruncate(file, 0)

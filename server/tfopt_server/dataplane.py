@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.executor import Executor
@@ -45,15 +45,25 @@ class ModelSpec:
 Start = Callable[..., Result | Future[Result]]
 
 
+class Reconfigures(Protocol):
+    """Who changes what is served, in every worker; reload_calls.py says how."""
+
+    def begin(self, config: Any) -> Future[None]: ...
+
+    def load(self, name: str, base_path: str = "") -> Future[None]: ...
+
+    def unload(self, name: str) -> Future[None]: ...
+
+
 class Dataplane:
-    """`loader` None: somebody else fills the registry (tests). `reload`: see the method; None: nobody can."""
+    """`loader` None: somebody else fills the registry (tests). `changes` None: its models are fixed."""
 
     def __init__(
         self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None = None,
-        reload: Callable[[Any], Future[None]] | None = None,
+        changes: Reconfigures | None = None,
     ) -> None:  # fmt: skip
         self._registry, self._executor, self._metrics, self._loader = registry, executor, metrics, loader
-        self._reload = reload
+        self._changes = changes
         self._draining = False
 
     live = True
@@ -116,9 +126,25 @@ class Dataplane:
         The future is done when the models that are new have an AVAILABLE version everywhere; it fails with UNKNOWN and
         TensorFlow Serving's text when one never will. INVALID_ARGUMENT, FAILED_PRECONDITION: nothing changes.
         """
-        if self._reload is None:
+        return self._change().begin(config)
+
+    def load(self, name: str, base_path: str = "") -> Future[None]:
+        """Serves one model more, from `base_path`, or "" as it was configured once; a future as reload's. NOT_FOUND
+        where it never was."""
+        return self._change().load(name, base_path)
+
+    def unload(self, name: str) -> Future[None]:
+        """Serves one model less; a future as reload's. NOT_FOUND where it is not served."""
+        return self._change().unload(name)
+
+    def _change(self) -> Reconfigures:
+        if self._changes is None:
             raise ServingError(Code.UNIMPLEMENTED, "This server's models are fixed.")
-        return self._reload(config)
+        return self._changes
+
+    def names(self) -> tuple[str, ...]:
+        """The models that are configured, or were."""
+        return self._registry.known()
 
     def plans(self) -> dict[tuple[str, int], Plan | None]:
         """The plan of every AVAILABLE version; None: it runs as it is, see `why`."""
@@ -157,9 +183,9 @@ class Layered(Dataplane):
     def __init__(  # noqa: PLR0917 - as Dataplane
         self, registry: Registry, executor: Executor, metrics: Metrics, loader: Loader | None,
         layers: Sequence[Callable[[Start], Start]], close: Callable[[], None] = lambda: None,
-        reload: Callable[[Any], Future[None]] | None = None, tracing: Tracing | None = None,
+        tracing: Tracing | None = None, changes: Reconfigures | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(registry, executor, metrics, loader, reload)
+        super().__init__(registry, executor, metrics, loader, changes)
         self.tracing = tracing
         through: Start = super().start
         for layer in reversed(layers):

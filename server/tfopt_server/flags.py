@@ -234,6 +234,10 @@ BEYOND: tuple[Flag, ...] = (
         "http://collector:4318/v1/traces; needs tfopt[tracing]",
     ),
     Flag("trace_sample_ratio", "float", 1.0, "share of traces kept where the client did not decide", within=(0.0, 1.0)),
+    Flag(
+        "enable_model_repository", "bool", False, "clients may load and unload models by name (Open Inference "
+        "Protocol's repository)",
+    ),
     Flag("max_explain_rows", "int", 100_000, "rows that one :explain request may run", within=(1, 2**31 - 1)),
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ from typing import Any
 from tfopt_server import uris
 from tfopt_server.lifecycle import All, Latest, Policy, Specific
 from tfopt_server.loading import ModelConfig
+from tfopt_server.uris import Uri
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +93,34 @@ def from_proto(proto: Any, where: str, labels_ahead: bool) -> Models:
     return Models(tuple(_config(each) for each in listed), labels)
 
 
+def to_proto(models: Models) -> Any:
+    """A ModelServerConfig message that `from_proto` reads as these models."""
+    from tfopt_protos import messages
+
+    proto = messages.message("tensorflow.serving.ModelServerConfig")()
+    proto.model_config_list.SetInParent()
+    for config in models.configs:
+        each = proto.model_config_list.config.add(
+            name=config.name, base_path=str(config.base_path), model_platform=PLATFORM
+        )
+        each.version_labels.update(models.labels.get(config.name, {}))
+        policy = each.model_version_policy
+        if isinstance(config.policy, All):
+            policy.all.SetInParent()
+        elif isinstance(config.policy, Specific):
+            policy.specific.versions.extend(sorted(config.policy.versions))
+        else:
+            policy.latest.num_versions = config.policy.number
+    return proto
+
+
 def _config(proto: Any) -> ModelConfig:
-    path = proto.base_path
-    base = uris.parse(path) if uris.is_uri(path) else Path(path.removeprefix("file://"))
-    return ModelConfig(proto.name, base, _policy(proto.model_version_policy))
+    return ModelConfig(proto.name, base_path_of(proto.base_path), _policy(proto.model_version_policy))
+
+
+def base_path_of(path: str) -> Path | Uri:
+    """The place of a model. ValueError for a URI that names none."""
+    return uris.parse(path) if uris.is_uri(path) else Path(path.removeprefix("file://"))
 
 
 def _policy(proto: Any) -> Policy:

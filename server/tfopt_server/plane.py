@@ -99,12 +99,14 @@ def build(
         places=Places(settings.model_cache_dir, float(settings.storage_poll_wait_seconds)),
         reconfigured=reloader.look, reconfigure_s=reloader.poll_s, settled=reloader.settle,
     )  # fmt: skip
-    calls = ReloadCalls(registry, place.board, place.seat, ahead, loader.wake)
+    if first.number:
+        reloader.remember(models_of(settings))  # what the operator configured may have been unloaded meanwhile
+    calls = ReloadCalls(registry, place.board, place.seat, ahead, loader.wake, reloader)
     around = layers.build(settings, metrics, run_dir)
     if around is not None:
-        layered = Layered(registry, executor, metrics, loader, around.layers, around.close, calls.begin, around.tracing)
+        layered = Layered(registry, executor, metrics, loader, around.layers, around.close, around.tracing, calls)
         return layered, loader, calls
-    return Dataplane(registry, executor, metrics, loader, calls.begin), loader, calls
+    return Dataplane(registry, executor, metrics, loader, calls), loader, calls
 
 
 def _runners(executor: Executor, threads: int | None, device: Device) -> Callable[[Loaded], None]:

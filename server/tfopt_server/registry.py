@@ -242,6 +242,11 @@ class Registry:
     def labels(self, name: str) -> Mapping[str, int]:
         return self._labels.get(name, {})
 
+    def known(self) -> tuple[str, ...]:
+        """The models that are configured, or were."""
+        with self._lock:
+            return tuple(self._versions)
+
     def configure(self, names: Sequence[str]) -> None:
         """From now on these models are configured. Those that are new do not make a server that was ready unready."""
         with self._lock:

@@ -16,20 +16,23 @@ from typing import Any
 
 from tfopt_server import model_config
 from tfopt_server.config_board import ConfigBoard, Outcome
-from tfopt_server.errors import Code, ServingError, invalid
-from tfopt_server.model_config import ModelConfigError
+from tfopt_server.errors import Code, ServingError, invalid, not_found
+from tfopt_server.loading import ModelConfig
+from tfopt_server.model_config import ModelConfigError, Models
 from tfopt_server.registry import Registry
-from tfopt_server.reloading import label_problem
+from tfopt_server.reloading import Reloader, label_problem
 
 log = logging.getLogger(__name__)
 
 
 class ReloadCalls:
-    """`wake` makes this worker's loader look at the board."""
+    """`wake` makes this worker's loader look at the board, as `reloader` does."""
 
-    def __init__(
-        self, registry: Registry, board: ConfigBoard, seat: int, labels_ahead: bool, wake: Callable[[], None]
-    ) -> None:
+    def __init__(  # noqa: PLR0917 - one caller
+        self, registry: Registry, board: ConfigBoard, seat: int, labels_ahead: bool, wake: Callable[[], None],
+        reloader: Reloader,
+    ) -> None:  # fmt: skip
+        self._reloader = reloader
         self._registry, self._board, self._seat = registry, board, seat
         self._labels_ahead, self._wake = labels_ahead, wake
         self._waiting: list[tuple[int, Future[None]]] = []
@@ -47,6 +50,12 @@ class ReloadCalls:
     def begin(self, config: Any) -> Future[None]:
         """Starts following a ModelServerConfig message with a model_config_list. INVALID_ARGUMENT, FAILED_PRECONDITION
         for one that cannot be; nothing changes then. The future fails with UNKNOWN."""
+        future = self._begin(config)
+        assert future is not None
+        return future
+
+    def _begin(self, config: Any, after: int | None = None) -> Future[None] | None:
+        """None where the latest config is not number `after` any more."""
         try:
             models = model_config.from_proto(config, "config", labels_ahead=True)
         except ModelConfigError as error:
@@ -56,10 +65,48 @@ class ReloadCalls:
             raise ServingError(Code.FAILED_PRECONDITION, problem)
         future: Future[None] = Future()
         with self._lock:
-            number = self._board.post(config.SerializeToString())
+            number = self._board.post(config.SerializeToString(), after)
+            if not number:
+                return None
             self._waiting.append((number, future))
         log.info("a client configures %s", ", ".join(names) or "no model", extra={"config": number})
         return future
+
+    def load(self, name: str, base_path: str = "") -> Future[None]:
+        """Serves model `name` besides what is served: from `base_path`, or "" as it was configured once. NOT_FOUND
+        where it never was; else as `begin`."""
+        known = self._reloader.known
+        if not base_path and name not in known:
+            names = ", ".join(sorted(known)) or "none"
+            raise not_found(f"expected a model that was configured once ({names}), or a base_path; received {name!r}")
+        try:
+            config = ModelConfig(name, model_config.base_path_of(base_path)) if base_path else known[name]
+        except ValueError as error:
+            raise invalid(f"base_path: {error}") from error
+        labels = {} if base_path else self._reloader.known_labels[name]
+        return self._change(
+            lambda now: Models((*_without(now, name), config), {**now.labels, **({name: labels} if labels else {})})
+        )
+
+    def unload(self, name: str) -> Future[None]:
+        """Serves what is served but for model `name`. NOT_FOUND where it is not configured."""
+
+        def change(now: Models) -> Models:
+            left = _without(now, name)
+            if len(left) == len(now.configs):
+                names = ", ".join(config.name for config in now.configs) or "none"
+                raise not_found(f"expected a model that is served ({names}); received {name!r}")
+            return Models(left, {each: labels for each, labels in now.labels.items() if each != name})
+
+        return self._change(change)
+
+    def _change(self, change: Callable[[Models], Models]) -> Future[None]:
+        """Follows what is configured now with a change to it. Another worker's change in between is not lost."""
+        while True:
+            number, models = self._reloader.current()
+            future = self._begin(model_config.to_proto(change(models)), after=number)
+            if future is not None:
+                return future
 
     def _listen(self) -> None:
         """On a thread of its own: hears news from the board for the loader and for the calls that wait."""
@@ -78,6 +125,10 @@ class ReloadCalls:
         for future, outcome in outcomes:
             if outcome is not None and future.set_running_or_notify_cancel():
                 _answer(future, outcome)
+
+
+def _without(models: Models, name: str) -> tuple[ModelConfig, ...]:
+    return tuple(config for config in models.configs if config.name != name)
 
 
 def _answer(future: Future[None], outcome: Outcome) -> None:

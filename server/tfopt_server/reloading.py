@@ -47,6 +47,10 @@ class Reloader:
         self._due = clock() + (file.poll_s if file else 0.0)
         self._problem = ""
         self._pending = ""
+        # Every model that was configured once, as it was last: what a client may load again by its name.
+        self.known: dict[str, ModelConfig] = {}
+        self.known_labels: dict[str, Mapping[str, int]] = {}
+        self.remember(models)
         # What a config that is being followed waits for: models that it brought.
         self._awaited: frozenset[str] | None = frozenset(c.name for c in models.configs) if number else None
         board.join(seat)
@@ -54,6 +58,20 @@ class Reloader:
     @property
     def poll_s(self) -> float | None:
         return None if self._file is None else self._file.poll_s
+
+    def remember(self, models: Models) -> None:
+        for config in models.configs:
+            self.known[config.name] = config
+            self.known_labels[config.name] = models.labels.get(config.name, {})
+
+    def current(self) -> tuple[int, Models]:
+        """What is configured now, whether this worker follows it already or not, and the board's number for it. From
+        any thread."""
+        number, models = self._number, self._models
+        if self._board.number == number:
+            return number, models
+        number, data = self._board.latest()
+        return number, model_config.from_bytes(data)
 
     def look(self) -> tuple[ModelConfig, ...] | None:
         """The models to serve from now on, None when they are the same as before or it is not time to look."""
@@ -82,6 +100,7 @@ class Reloader:
 
     def _follow(self, found: Models, source: str) -> tuple[ModelConfig, ...] | None:
         before, self._models = self._models, found
+        self.remember(found)
         self._label(found.labels, before.labels)
         if found.configs == before.configs:
             return None

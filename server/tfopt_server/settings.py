@@ -121,6 +121,7 @@ class Settings:
     max_explain_rows: int
     otlp_traces_endpoint: str
     trace_sample_ratio: float
+    enable_model_repository: bool
     response_cache_bytes: int
     response_cache_ttl_s: float
     response_cache_models: tuple[str, ...]

@@ -48,7 +48,7 @@ def test_it_is_a_valid_document(document: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(document).validate()
     operations = [o for item in document["paths"].values() for o in item.values() if isinstance(o, dict)]
     names = [o["operationId"] for o in operations]
-    assert len(set(names)) == len(names) == 25
+    assert len(set(names)) == len(names) == 37
     assert {tag for o in operations for tag in o["tags"]} == {t["name"] for t in document["tags"]}
 
 
@@ -78,6 +78,17 @@ def test_every_route_is_in_it(argv: tuple[str, ...]) -> None:
     assert {("GET", form + end) for form in forms for end in ("", "/metadata")} <= found
 
 
+def _sent(method: str, target: str) -> tuple[Any, int]:
+    """A body for an operation, and the status of its answer."""
+    if method == "get" or target.startswith("/v2/repository"):
+        return b"", 400 if target.endswith(("load", "unload")) else 200  # --enable_model_repository is not given
+    if target.endswith("/infer"):
+        return {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}]}, 200
+    if target.endswith((":classify", ":regress")):
+        return {"examples": [{}]}, 400  # the default signature takes no tf.Examples
+    return {"instances": [1.0]}, 200
+
+
 @pytest.mark.parametrize("argv", FLAGS)
 def test_every_operation_of_it_is_served(argv: tuple[str, ...]) -> None:
     face = Face(*argv)
@@ -87,9 +98,7 @@ def test_every_operation_of_it_is_served(argv: tuple[str, ...]) -> None:
         target = re.sub(r"\{(\w+)\}", lambda m: values[m[1]], path)
         for method in item.keys() - {"parameters"}:
             if target != face.settings.health_route:  # answered in front of the app
-                inferring = target.endswith((":classify", ":regress"))
-                body = b"" if method == "get" else {"examples": [{}]} if inferring else {"instances": [1.0]}
-                expected = 400 if inferring else 200  # the default signature takes no tf.Examples
+                body, expected = _sent(method, target)
                 assert face(method.upper(), target, body).status == expected, (method, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tfopt_protos import messages
 from tfopt_server.config_board import ConfigBoard
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.lanes import Lane
+from tfopt_server.lifecycle import Specific
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
 from tfopt_server.model_config import Models
@@ -38,12 +39,12 @@ class Worker:
         self.slow = 0.0
         models = Models((ModelConfig("first", base / "first"),))
         self.registry = Registry(["first"])
-        reloader = Reloader(self.registry, models, ahead, board, seat, number)
+        self.reloader = reloader = Reloader(self.registry, models, ahead, board, seat, number)
         self.loader = Loader(
             models.configs, self.registry, LoadOptions(OptimizerFlags(), base), Schedule(None, retries=0), Metrics(),
             prepare=self.prepare, reconfigured=reloader.look, settled=reloader.settle,
         )  # fmt: skip
-        self.calls = ReloadCalls(self.registry, board, seat, ahead, self.loader.wake)
+        self.calls = ReloadCalls(self.registry, board, seat, ahead, self.loader.wake, reloader)
         self.loader.start()
         self.calls.start()
 
@@ -123,6 +124,46 @@ def test_the_same_config_again_and_an_empty_one_are_allowed(make: Callable[..., 
     house.reload().result(20)
     house.until(lambda: [w.serving for w in house.workers] == [[], []])
     assert all(w.registry.ready() for w in house.workers)
+
+
+def test_models_are_unloaded_and_loaded_by_name_whichever_worker_hears_it(make: Callable[..., House]) -> None:
+    house = make()
+    house.reload("first", "second").result(20)
+    house.workers[1].calls.unload("first").result(20)
+    house.until(lambda: all(w.serving == [("second", 1)] for w in house.workers))
+    house.workers[0].calls.load("first").result(20)
+    house.workers[1].calls.load("third", str(house.base / "third")).result(20)
+    assert [w.serving for w in house.workers] == [[("first", 1), ("second", 1), ("third", 1)]] * 2
+    with pytest.raises(ServingError, match=r"expected a model that was configured once \(first, second, third\)"):
+        house.workers[0].calls.load("fourth")
+    with pytest.raises(ServingError, match="base_path: expected a folder, gs://"):
+        house.workers[0].calls.load("fifth", "ftp://there/m")
+    with pytest.raises(ServingError, match="Expected model fifth to have an absolute path or URI"):
+        house.workers[0].calls.load("fifth", "here/m")
+    with pytest.raises(ServingError, match="expected a model that is served"):
+        house.workers[0].calls.unload("fourth")
+
+
+def test_changes_by_name_at_the_same_time_are_all_kept(make: Callable[..., House]) -> None:
+    house = make()
+    changes = [("second", 0), ("third", 1)]
+    with ThreadPoolExecutor(2) as pool:
+        begun = list(pool.map(lambda c: house.workers[c[1]].calls.load(c[0], str(house.base / c[0])), changes))
+    for each in begun:
+        each.result(20)
+    house.until(lambda: all(len(w.serving) == 3 for w in house.workers))
+
+
+def test_policies_and_labels_survive_a_change_by_name(make: Callable[..., House]) -> None:
+    house = make(1, ahead=True)
+    config = house.config("first", "second", stable=1)
+    config.model_config_list.config[0].model_version_policy.specific.versions.append(1)
+    house.workers[0].calls.begin(config).result(20)
+    house.workers[0].calls.unload("second").result(20)
+    house.workers[0].calls.load("second").result(20)
+    _, models = house.workers[0].reloader.current()
+    assert models.labels == {"first": {"stable": 1}, "second": {"stable": 1}}
+    assert models.configs[0].policy == Specific(frozenset({1}))
 
 
 def test_a_model_that_does_not_load_anywhere_is_named_and_the_others_serve(make: Callable[..., House]) -> None:

@@ -16,6 +16,7 @@ from tfopt_server.dataplane import Dataplane
 from tfopt_server.faces import Meter, failure
 from tfopt_server.http import CONTENT_ENCODING, REQUEST_ID, Answer, Header, Request, Response, Streamed
 from tfopt_server.metrics import Metrics
+from tfopt_server.oip.repository import Repository
 from tfopt_server.rest import status, vertex
 from tfopt_server.rest.answer_size import AnswerSize
 from tfopt_server.rest.bodies import LONG_PACKED, gunzip
@@ -24,6 +25,8 @@ from tfopt_server.rest.exchange import Exchange
 from tfopt_server.rest.explain import Explain
 from tfopt_server.rest.explorer import Explorer
 from tfopt_server.rest.infer import Infer
+from tfopt_server.rest.open_inference import PREFIX as OPEN
+from tfopt_server.rest.open_inference import OpenInference
 from tfopt_server.rest.optimization import Optimization
 from tfopt_server.rest.pages import Pages, metrics_paths
 from tfopt_server.rest.predict import Predict
@@ -54,8 +57,10 @@ class App:
         explorer = Explorer(dataplane, settings, metrics_at)
         explain = Explain(dataplane, timeout_s, settings.explanation_spec_file, settings.max_explain_rows)
         self._serving = Routes(dataplane, predict, infer, explain)
+        repository = Repository(dataplane, settings.enable_model_repository)
+        self._open = OpenInference(dataplane, timeout_s, repository)
         explains = vertex.explain_path(settings.predict_route)
-        platform = vertex.route(settings.predict_route, settings.model_name, predict, self._serving)
+        platform = vertex.route(settings.predict_route, settings.model_name, predict, self._serving, self._open)
         self._fixed: dict[str, dict[str, Handler]] = {
             "/optimization": {"GET": Optimization(dataplane).answer},
             "/openapi.json": {"GET": explorer.document},
@@ -138,6 +143,8 @@ class App:
             return partial(_plain, 501, "Not Implemented: TRACE", ())
         if serving:
             return self._serving.find(method, whole)
+        if path == OPEN or path.startswith(f"{OPEN}/"):
+            return self._open.find(method, path)
         if fixed:
             allow = ((b"allow", ", ".join(fixed).encode()),)
             return partial(_plain, 405, f"Method Not Allowed: {method} {path}", allow)

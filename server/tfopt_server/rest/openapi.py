@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfopt_server.rest import schemas
+from tfopt_server.rest import openapi_open_inference, schemas
 
 if TYPE_CHECKING:
     from tfopt_optimizer.plan import SignatureInfo
@@ -31,6 +31,7 @@ _REFUSALS = {
     "413": "The body is larger than --max_body_bytes.",
     "429": "The queue is full.",
     "500": "A failure that is not the client's; the log has more under the id in the text.",
+    "501": "The request asks for an extension that is not served.",
     "503": "Nothing serves this model now: starting, draining, or unloaded.",
     "504": "No answer within --rest_api_timeout_in_ms or the queue's deadline.",
 }
@@ -57,14 +58,16 @@ def document(served: Served) -> Json:
         "info": {
             "title": "tfopt model server",
             "version": served.version,
-            "description": "TensorFlow Serving's REST API and Vertex AI's container contract over optimized models.",
+            "description": "TensorFlow Serving's REST API, Vertex AI's container contract and the Open Inference "
+            "Protocol over optimized models.",
         },
         "tags": [
             {"name": "predict", "description": "Run a signature of a model."},
             {"name": "models", "description": "Status and signatures."},
+            openapi_open_inference.TAG,
             {"name": "server", "description": "Health, numbers, and how models were optimized."},
         ],
-        "paths": {**_own(served), **_models(names, served), **_platform(served)},
+        "paths": {**_own(served), **_models(names, served), **openapi_open_inference.paths(names), **_platform(served)},
         "components": {"schemas": _components(served), "responses": _refusals()},
     }
 
@@ -232,7 +235,7 @@ def _refusals() -> Json:
 
 
 def _components(served: Served) -> Json:
-    found = dict(schemas.FIXED)
+    found = schemas.FIXED | openapi_open_inference.SCHEMAS
     for model, signatures in served.models.items():
         for key, signature in signatures.items():
             found[schemas.name(model, key)] = schemas.body(model, signature)

@@ -13,12 +13,15 @@ from functools import partial
 from tfopt_server.dataplane import ModelSpec
 from tfopt_server.rest.call import Handler
 from tfopt_server.rest.explain import Explain
+from tfopt_server.rest.open_inference import OpenInference
 from tfopt_server.rest.predict import Predict
 from tfopt_server.rest.tfs import PREFIX, Routes
 
 
-def route(path: str, model: str, predict: Predict, serving: Routes) -> Handler:
+def route(path: str, model: str, predict: Predict, serving: Routes, open_inference: OpenInference) -> Handler:
     """What answers POST on the platform's predict route `path`."""
+    if path.startswith("/v2/models/"):  # raw predictions in the Open Inference Protocol's form
+        return open_inference.find("POST", path)
     if path.lower().startswith(PREFIX + "models/"):
         return serving.find("POST", path, in_parameters=True)
     return partial(predict.answer, ModelSpec(model), True)

@@ -15,9 +15,11 @@ from typing import Any
 
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.metrics import Metrics
+from tfopt_server.oip.repository import Repository
 from tfopt_server.rpc import tls, traced
 from tfopt_server.rpc.health import Health
 from tfopt_server.rpc.inferences import Inferences
+from tfopt_server.rpc.open_inference import OpenInference
 from tfopt_server.rpc.options import read as read_options
 from tfopt_server.rpc.reflection import Reflection
 from tfopt_server.rpc.reload import Reload
@@ -108,6 +110,8 @@ async def start(
     health = Health(dataplane.ready, NAMES)
     reload = Reload(dataplane, metrics)
     methods = {**services.methods(), **inferences.methods(), **reload.methods(), **health.methods()}
+    repository = Repository(dataplane, settings.enable_model_repository)
+    methods |= OpenInference(dataplane, metrics, settings.model_name, repository).methods()
     reflection = Reflection(path.split(b"/")[1].decode() for path in methods)
     shared = Shared({**methods, **reflection.methods()}, options, asyncio.get_running_loop())
     if dataplane.tracing is not None:
