@@ -53,7 +53,7 @@ def test_the_search_opens_no_bucket_that_cannot_pay_and_keeps_what_is_named(save
     monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)
     x, lines = np.linspace(0, 1, 9, dtype=np.float32)[:, None], []
     samples = {"serving_default": tuple({"x": x[i : i + 1]} for i in range(9))}
-    flags = OptimizerFlags(allowed_batch_sizes=named)
+    flags = OptimizerFlags(allowed_batch_sizes=named, optimize_budget_s=300.0)
     job = OptimizeJob(savedmodel("half_plus_two"), tmp_path / "plan", ("serve",), flags, samples, "warmup")
     plan = optimize(job, lines.append, entrants=[])
     signature = plan.signature("serving_default")

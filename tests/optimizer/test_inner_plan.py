@@ -30,7 +30,7 @@ def question(rows, length):
 def test_a_bert_with_a_mask_is_compiled_for_a_few_lengths_and_requests_of_all_others_are_padded(savedmodel, tmp_path):
     model, folder = savedmodel("encoder"), tmp_path / "plan"
     samples = {"serving_default": tuple(question(1, length) for length in (12, 40, 40, 40, 64, 33))}
-    flags = OptimizerFlags(allowed_batch_sizes=(2,), engines=("litert",))
+    flags = OptimizerFlags(allowed_batch_sizes=(2,), engines=("litert",), optimize_budget_s=300.0)
     job = OptimizeJob(model, folder, ("serve",), flags, samples, "warmup")
     one_thread = [e for e in table.entrants(flags)[0] if e.variant == "t1"]
     plan = optimize(job, lambda _: None, entrants=one_thread)
@@ -70,7 +70,8 @@ def test_a_model_that_averages_over_padding_is_compiled_for_the_lengths_seen_and
 ):
     model, folder = savedmodel("averaged"), tmp_path / "plan"
     samples = {"serving_default": tuple({"tokens": tokens(1, length)} for length in (8, 8, 16))}
-    job = OptimizeJob(model, folder, ("serve",), OptimizerFlags(allowed_batch_sizes=(2,)), samples, "warmup")
+    flags = OptimizerFlags(allowed_batch_sizes=(2,), optimize_budget_s=300.0)
+    job = OptimizeJob(model, folder, ("serve",), flags, samples, "warmup")
     plan = optimize(job, lambda _: None, entrants=[])
     signature = plan.signature("serving_default")
     assert not signature.inner.padded
