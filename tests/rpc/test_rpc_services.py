@@ -142,6 +142,23 @@ def test_a_probe_asks_without_a_grpc_library() -> None:
             probe.call(port, HEALTH + "Check", HEALTH_REQUEST(service="x").SerializeToString(), 10)
 
 
+def test_request_ids_come_back_with_answers_and_refusals(face: Any) -> None:
+    client, _ = face
+    name = (("x-request-id", "abc-1"),)
+    good = predict_request({"x": X}).SerializeToString()
+    _, call = client.channel.unary_unary(PREDICTION + "Predict").with_call(good, timeout=10, metadata=name)
+    assert ("x-request-id", "abc-1") in tuple(call.initial_metadata())
+    with pytest.raises(grpc.RpcError) as raised:
+        client.channel.unary_unary(PREDICTION + "Predict")(b"", timeout=10, metadata=name)
+    error = raised.value
+    assert ("x-request-id", "abc-1") in (*error.initial_metadata(), *error.trailing_metadata())
+    _, bare = client.channel.unary_unary(PREDICTION + "Predict").with_call(good, timeout=10)
+    assert "x-request-id" not in dict(bare.initial_metadata())
+    long = (("x-request-id", "y" * 300),)
+    _, call = client.channel.unary_unary(PREDICTION + "Predict").with_call(good, timeout=10, metadata=long)
+    assert "x-request-id" not in dict(call.initial_metadata())
+
+
 RELOAD = MODEL + "HandleReloadConfigRequest"
 RELOAD_REQUEST = messages.message("tensorflow.serving.ReloadConfigRequest")
 RELOAD_RESPONSE = messages.message("tensorflow.serving.ReloadConfigResponse")

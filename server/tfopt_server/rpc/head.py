@@ -11,13 +11,16 @@ from tfopt_server.rpc import status
 from tfopt_server.rpc.http2.headers import Block, Header
 from tfopt_server.rpc.methods import Method
 
+REQUEST_ID = b"x-request-id"  # what clients and proxies find a call again by; REST repeats the same header
+LONGEST_ID = 256
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _ENCODINGS = frozenset({b"identity", b"gzip", b"deflate"})
 
 
 class Head(NamedTuple):
-    """`refusal`: the whole answer, where the headers alone decide. `timeout`: seconds, None without a deadline."""
+    """`refusal`: the whole answer, where the headers alone decide. `timeout`: seconds, None without a deadline.
+    `echo`: what the answer repeats of the headers, `lead` how it begins."""
 
     method: Method
     refusal: Block | None
@@ -25,6 +28,8 @@ class Head(NamedTuple):
     encoding: bytes
     content_length: int | None
     headers: Sequence[Header]
+    echo: tuple[Header, ...] = ()
+    lead: Block = status.LEAD
 
 
 _NOTHING = Method("")
@@ -37,6 +42,8 @@ def reader(methods: Mapping[bytes, Method], limit: int) -> Callable[[Sequence[He
         fields = dict(headers)
         method = methods.get(fields[b":path"])
         timeout = fields.get(b"grpc-timeout")
+        name = fields.get(REQUEST_ID)
+        echo = ((REQUEST_ID, name),) if name and len(name) <= LONGEST_ID else ()
         return Head(
             method or _NOTHING,
             _refusal(headers, fields, method, limit),
@@ -44,6 +51,8 @@ def reader(methods: Mapping[bytes, Method], limit: int) -> Callable[[Sequence[He
             fields.get(b"grpc-encoding", b"identity"),
             _length(fields.get(b"content-length")),
             headers,
+            echo,
+            status.lead(echo),
         )
 
     return read

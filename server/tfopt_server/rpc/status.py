@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from tfopt_server.errors import Code
-from tfopt_server.rpc.http2.headers import Block, block
+from tfopt_server.rpc.http2.headers import Block, Header, block
 
 TEXT_LIMIT = 1024  # bytes; ToGRPCStatus in TensorFlow Serving's grpc_status_util.cc
 TRUNCATED = "...TRUNCATED"
@@ -17,11 +17,24 @@ OK = block([(b"grpc-status", b"0")])
 UNKNOWN_ENCODING_HINT = (b"grpc-accept-encoding", ENCODINGS)
 
 
-@functools.lru_cache(maxsize=256)
-def alone(code: Code, message: str) -> Block:
+def lead(echo: tuple[Header, ...]) -> Block:
+    """How an answer begins that repeats these headers of its request."""
+    return block([*_START, *echo]) if echo else LEAD
+
+
+def alone(code: Code, message: str, echo: tuple[Header, ...] = ()) -> Block:
     """An answer that is nothing but a status ("Trailers-Only")."""
+    return block([*_alone(code, message), *echo]) if echo else _alone_block(code, message)
+
+
+@functools.lru_cache(maxsize=256)
+def _alone_block(code: Code, message: str) -> Block:
+    return block(_alone(code, message))
+
+
+def _alone(code: Code, message: str) -> list[Header]:
     hint = [UNKNOWN_ENCODING_HINT] if code is Code.UNIMPLEMENTED else []
-    return block([*_START, *_status(code, message), *hint])
+    return [*_START, *_status(code, message), *hint]
 
 
 @functools.lru_cache(maxsize=256)

@@ -120,7 +120,7 @@ class Talk:
             raise too_large_to_send(len(message), self._send_limit)
         if not self._started:
             self._started = True
-            self._core.start(self._stream, status.LEAD)
+            self._core.start(self._stream, self._stream.head.lead)
         self._core.send(self._stream, prefix(len(message)), message)
         self._flush()
         while self._stream.queued:
@@ -129,11 +129,11 @@ class Talk:
     def _finish(self, error: ServingError | None) -> None:
         if error is None and not self._started:
             self._started = True
-            self._core.start(self._stream, status.LEAD)
+            self._core.start(self._stream, self._stream.head.lead)
         if error is None:
             self._core.finish(self._stream, status.OK)
         elif self._started:
             self._core.finish(self._stream, status.trailers(error.code, error.message))
         else:
-            self._core.finish(self._stream, status.alone(error.code, error.message))
+            self._core.finish(self._stream, status.alone(error.code, error.message, self._stream.head.echo))
         self._flush()

@@ -334,11 +334,11 @@ class Transport(asyncio.Protocol):
         if size > limit:
             self._refuse(stream, too_large_to_send(size, limit))
             return
-        self.core.respond(stream, status.LEAD, prefix(size), answer, status.OK)
+        self.core.respond(stream, stream.head.lead, prefix(size), answer, status.OK)
 
     def _refuse(self, stream: Stream, refused: ServingError) -> None:
         self._settle(stream)
-        self.core.finish(stream, status.alone(refused.code, refused.message))
+        self.core.finish(stream, status.alone(refused.code, refused.message, stream.head.echo))
 
     def _settle(self, stream: Stream) -> None:
         call: _Call | None = stream.owner
