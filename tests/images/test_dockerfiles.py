@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tfopt_server.settings import parse
 
 ROOT = Path(__file__).parents[2]
 DEVICES = ("cpu", "gpu", "tpu")
@@ -25,6 +26,18 @@ def test_an_image_sets_no_variable_of_the_platform_and_does_not_run_as_root():
     text = dockerfile("cpu")
     assert "AIP_" not in text
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_image_serves_on_its_device_by_default(device):
+    settings, _ = parse(["--model_base_path=/m"], environment(device))
+    assert settings.device == device
+
+
+def environment(device: str) -> dict[str, str]:
+    """The variables that a Dockerfile sets."""
+    (text,) = re.findall(r"^ENV ((?:.*\\\n)*.*)$", dockerfile(device), re.MULTILINE)
+    return dict(word.split("=", 1) for word in text.replace("\\", " ").split())
 
 
 def test_nothing_ties_an_image_to_one_processor():
