@@ -45,8 +45,9 @@ def test_keras_3_saved_with_two_handles_for_every_variable(tf, tmp_path):
 
     model = Model(tf, tmp_path, module, serve, words(tf), tf.TensorSpec([None, 3], tf.float32, name="x"))
     x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
-    for engine, variant in (("xla", "pjrt"), ("litert", "t1")):
+    for engine, variant in (("xla", "pjrt"), ("litert", "t1"), ("openvino", "f32")):
         model.check({"word": WORDS, "x": x}, engine=engine, variant=variant)
+    assert {t.dtype for s in model.segments() for t in s.takes if s.where == "device"} == {"int32", "float"}
     print(model.segments())
     assert where(model) == ["host", "device"]
 

@@ -34,6 +34,7 @@ from tfopt_optimizer.split.strays import Strays
 from tfopt_optimizer.split.worth import FEW_INPUTS
 
 TRIES = 30
+SMALL, SUMS = 1 << 28, 3  # so many sums of numbers below this are far from 32 bits
 _LOOKING = frozenset({
     "GatherV2", "ResourceGather", "Gather", "Equal", "NotEqual", "Less", "LessEqual", "Greater", "GreaterEqual",
 })  # fmt: skip
@@ -192,12 +193,25 @@ class Cutter:
         return packing.pack(self._graph, segment.inputs, self._fits_int32)
 
     def _fits_int32(self, tensor: str) -> bool:
-        limit = np.iinfo(np.int32)
-        used = {n.op for n in self._graph.nodes.values() if tensor in n.inputs}
-        if not used <= _LOOKING:  # sums of 64-bit numbers stay 64-bit sums, which OpenVINO then refuses
-            return False
+        """Whether 32 bits hold all that it can be, and all that is computed of it before it chooses or compares."""
         values = self._possible(tensor)
-        return values is not None and bool(values.min() >= limit.min and values.max() <= limit.max)
+        if values is None or values.min() <= -SMALL or values.max() >= SMALL:
+            return False
+        return self._only_chooses(tensor, SUMS)
+
+    def _only_chooses(self, tensor: str, sums: int) -> bool:
+        """Sums of 64-bit numbers stay 64-bit sums, which OpenVINO refuses; but Keras adds the number of rows to an
+        index in case it is negative, and selects."""
+        for node in self._graph.nodes.values():
+            if tensor not in node.inputs or node.op in _LOOKING:
+                continue
+            others = [t for t in node.inputs if t != tensor]
+            small = node.op in ("Add", "AddV2") and all(abs(self._emitter.scalar(t) or SMALL) < SMALL for t in others)
+            if not (small or node.op in ("Select", "SelectV2")) or not sums:
+                return False
+            if not self._only_chooses(f"{node.name}:0", sums - 1):
+                return False
+        return True
 
     def _constant(self, tensor: str) -> np.ndarray:
         if tensor not in self._constants:
