@@ -22,6 +22,7 @@ from tfopt_optimizer.tpu import (
     objects,
     place,
     precision,
+    quantize,
     shapes,
     sources,
     static_check,
@@ -51,13 +52,28 @@ class ConversionJob:
 
 def convert(job: ConversionJob) -> Report:
     """ConversionError: nothing was written, and why."""
-    began = time.monotonic()
     if job.output is not None:
         files.check_output(job.source, job.output)
+    _refuse_missing(job.options)
+    model = ModelGraph(files.meta_graph(files.read(job.source), job.source))
+    graph.refuse_tf1(model)
+    if job.options.quantization is None:
+        return _convert(job, job.source)
+    keys = sorted(k for k in model.meta.signature_def if not k.startswith("__saved_model_"))
+    with files.workplace(job.output) as work:
+        smaller = work / "quantized"
+        calibration = quantize.Calibration(job.samples, job.samples_source)
+        quantized = quantize.quantize(job.source, smaller, job.options.quantization, calibration, keys)
+        samples = {key: calls for key, calls in job.samples.items() if key in quantized.signatures}
+        report = _convert(dataclasses.replace(job, source=smaller, samples=samples), job.source)
+        return dataclasses.replace(report, quantized=quantized)
+
+
+def _convert(job: ConversionJob, original: Path) -> Report:
+    """`original` is what the answers are compared with; `job.source` may have been quantized before."""
+    began = time.monotonic()
     saved_model = files.read(job.source)
     model = ModelGraph(files.meta_graph(saved_model, job.source))
-    _refuse_missing(job.options)
-    graph.refuse_tf1(model)
     keys = objects.checkpoint_keys(job.source)
     parted = _part(model, job.options, keys)
     chosen = _choose(model, job, parted)
@@ -68,7 +84,7 @@ def convert(job: ConversionJob) -> Report:
         files.write(job.source, saved_model, made)
         variables = precision.finish(model, precise.variables, keys, made)
         files.rewrite(saved_model, made)
-        tried = trial.run(job.source, made, saved_model, job.samples, work)
+        tried = trial.run(original, made, saved_model, job.samples, work)
         compiled, not_compiled = list[Compiled](), list[str]()
         if job.topology and chosen:
             placed = _conversion(model, chosen, saved_model, made)
@@ -114,8 +130,6 @@ def _never_compiled(model: ModelGraph, names: list[str], tried: list[trial.Tried
 def _refuse_missing(options: Options) -> None:
     """What this version does not do must not be passed over in silence."""
     wrong = []
-    if options.quantization is not None:
-        wrong.append("external_feature_configs.quantization_options: quantization is not part of this version")
     if options.io_shapes_demanded:
         wrong.append("io_shape_optimization: ENABLED is not part of this version")
     if wrong:

@@ -29,7 +29,10 @@ def checkpoint_keys(folder: Path) -> dict[str, int]:
     prefix = folder / VARIABLES
     if not prefix.with_name("variables.index").exists():
         return {}
-    text = tf.train.load_checkpoint(str(prefix)).get_tensor(_OBJECT_GRAPH)
+    checkpoint: Any = tf.train.load_checkpoint(str(prefix))
+    if not checkpoint.has_tensor(_OBJECT_GRAPH):
+        return {}  # written by a TF1 saver, as the quantizer's
+    text = checkpoint.get_tensor(_OBJECT_GRAPH)
     objects: Any = messages.message("tensorflow.TrackableObjectGraph").FromString(text)
     return {a.checkpoint_key: i for i, node in enumerate(objects.nodes) for a in node.attributes}
 

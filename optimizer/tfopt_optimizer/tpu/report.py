@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from tfopt_optimizer.tpu import ahead
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.automatic import Parted
+from tfopt_optimizer.tpu.quantize import Quantized
 from tfopt_optimizer.tpu.trial import Tried
 from tfopt_optimizer.wording import size
 
@@ -71,6 +72,7 @@ class Report:
     seconds: float
     written: str = ""  # "" for a dry run
     cut: Parted | None = None  # where no function was named
+    quantized: Quantized | None = None
     topology: str = ""
     ahead: tuple[Compiled, ...] = ()
 
@@ -80,7 +82,8 @@ class Report:
 
 def lines(report: Report) -> list[str]:
     """The report for the log."""
-    found = [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
+    found = _quantized(report.quantized) if report.quantized else []
+    found += [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
     found += _cut(report.cut) if report.cut else []
     found += [f"batched: {_batched(b)}" for b in report.batched]
     found += [_bfloat16(b) for b in report.bfloat16]
@@ -93,6 +96,12 @@ def lines(report: Report) -> list[str]:
     found += ahead.lines(report.ahead, report.topology)
     found.append(f"written to {report.written}" if report.written else "dry run: nothing was written")
     return found
+
+
+def _quantized(q: Quantized) -> list[str]:
+    ranges = f", ranges from {q.calibrated_on}" if q.calibrated_on else ""
+    shrunk = f"the model goes from {size(q.bytes_before)} to {size(q.bytes_after)}"
+    return [f"quantized: {q.method}, signatures {', '.join(q.signatures)}{ranges}; {shrunk}"]
 
 
 def _cut(found: Parted) -> list[str]:
