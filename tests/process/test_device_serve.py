@@ -1,4 +1,4 @@
-"""--device from the outside: a server on two gpus (host devices in disguise, tests/standin), and one without any."""
+"""--device from the outside: a server on two gpus (host devices in disguise, tests/standin), and one that needs one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_server_on_gpus(savedmodel, tmp_path):
     port, paths = free_port(), os.pathsep.join([str(STANDIN), *sys.path])
     environ = {"HOME": str(tmp_path), "PYTHONPATH": paths, "TFOPT_DEVICE": "gpu"}
     with running(command(savedmodel("half_plus_two"), port, tmp_path), port, tmp_path / "log", environ) as server:
-        server.wait_for_health(200, 120)
+        server.wait_for_health(200, 300)
         assert server.messages().count("device: gpu (cpu), 2 of 2") == 1
         answer = server.get("/v1/models/default:predict", "POST", BODY)
         assert (answer[0], json.loads(answer[1])) == (200, {"predictions": [[2.5], [3.0], [3.5]]})
@@ -45,14 +45,3 @@ def test_a_gpu_that_is_required_and_not_there_ends_the_start(savedmodel, tmp_pat
     done = tfopt(*command(savedmodel("half_plus_two"), port, tmp_path, "--device=gpu", "--require_device")[3:])
     assert done.returncode == 255
     assert "--require_device: expected --device=gpu to be there: gpu: no gpu is visible" in done.stderr
-
-
-def test_a_gpu_that_is_not_there_leaves_the_cpu_and_one_line(savedmodel, tmp_path):
-    port = free_port()
-    flags = ["--device=gpu", "--disable_optimizer"]
-    made = command(savedmodel("half_plus_two"), port, tmp_path, *flags)
-    with running(made, port, tmp_path / "log", {"HOME": str(tmp_path)}) as server:
-        server.wait_for_health(200, 60)
-        assert server.get("/v1/models/default:predict", "POST", BODY)[0] == 200
-        warnings = [line["message"] for line in server.lines() if line["severity"] != "INFO"]
-        assert warnings == ["--device=gpu: serving on the cpu (gpu: no gpu is visible)"]

@@ -12,7 +12,11 @@ from tfopt_optimizer.tpu.ahead import AheadUnavailable, Compiled, Program
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
 
-libtpu = [pytest.mark.libtpu, pytest.mark.skipif(not ahead.installed(), reason="libtpu is not installed")]
+libtpu = [
+    pytest.mark.libtpu,
+    pytest.mark.slow,
+    pytest.mark.skipif(not ahead.installed(), reason="libtpu is not installed"),
+]
 TOPOLOGY = "v5e:1x1"
 PRODUCT = """
 func.func public @main(%x: tensor<ROWSx256xf32>, %w: tensor<256x128xf32>) -> tensor<ROWSx128xf32> {
