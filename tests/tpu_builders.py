@@ -409,3 +409,24 @@ def guarded(to: Path) -> None:
         return {"y": tf.reshape(tf.reshape(x, size), [-1, 8]) @ module.w}
 
     _save(module, to, {"serving_default": serve}, {})
+
+
+@builder
+def pairs(to: Path) -> None:
+    """x [n, 4] with an even n -> y [n / 2, 4]: alias tpu_func multiplies two rows at a time."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 8, 4))
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
+    @tf.function(input_signature=spec)
+    def tpu_func(x: Any) -> Any:
+        return tf.reshape(x, [-1, 8]) @ module.w
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any) -> Any:
+        return {"y": tpu_func(x)}
+
+    module.tpu_func = tpu_func
+    _save(module, to, {"serving_default": serve}, {"tpu_func": tpu_func})

@@ -295,6 +295,7 @@ def test_the_command_converts_and_reports(tpu_model, tmp_path, capsys) -> None:
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "on the TPU: __inference_tpu_func_" in out
+    assert "TPU cost: 9" in out
     assert "signature raw: compiled by XLA and compared on 32 samples" in out
     assert "signature serving_default was not compared: the original refuses the samples" in out  # strings made up
     assert (tmp_path / "out" / "saved_model.pb").exists()

@@ -17,6 +17,7 @@ from tfopt_optimizer.tpu import (
     ahead_placed,
     automatic,
     batch,
+    cost,
     files,
     graph,
     objects,
@@ -77,6 +78,7 @@ def _convert(job: ConversionJob, original: Path) -> Report:
     keys = objects.checkpoint_keys(job.source)
     parted = _part(model, job.options, keys)
     chosen = _choose(model, job, parted)
+    costs = cost.estimate(model, list(chosen), objects.arguments(model, objects.handles(model, keys)))
     precise = precision.apply(model, list(chosen), job.options.bfloat16, keys)
     report = _rewrite(model, chosen, job, precise)
     with files.workplace(job.output) as work:
@@ -95,6 +97,7 @@ def _convert(job: ConversionJob, original: Path) -> Report:
         report,
         bfloat16_variables=variables,
         cut=parted,
+        costs=costs,
         cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
         topology=job.topology,
         ahead=tuple(compiled),

@@ -7,9 +7,10 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from tfopt_optimizer.tpu import ahead
+from tfopt_optimizer.tpu import ahead, cost
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.automatic import Parted
+from tfopt_optimizer.tpu.cost import Costs
 from tfopt_optimizer.tpu.quantize import Quantized
 from tfopt_optimizer.tpu.trial import Tried
 from tfopt_optimizer.wording import size
@@ -72,6 +73,7 @@ class Report:
     seconds: float
     written: str = ""  # "" for a dry run
     cut: Parted | None = None  # where no function was named
+    costs: Costs | None = None
     quantized: Quantized | None = None
     topology: str = ""
     ahead: tuple[Compiled, ...] = ()
@@ -85,6 +87,7 @@ def lines(report: Report) -> list[str]:
     found = _quantized(report.quantized) if report.quantized else []
     found += [f"on the TPU: {p.name} ({p.chosen_by})" for p in report.placed]
     found += _cut(report.cut) if report.cut else []
+    found += cost.lines(report.costs) if report.costs and report.placed else []
     found += [f"batched: {_batched(b)}" for b in report.batched]
     found += [_bfloat16(b) for b in report.bfloat16]
     found += _variables(report.bfloat16_variables) if report.bfloat16_variables else []
