@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tfopt_optimizer.tpu import advice, convert, options
+from tfopt_optimizer.tpu import advice, convert, options, static_check
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
+from tfopt_optimizer.tpu.graph import ModelGraph
+from tfopt_protos import messages
 
 PLAIN = "disable_default_optimizations: true "
 
@@ -54,3 +56,27 @@ def test_xlas_own_list_of_unsupported_operations() -> None:
 def test_other_errors_in_one_line() -> None:
     error = "Graph execution error:\n\nDetected at node f/x\nMatrix size-incompatible {{node f/MatMul}}\n [[x]]"
     assert advice.explain(error) == "Matrix size-incompatible {{node f/MatMul}}"
+
+
+@pytest.mark.parametrize("op", sorted(static_check.CONSTANT_INPUTS))
+@pytest.mark.parametrize("through", ["", "Shape"])
+def test_every_operation_that_wants_its_shape_at_compile_time(op: str, through: str) -> None:
+    """A shape that is itself read off a tensor's static shape is known; the values of an argument are not."""
+    meta = messages.message("tensorflow.MetaGraphDef")()
+    function = meta.graph_def.library.function.add()
+    function.signature.name = "f"
+    function.signature.input_arg.add(name="x", type=1)
+    function.signature.input_arg.add(name="size", type=3)
+    given = function.node_def.add(op=through or "Identity", name="Given")
+    given.input.append("size")
+    wanted = static_check.CONSTANT_INPUTS[op]
+    count = 3 if wanted == (-1,) else max(wanted) + 1
+    asked = [i % count for i in wanted]
+    edges = ["Given:output:0" if i in asked else "x" for i in range(count)]
+    node = function.node_def.add(op=op, name="Node")
+    node.input.extend([*edges, "^Given"])
+    function.ret["y"] = "Node:output:0"
+    found = static_check.problems(ModelGraph(meta), ["f"], {}, {})
+    told = f"of {op} (node Node of 'f') depends on the values of argument 'size'"
+    expected = [] if through else [f"TPU function 'f': input {i} {told}" for i in asked]
+    assert [p.split(": the value")[0] for p in found] == expected

@@ -54,13 +54,14 @@ def _constants(graph: ModelGraph, name: str, sources: Sources) -> Iterator[str]:
     arguments = {a.name for a in function.signature.input_arg}
     nodes = {n.name: n for n in function.node_def}
     for node in function.node_def:
+        inputs = [edge for edge in node.input if not edge.startswith("^")]
         for i in CONSTANT_INPUTS.get(node.op, ()):
-            asked = _depends_on(node.input[i], nodes, arguments)
+            asked = _depends_on(inputs[i], nodes, arguments)
             if asked:
                 where = _where(name, node.name, sources)
                 yield (
-                    f"TPU function {name!r}: input {i} of {node.op} ({where}) depends on the values of argument "
-                    f"{min(asked)!r}: {REMEDIES['constant']}"
+                    f"TPU function {name!r}: input {i % len(inputs)} of {node.op} ({where}) depends on the values "
+                    f"of argument {min(asked)!r}: {REMEDIES['constant']}"
                 )
 
 
@@ -79,8 +80,14 @@ def _depends_on(edge: str, nodes: Mapping[str, Any], arguments: set[str]) -> set
     return found
 
 
-# Seen to fail with "must be a compile-time constant" (Reshape, Range), by input.
-CONSTANT_INPUTS = {"Reshape": (1,), "Range": (0, 1, 2)}
+# By input, -1 the last. Each was seen to fail with "must be a compile-time constant" when XLA of TensorFlow 2.21 got it
+# as an argument; Slice's size and TopKV2's k were not.
+CONSTANT_INPUTS = {
+    "Reshape": (1,), "Range": (0, 1, 2), "Fill": (0,), "Tile": (1,), "BroadcastTo": (1,), "Pad": (1,), "PadV2": (1,),
+    "OneHot": (1,), "Transpose": (1,), "ConcatV2": (-1,), "ExpandDims": (1,), "Sum": (1,), "Mean": (1,), "Max": (1,),
+    "ArgMax": (1,), "Split": (0,), "SplitV": (1,), "GatherV2": (2,), "LinSpace": (2,), "ResizeBilinear": (1,),
+    "Cumsum": (1,), "UnsortedSegmentSum": (2,), "ReverseV2": (1,), "RandomUniform": (0,), "DenseBincount": (1,),
+}  # fmt: skip
 STATIC = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
 
