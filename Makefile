@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
 
-.PHONY: setup serve test test/slow test/libtpu check bench soak protos lock clean help image/cpu image/gpu image/tpu
+.PHONY: setup serve test test/slow test/libtpu check bench soak protos lock lock/arm64 clean help image/cpu image/gpu image/tpu
 
 help:            ## this list
 	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -56,6 +56,9 @@ protos: $(STAMP) ## regenerate the descriptor set and the list of operations fro
 
 lock: $(STAMP)   ## renew every images/DEVICE/*.txt: all dependencies by hash, for Python 3.13 on x86-64, without host names
 	$(BIN)/python images/lock.py
+
+lock/arm64: $(STAMP) ## ask the package index which packages of the locks have wheels for arm64 (images/arm64.txt)
+	$(BIN)/python images/arm64.py
 
 image/%:         ## build the image of a device: image/cpu, image/gpu, image/tpu (LOCK=tf-2.20 or litert, BASE=...)
 	$(PYTHON) images/build.py $* $(if $(LOCK),--lock=$(LOCK))
