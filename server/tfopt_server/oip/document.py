@@ -26,6 +26,8 @@ Array = npt.NDArray[Any]
 BINARY_SIZE = "binary_data_size"
 # What numbers JSON may hold for a datatype, as numpy's kinds.
 _KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf", "V": "iuf"}
+_NUMBERS: frozenset[type] = frozenset({int, float})
+_FITS: dict[str, frozenset[type]] = {"b": frozenset({bool}), "i": frozenset({int}), "u": frozenset({int})}
 _DEEPEST = 64  # numpy's own limit
 
 
@@ -123,7 +125,7 @@ def _numbers(values: list[Any], datatype: str, tensor: str) -> Array:
     if found.dtype.kind not in _KINDS[dtype.kind] or (dtype.kind != "b" and _has_booleans(values)):
         # Among them integers beyond 64 bits, or beyond 63 beside negative or smaller ones: numpy makes floats of those.
         found = np.array(values, object)
-        fits = {"b": {bool}, "i": {int}, "u": {int}}.get(dtype.kind, {int, float})
+        fits = _FITS.get(dtype.kind, _NUMBERS)
         other = next((value for value in found.ravel().tolist() if type(value) not in fits), None)
         if other is not None or None in found.ravel().tolist():
             wanted = {"b": "booleans", "i": "integers", "u": "integers"}.get(dtype.kind, "numbers")
