@@ -41,6 +41,8 @@ def static_reason(signature: SignatureInfo, state: State) -> str:
         return f"it writes state ({', '.join(state.writes[:3])})"
     if state.random:
         return f"its result is random ({', '.join(state.random[:3])})"
+    if state.decided:
+        return f"the values of a batch decide which branch all of it takes ({', '.join(state.decided[:3])})"
     if not signature.inputs:
         return "it has no inputs"
     for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
@@ -55,12 +57,13 @@ def static_reason(signature: SignatureInfo, state: State) -> str:
 def prove(run: Run, rows: Rows, tolerance: verify.Tolerance, clock: Callable[[], float] = time.monotonic) -> Proof:
     """Runs the proof on the reference, with fewer probes than PROBES when they take longer than PROBING_S."""
     end = clock() + PROBING_S
-    altered = accepted(run, alter(rows))
+    sides = [accepted(run, side) for side in _sides(alter(rows))]
+    altered = _joined([side for side in sides if side is not None])
     if altered is None and rows.count < 2:
         return Proof(False, "there is only one row to try, and none like it can be made up: add warmup records")
     mixed_with = _join(rows, altered)
     for probe in range(min(PROBES, rows.count)):
-        reason = _probe(run, rows, mixed_with, probe, tolerance)
+        reason = _probe(run, rows, mixed_with, probe, tolerance) or _one_sided(run, rows, sides, probe, tolerance)
         if reason:
             return Proof(False, reason)
         if clock() > end:
@@ -108,6 +111,35 @@ def _probe(run: Run, rows: Rows, others: dict[str, np.ndarray], probe: int, tole
         if reason:
             return f"row {probe} {how}: {reason}"
     return ""
+
+
+def _one_sided(
+    run: Run, rows: Rows, sides: list[dict[str, np.ndarray] | None], probe: int, tolerance: verify.Tolerance
+) -> str:
+    """The row among others that all lie above zero, and all below: sums of both together may be none at all."""
+    alone_feeds = rows.take(probe, 1)
+    alone = run(alone_feeds)
+    for side in sides:
+        if side is None:
+            continue
+        others = {n: np.repeat(a, 4, axis=0) for n, a in side.items()}
+        batch = {n: np.concatenate([a, others[n]]) for n, a in alone_feeds.items()}
+        reason = same_row(alone, run(batch), 0, _count(batch), tolerance)
+        if reason:
+            return f"row {probe} before others of one sign: {reason}"
+    return ""
+
+
+def _sides(altered: dict[str, np.ndarray] | None) -> list[dict[str, np.ndarray]]:
+    """The two halves of what `alter` made: above and below zero."""
+    if altered is None:
+        return []
+    half = _count(altered) // 2
+    return [{n: a[:half] for n, a in altered.items()}, {n: a[half:] for n, a in altered.items()}]
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
+    return {n: np.concatenate([part[n] for part in parts]) for n in parts[0]} if parts else None
 
 
 def same_row(

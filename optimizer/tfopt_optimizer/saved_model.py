@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.text_format import ParseError
 from tfopt_protos import dtypes, messages, tensors
 
+from tfopt_optimizer import branching, graphs
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 
 DEFAULT_TAGS = ("serve",)
@@ -125,10 +126,12 @@ def _dtype(name: str, number: int) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What a signature does beyond computing: the operations that write state, and those whose results are random."""
+    """What a signature does beyond computing its rows: the operations that write state, those whose results are random,
+    and the branches that a whole batch takes together, as its values decide (branching.py)."""
 
     writes: tuple[str, ...] = ()
     random: tuple[str, ...] = ()
+    decided: tuple[str, ...] = ()
 
 
 # Operations that change what a later call sees, or the world outside. Reading is not in here.
@@ -158,10 +161,13 @@ def states(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Mapping[str, 
     graph = meta_graph(model_dir, tags)
     nodes = {node.name: node for node in graph.graph_def.node}
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
+    indexed = graphs.Graph(graph)
     found = {}
     for key, definition in graph.signature_def.items():
         ops = _operations(nodes, functions, [info.name for info in definition.outputs.values()])
-        found[key] = effects(ops)
+        outputs = [info.name for info in definition.outputs.values()]
+        fed = [info.name for info in definition.inputs.values()]
+        found[key] = dataclasses.replace(effects(ops), decided=branching.decided(indexed, outputs, fed))
     return found
 
 

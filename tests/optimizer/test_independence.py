@@ -49,6 +49,12 @@ def test_an_influence_of_large_values_only_is_caught():
     assert not prove(clipped, x=ONE).independent
 
 
+@pytest.mark.parametrize("x", [ONE, THREE], ids=["one record", "three records"])
+def test_a_branch_that_the_sum_of_the_batch_decides_is_caught(x):
+    assert not prove(lambda f: {"y": f["x"] if f["x"].sum() > 0 else -f["x"]}, x=x).independent
+    assert not prove(lambda f: {"y": f["x"] if f["x"].sum() > 0 else -f["x"]}, x=-x).independent
+
+
 def test_outputs_without_rows_are_caught():
     assert prove(lambda f: {"y": f["x"].sum(0)}, x=THREE).reason == "output 'y' has shape (2,) for one row"
     flat = prove(lambda f: {"y": f["x"].reshape(-1)[: len(f["x"]) * 2 : 2][:1]}, x=THREE)
@@ -101,6 +107,7 @@ def signature(inputs, outputs):
     [
         ([(None, 4)], [(None,)], State(), ""),
         ([None], [None], State(), ""),
+        ([None], [None], State(decided=("cond",)), "the values of a batch decide which branch all of it takes (cond)"),
         ([(None, 4), ()], [(None,)], State(), "input 't1' is a scalar"),
         ([(8, 4)], [(None,)], State(), "input 't0' has a fixed first dimension of 8"),
         ([(None, 4)], [(4,)], State(), "output 't0' has a fixed first dimension of 4"),
