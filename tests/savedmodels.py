@@ -1,5 +1,5 @@
 """Small real SavedModels for tests, kept under tests/.models; model_builders.py says what each one is, sick_builders.py
-what is wrong with the models for the doctor.
+what is wrong with the models for the doctor, served_builders.py those of the conformance table.
 
 Tests ask the `savedmodel` fixture: savedmodel("cnn") is the version folder that holds saved_model.pb (its parent is a
 base path with that one version). The folders are shared: copy one before changing it.
@@ -18,11 +18,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import served_builders
 import sick_builders
 from model_builders import BUILDERS
 
 HERE = Path(__file__).resolve().parent
-SOURCES = {HERE / "model_builders.py": BUILDERS, HERE / "sick_builders.py": sick_builders.BUILDERS}
+SOURCES = {
+    HERE / "model_builders.py": BUILDERS,
+    HERE / "sick_builders.py": sick_builders.BUILDERS,
+    HERE / "served_builders.py": served_builders.BUILDERS,
+}
 CACHE = HERE / ".models"
 ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
 

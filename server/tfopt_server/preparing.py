@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tfopt_optimizer.flags import OptimizerFlags
     from tfopt_optimizer.optimize import OptimizeJob
     from tfopt_optimizer.plan import Plan
+    from tfopt_optimizer.servable import Servable
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class _Preparation:
         for key, rows in servable.dropped:
             self._metrics.buckets_dropped.labels(self._source.model, key, str(rows or "any")).inc()
         try:
-            warming.every_bucket(servable, material, self._say, self._dropped)
+            self._warm(servable, material)
             warming.replay(servable, records, options.warmup_iterations, folder, self._metrics)
             lanes = {
                 key: Lane(self._source.model, runner, self._metrics, parameters=parameters or model.batching.get(key))
@@ -186,6 +187,18 @@ class _Preparation:
         warning = "; ".join([*failed, *servable.notes, *self._exhausted])
         definitions = saved_model.signature_defs(folder, options.tags)
         return Loaded(servable, lanes, plan, why, definitions, parameters, warning, self._provisional)
+
+    def _warm(self, servable: Servable, material: samples.Material) -> None:
+        """Runs every bucket once, unless that would leave traces: a model that writes state must serve its first
+        request from the state that it was saved with, so only its own warmup records may run before."""
+        from tfopt_optimizer import saved_model
+
+        states = saved_model.states(self._source.folder, self._options.tags)
+        writers = [key for key, state in states.items() if state.writes and saved_model.is_callable(key)]
+        if writers:
+            self._say(f"not warmed with samples: signature {writers[0]} writes state")
+            return
+        warming.every_bucket(servable, material, self._say, self._dropped)
 
     def _plan(
         self, model: converted.Model, material: samples.Material, parameters: BatchingParameters | None

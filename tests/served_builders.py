@@ -1,0 +1,94 @@
+"""Writes the SavedModels of the conformance table (served_cases.py): one signature per thing that a request can meet.
+
+Run by savedmodels.py; each docstring says the inputs and outputs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BUILDERS: dict[str, Callable[[Path], None]] = {}
+ECHOES = (
+    "float32", "float64", "int32", "int16", "int8", "uint8", "uint16", "int64", "uint32", "uint64", "bool", "string",
+    "float16", "bfloat16", "complex64", "complex128",
+)  # fmt: skip
+
+
+def builder(build: Callable[[Path], None]) -> Callable[[Path], None]:
+    BUILDERS[build.__name__] = build
+    return build
+
+
+@builder
+def forms(to: Path) -> None:
+    """echo_DTYPE of any rank for ECHOES, and signatures for shapes, names, outputs and refusals of the graph."""
+    import tensorflow as tf
+
+    def sign(function: Callable[..., Any], **specs: tuple[Any, str]) -> Any:
+        made = [tf.TensorSpec(shape, getattr(tf, dtype), name=name) for name, (shape, dtype) in specs.items()]
+        return tf.function(function, input_signature=made).get_concrete_function()
+
+    n = ([None], "float32")
+    signatures = {f"echo_{each}": sign(lambda x: {"y": tf.identity(x)}, x=(None, each)) for each in ECHOES}
+    signatures |= {
+        "serving_default": sign(lambda x: {"y": x * 0.5 + 2.0}, x=(None, "float32")),
+        "declared": sign(lambda x: {"y": x * 2.0}, x=([None, 3], "float32")),
+        "matmul": sign(lambda x: {"y": x @ [[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]]}, x=([None, 3], "float32")),
+        "two": sign(lambda a, b: {"sum": a * 2.0, "text": b + "!"}, a=n, b=([None], "string")),
+        "many": sign(
+            lambda f, i, flag, s: {"f": f, "i": i + 1, "flag": tf.logical_not(flag), "s": s},
+            f=n,
+            i=([None, 2], "int64"),
+            flag=([None], "bool"),
+            s=([None], "string"),
+        ),
+        "image": sign(lambda s: {"image_bytes": tf.identity(s)}, s=([None], "string")),
+        "images": sign(lambda s: {"image_bytes": tf.identity(s), "n": tf.strings.length(s)}, s=([None], "string")),
+        "scaled": sign(lambda x, factor: {"y": x * factor}, x=n, factor=([], "float32")),
+        "total": sign(lambda x: {"y": tf.reduce_sum(x)}, x=n),
+        "uneven": sign(lambda x: {"y": tf.identity(x), "z": x[:1]}, x=n),
+        "doubled": sign(lambda x: {"y": tf.concat([x, x], 0)}, x=n),
+        "nothing": sign(lambda: {"y": tf.constant([7.0])}),
+        "to_half": sign(lambda x: {"y": tf.cast(x, tf.float16)}, x=n),
+        "nan": sign(lambda x: {"y": x / (x - x)}, x=n),
+        "pick": sign(lambda i: {"y": tf.gather([10.0, 20.0, 30.0], i)}, i=([None], "int32")),
+        "divide": sign(lambda i: {"y": 6 // i}, i=([None], "int32")),
+        "number": sign(lambda s: {"y": tf.strings.to_number(s)}, s=([None], "string")),
+        "length": sign(lambda tokens: {"y": tf.reduce_sum(tokens, 1)}, tokens=([None, None], "int32")),
+    }
+    tf.saved_model.save(tf.Module(), str(to), signatures=signatures)
+
+
+@builder
+def planned(to: Path) -> None:
+    """What a plan treats differently: rows that may be merged (serving_default, pair), and batches that may be neither
+    padded nor merged (centered, total, scalar)."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.weights = tf.Variable([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+
+    def sign(function: Callable[..., Any], **shapes: list[int | None]) -> Any:
+        made = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()]
+        return tf.function(function, input_signature=made).get_concrete_function()
+
+    signatures = {
+        "serving_default": sign(lambda x: {"y": x @ module.weights}, x=[None, 3]),
+        "pair": sign(lambda a, b: {"p": a @ module.weights, "q": b * 2.0}, a=[None, 3], b=[None]),
+        "centered": sign(lambda x: {"y": x - tf.reduce_mean(x, 0, keepdims=True)}, x=[None, 3]),
+        "total": sign(lambda x: {"y": tf.reduce_sum(x @ module.weights)}, x=[None, 3]),
+        "scalar": sign(lambda x: {"y": x * 2.0}, x=[]),
+    }
+    tf.saved_model.save(module, str(to), signatures=signatures)
+
+
+def main(out: Path) -> None:
+    for name, build in BUILDERS.items():
+        build(out / name / "1")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
