@@ -8,6 +8,7 @@ COMMANDS = {
     "doctor": "check a SavedModel before it is deployed",
     "convert-tpu": "convert a SavedModel so that it serves on Cloud TPU",
     "warmup": "inspect, make or record warmup records",
+    "predict": "ask a running server, with requests from a file",
     "healthcheck": "ask a server on this machine for its health: exit 0 or 1",
     "version": "print versions",
 }
