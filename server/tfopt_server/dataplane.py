@@ -156,7 +156,8 @@ class Dataplane:
 
     def ready(self) -> bool:
         """Every configured model has an AVAILABLE version, and nobody said to stop."""
-        return not self._draining and self._registry.ready()
+        caught_up = self._loader is None or self._loader.caught_up()
+        return not self._draining and caught_up and self._registry.ready()
 
     def failure(self) -> str:
         """Why it will never be ready, "" while it may."""

@@ -82,6 +82,7 @@ class Loader:
         reconfigured: Callable[[], Sequence[ModelConfig] | None] = lambda: None,
         reconfigure_s: float | None = None,
         settled: Callable[[], None] = lambda: None,
+        catch_up: bool = False,
         prepare: Prepare = prepare,
         places: Places | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -98,6 +99,7 @@ class Loader:
         self._improved: list[Version] = []
         self._said: dict[tuple[str, str], object] = {}
         self._polled = False
+        self._catches_up = catch_up
         self._ever_ready = False
         self._wake = threading.Event()
         self._improver = Improver(self._prepare_with_plan, self._wake.set)
@@ -138,6 +140,11 @@ class Loader:
         empty = [model for model in self._models if not self._registry.states(model.name)]
         return "; ".join(f"no version of model {m.name} found under base path {m.base_path}" for m in empty)
 
+    def caught_up(self) -> bool:
+        """With `catch_up`: every version that was there at the start has been tried. A replacement for a worker that
+        died must not say of a model that a client configured that it is not there, only because it loads still."""
+        return not self._catches_up
+
     def _run(self) -> None:
         while not self._stopping:
             try:
@@ -166,6 +173,8 @@ class Loader:
             wanted_still = self._attempts.get((attempts.version.name, attempts.version.number)) is attempts
             if wanted_still and (attempts.due <= self._clock() or self._was_repaired(attempts)):
                 self._attempt(attempts)
+        if self._polled and all(attempts.made for attempts in self._attempts.values()):
+            self._catches_up = False
         self._settled()
         self._give_back()
 

@@ -97,7 +97,7 @@ def build(
         first.models.configs, registry, options, schedule(settings), metrics,
         loaded=_runners(executor, threads, device), available=available,
         places=Places(settings.model_cache_dir, float(settings.storage_poll_wait_seconds)),
-        reconfigured=reloader.look, reconfigure_s=reloader.poll_s, settled=reloader.settle,
+        reconfigured=reloader.look, reconfigure_s=reloader.poll_s, settled=reloader.settle, catch_up=bool(first.number),
     )  # fmt: skip
     if first.number:
         reloader.remember(models_of(settings))  # what the operator configured may have been unloaded meanwhile

@@ -80,7 +80,9 @@ def test_every_chosen_runner_agrees_with_plain_tensorflow_on_held_out_rows(optim
         gate, lost = (optimized.flags.lossy_max_rel_error, 1 - optimized.flags.lossy_top1) if lossy else (GATE, 0.0)
         assert servable.notes == ()
         assert runner.row_independent
-        assert runner.buckets == tuple(sorted(set(build.RECORD_BATCHES)))
+        # Those that do not pay on this machine are left out, never the largest.
+        assert set(runner.buckets) <= set(build.RECORD_BATCHES)
+        assert runner.buckets[-1] == max(build.RECORD_BATCHES)
         for step in (*runner.buckets, 5, runner.buckets[-1] + 9):
             found = in_steps(optimized, runner, step)
             assert found.keys() == optimized.expected.keys()

@@ -65,6 +65,7 @@ def test_a_bert_with_a_mask_is_compiled_for_a_few_lengths_and_requests_of_all_ot
     servable.close()
 
 
+@pytest.mark.slow
 def test_a_model_that_averages_over_padding_is_compiled_for_the_lengths_seen_and_nothing_is_padded(
     savedmodel, tmp_path
 ):

@@ -58,7 +58,7 @@ def test_what_is_served_is_listed_and_its_types_can_be_built(client: rpcclient.C
     names = [service.name for service in listed.list_services_response.service]
     assert names == [
         "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
-        "tensorflow.serving.ModelService", "tensorflow.serving.PredictionService",
+        "inference.GRPCInferenceService", "tensorflow.serving.ModelService", "tensorflow.serving.PredictionService",
     ]  # fmt: skip
     for answer in ask(client, version, *({"file_containing_symbol": name} for name in names)):
         service = pool_of(answer).FindServiceByName(answer.original_request.file_containing_symbol)

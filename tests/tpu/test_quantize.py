@@ -8,7 +8,7 @@ from tfopt_optimizer.tpu import convert, files, options
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 X = np.random.default_rng(0).standard_normal((8, 10)).astype(np.float32)
 PLACE = 'disable_default_optimizations: true tpu_functions { function_alias: "tpu_func" } '
