@@ -246,6 +246,12 @@ class TestCommand:
         code, _, err = self.run(capsysbinary, "--server=ftp://x", "--modle=m", f"--input={tmp_path}/one.json")
         assert code == 2
         assert "did you mean --model?" in err
+        for more, expected in (
+            ([f"--input={tmp_path}/x.npy"], "expected --input_name with an .npy file over REST"),
+            ([f"--input={tmp_path}/one.json", "--outputs=y"], "expected no --outputs with a JSON body over REST"),
+        ):
+            code, _, err = self.run(capsysbinary, server, "--model=m", *more)
+            assert (code, expected in err) == (2, True)
 
 
 def test_what_the_client_needs_is_light() -> None:

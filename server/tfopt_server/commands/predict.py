@@ -42,6 +42,7 @@ USAGE = (
     + "".join(f"  --{f.name:<12} {f.meaning}\n" for f in FLAGS)
 )
 USAGE_ERROR = 2
+_BODIES = (".json", ".jsonl")
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -54,6 +55,13 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     mistakes = [*parsed.errors, *parsed.unknown, *(f"unexpected argument {p!r}" for p in parsed.positionals)]
     if not values["input"]:
         mistakes.append("expected --input=FILE, received none")
+    suffix = Path(values["input"]).suffix
+    if suffix == ".npy" and not values["input_name"] and not values["server"].startswith("grpc"):
+        mistakes.append(
+            "expected --input_name with an .npy file over REST, where nothing says what the input is called"
+        )
+    if values["outputs"] and suffix in _BODIES and not values["server"].startswith("grpc"):
+        mistakes.append("expected no --outputs with a JSON body over REST, which answers with all of them")
     if mistakes:
         return _wrong(mistakes)
 
