@@ -54,7 +54,13 @@ FLAGS = {
 CASES = [(name, flags) for name in build.NAMES for flags in FLAGS]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, id="-".join(case), marks=[pytest.mark.slow] if case[1] == "compressed" else [])
+        for case in CASES
+    ],
+)
 def optimized(request, demo_models, tmp_path_factory) -> Optimized:
     name, flags = request.param[0], FLAGS[request.param[1]]
     model_dir, plan_dir = demo_models / name / "1", tmp_path_factory.mktemp(name)

@@ -47,7 +47,7 @@ def test_the_log_says_why_it_is_these():
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("named", [(), (1, 4, 8)])
+@pytest.mark.parametrize("named", [(), pytest.param((1, 4, 8), marks=pytest.mark.slow)])
 def test_the_search_opens_no_bucket_that_cannot_pay_and_keeps_what_is_named(savedmodel, tmp_path, monkeypatch, named):
     monkeypatch.setattr(bucket_set, "PADDING_US", float("-inf"))
     monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)

@@ -66,6 +66,7 @@ def test_every_changed_byte_is_an_error_or_still_an_index(savedmodel_copy) -> No
             read_index(prefix)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_the_list_of_operations_is_that_of_the_installed_tensorflow(tmp_path: Path) -> None:
     fresh = tmp_path / "ops.txt"

@@ -155,6 +155,7 @@ def test_wrong_lossy_candidates_are_caught_and_a_close_one_passes(savedmodel, tm
     assert wrong["leaks"]
 
 
+@pytest.mark.slow
 def test_the_gates_flags_move_it(savedmodel, tmp_path):
     flags = {"lossy_mean_rel_error": 0.05, "lossy_max_rel_error": 0.05}
     plan = half_plus_two(savedmodel, tmp_path / "plan", [planted("OffByTwoPercent"), planted("Nan")], **flags)
@@ -203,6 +204,7 @@ def test_a_compressed_plan_is_small_and_served(savedmodel, tmp_path, monkeypatch
     servable.close()
 
 
+@pytest.mark.slow
 def test_for_memory_the_smallest_runner_serves_all_buckets(savedmodel, tmp_path):
     wanted = target("mlp_keras", KEY, "f32", 32)
     flags = OptimizerFlags(allowed_batch_sizes=(1, 8), engines=("litert", "openvino"), optimize_for="memory")

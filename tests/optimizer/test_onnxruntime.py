@@ -174,6 +174,7 @@ print(json.dumps({"scores": answer["scores"].tolist(), "heavy": heavy}))
     servable.close()
 
 
+@pytest.mark.slow
 def test_it_is_not_converted_to_where_another_engine_leaves_tensorflow_behind(savedmodel, tmp_path, monkeypatch):
     monkeypatch.setattr("tfopt_optimizer.contest.SERVED", 0.0)
     samples = {"serving_default": ({"features": np.ones([4, 32], np.float32)},)}

@@ -225,6 +225,7 @@ def test_what_a_session_cannot_load_the_function_loader_serves(savedmodel, tmp_p
     assert bucket.artifact == ""
 
 
+@pytest.mark.slow
 def test_two_candidates_of_every_dtype_agree(savedmodel, tmp_path):
     record = {
         "i32": np.arange(6, dtype=np.int32).reshape(2, 3),

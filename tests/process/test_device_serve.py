@@ -24,6 +24,7 @@ def command(model: Path, port: int, tmp_path: Path, *flags: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_server_on_gpus(savedmodel, tmp_path):
     port, paths = free_port(), os.pathsep.join([str(STANDIN), *sys.path])
     environ = {"HOME": str(tmp_path), "PYTHONPATH": paths, "TFOPT_DEVICE": "gpu"}

@@ -166,7 +166,9 @@ assert tf.make_ndarray(predict_pb2.PredictRequest.FromString(ours.SerializeToStr
 
 
 @pytest.mark.tensorflow
-@pytest.mark.parametrize("order", [USE_TENSORFLOW + USE_PRIVATE, USE_PRIVATE + USE_TENSORFLOW])
+@pytest.mark.parametrize(
+    "order", [USE_TENSORFLOW + USE_PRIVATE, pytest.param(USE_PRIVATE + USE_TENSORFLOW, marks=pytest.mark.slow)]
+)
 def test_both_live_in_one_process_in_either_order(order: str) -> None:
     done = subprocess.run([sys.executable, "-c", order + SAME], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
