@@ -7,6 +7,7 @@ another by its parameter `signature_name`. A version is a number, or one of our 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from importlib import metadata as packages
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,14 @@ class Indexed(NamedTuple):
     version: str
     state: str
     reason: str
+
+
+def server_version() -> str:
+    """Ours, "0" where the code runs without having been installed."""
+    try:
+        return packages.version("tfopt")
+    except packages.PackageNotFoundError:
+        return "0"
 
 
 def spec(name: str, version: str) -> ModelSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from importlib import metadata, resources
+from importlib import resources
 
 import orjson
 from tfopt_optimizer.plan import SignatureInfo
@@ -13,6 +13,7 @@ from tfopt_optimizer.plan import SignatureInfo
 from tfopt_server.dataplane import Dataplane, ModelSpec
 from tfopt_server.errors import ServingError
 from tfopt_server.http import Header, Request, Response
+from tfopt_server.oip.model import server_version
 from tfopt_server.rest import openapi
 from tfopt_server.rest.openapi import Served
 from tfopt_server.rest.vertex import explain_path
@@ -35,7 +36,7 @@ class Explorer:
     def served(self) -> Served:
         settings = self._settings
         return Served(
-            version=_version(),
+            version=server_version(),
             health_route=settings.health_route,
             predict_route=settings.predict_route,
             explain_route=explain_path(settings.predict_route),
@@ -53,13 +54,6 @@ class Explorer:
         except ServingError:
             return {}
         return {key: info for key, info in found.items() if info is not None}
-
-
-def _version() -> str:
-    try:
-        return metadata.version("tfopt")
-    except metadata.PackageNotFoundError:
-        return "0"
 
 
 def _file(name: str) -> str:

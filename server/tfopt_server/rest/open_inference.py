@@ -18,7 +18,6 @@ import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
 from functools import partial
-from importlib import metadata
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -79,7 +78,7 @@ class OpenInference:
     # --- The server and its models ------------------------------------------------------------------------------------
 
     def _server(self, _request: Request) -> Response:
-        return _json({"name": "tfopt", "version": metadata.version("tfopt"), "extensions": model.EXTENSIONS})
+        return _json({"name": "tfopt", "version": model.server_version(), "extensions": model.EXTENSIONS})
 
     def _ready(self, _request: Request) -> Response:
         return Response(b"", 200 if self._plane.ready() else 503, content_type=None)

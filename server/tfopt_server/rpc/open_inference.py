@@ -11,7 +11,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from importlib import metadata
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,7 +70,7 @@ class OpenInference:
             "ServerLive": lambda _, __: _encoded("ServerLiveResponse", live=True),
             "ServerReady": lambda _, __: _encoded("ServerReadyResponse", ready=self._plane.ready()),
             "ServerMetadata": lambda _, __: _encoded(
-                "ServerMetadataResponse", name="tfopt", version=metadata.version("tfopt"), extensions=model.EXTENSIONS
+                "ServerMetadataResponse", name="tfopt", version=model.server_version(), extensions=model.EXTENSIONS
             ),
             "ModelReady": self.model_ready,
             "ModelMetadata": self.model_metadata,
