@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from tfopt_optimizer.choose import Trial, microseconds
 from tfopt_optimizer.plan import Plan
 
 LOSES = 1.2  # candidates that lose to plain TensorFlow by more are named with their time
+SHOWN = 6  # names or times of one list; the rest is counted, and stands in the table of the report
 
 
 class Log:
@@ -34,10 +36,34 @@ def where(signature: str, batch: int | None, shapes: object = None, inner: Seque
 
 
 def decision(place: str, chosen: Trial | None, trials: Sequence[Trial], reference: Trial) -> str:
-    """`serving_default x 8: xla 71 us (plain TF 402 us, 5.7x, max error 3e-07) chosen`, then who lost and why."""
-    text = f"{place}: {_chosen(chosen, reference)}"
-    others = [_loser(t, reference) for t in trials if t is not chosen and t is not reference]
-    return "; ".join([text, *(o for o in others if o)])
+    """`serving_default x 8: xla 71 us (plain TF 402 us, 5.7x, max error 3e-07) chosen`, then who lost and why.
+
+    Those that lost for like reasons, numbers aside, are told by the first of them.
+    """
+    alike: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial is not chosen and trial is not reference and (what := _lost(trial, reference)):
+            alike.setdefault(re.sub(r"[\d.]+", "#", what), []).append(trial)
+    others = [f"{_first(lost)} {_lost(lost[0], reference)}" for lost in alike.values()]
+    return "; ".join([f"{place}: {_chosen(chosen, reference)}", *others])
+
+
+def candidates(labels: Sequence[str]) -> str:
+    """`litert/t1, litert/t2, openvino and 12 more`."""
+    return _some(labels) or "plain TF"
+
+
+def times(trials: Sequence[Trial]) -> str:
+    """The fastest first: `host+litert/t1 22.4 us, litert/t1 28.4 us and 9 more; 20 did not get that far`."""
+    ran = sorted((t for t in trials if not t.reason), key=lambda t: t.median_us)
+    text = _some([f"{t.label} {microseconds(t.median_us)}" for t in ran])
+    out = len(trials) - len(ran)
+    return f"{text}; {out} did not get that far" if out else text
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - SHOWN
+    return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _chosen(chosen: Trial | None, reference: Trial) -> str:
@@ -51,18 +77,21 @@ def _chosen(chosen: Trial | None, reference: Trial) -> str:
     return f"{chosen.label} {time} (plain TF {microseconds(reference.median_us)}, {ratio:.1f}x{error}) chosen"
 
 
-def _loser(trial: Trial, reference: Trial) -> str:
+def _first(trials: Sequence[Trial]) -> str:
+    return trials[0].label + (f" and {len(trials) - 1} more" if len(trials) > 1 else "")
+
+
+def _lost(trial: Trial, reference: Trial) -> str:
+    """What is said of a candidate that did not win; nothing of one that was right and not slow."""
     if trial.skipped:
-        return f"{trial.label} skipped: {trial.reason}"
+        return f"skipped: {trial.reason}"
     if trial.reason:
-        return f"{trial.label} rejected: {trial.reason}"
-    if trial.median_us > LOSES * reference.median_us:
-        slower = trial.median_us / reference.median_us
-        return (
-            f"{trial.label} {microseconds(trial.median_us)} loses to tensorflow "
-            f"{microseconds(reference.median_us)} ({slower:.1f}x slower)"
-        )
-    return ""
+        return f"rejected: {trial.reason}"
+    if trial.median_us <= LOSES * reference.median_us:
+        return ""
+    slower = trial.median_us / reference.median_us
+    times = f"{microseconds(trial.median_us)} loses to tensorflow {microseconds(reference.median_us)}"
+    return f"{times} ({slower:.1f}x slower)"
 
 
 def loaded(plan: Plan) -> str:

@@ -14,6 +14,7 @@ from tfopt_optimizer import (
     inner,
     measure,
     own_precision,
+    report,
     saved_model,
     twins,
 )
@@ -170,9 +171,7 @@ class Tournament:
             place = spec.place(found.info.key)
             hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             running = [e for e in able if e not in hopeless]
-            self._log.note(
-                f"{place} [{position + 1}/{len(order)}]: {', '.join(e.label for e in running) or 'plain TF'}"
-            )
+            self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
                 share = allotted.share(allotment.parts(position, len(order)))
                 entrants = [*self._others, *running]
@@ -195,7 +194,7 @@ class Tournament:
             winners.update(best for best in [choose.fastest(trials[index])] if best)
             if position < home and spec.batch and (best := [t.median_us for t in trials[index] if t.eligible]):
                 costs[spec.batch] = min(best)
-            self._log.note(f"{place}: " + ", ".join(_measured(t) for t in trials[index]))
+            self._log.note(f"{place}: {report.times(trials[index])}")
         if not named:
             left_out |= bucket_set.needless(costs)
         kept = [i for i, spec in enumerate(found.specs) if spec.batch not in left_out]
@@ -221,9 +220,3 @@ def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) 
         elif all(t.score_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
             found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
     return found
-
-
-def _measured(trial: Trial) -> str:
-    if trial.reason:
-        return f"{trial.label} {'skipped' if trial.skipped else 'out'}: {trial.reason}"
-    return f"{trial.label} {choose.microseconds(trial.median_us)}"

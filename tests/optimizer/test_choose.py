@@ -134,6 +134,31 @@ def test_a_decision_is_one_readable_line():
     )
 
 
+def test_a_decision_tells_like_reasons_once():
+    trials = [
+        *bucket(402, pjrt=71),
+        Trial("litert", "t1", "mean error 0.0036 is above 0.0001"),
+        Trial("openvino", "f32", "input 'city' is of type string"),
+        Trial("litert", "t2", "mean error 0.003 is above 0.0001"),
+        Trial("litert", "s2", "mean error 0.003 is above 0.0001", skipped=True),
+    ]
+    assert report.decision("a x 1", trials[1], trials, trials[0]).split("; ")[1:] == [
+        "litert/t1 and 1 more rejected: mean error 0.0036 is above 0.0001",
+        "openvino rejected: input 'city' is of type string",
+        "litert/s2 skipped: mean error 0.003 is above 0.0001",
+    ]
+
+
+def test_times_come_fastest_first_and_long_lists_are_cut():
+    trials = [Trial("litert", f"t{n}", "", measured=Measured(n, n, 100)) for n in range(9, 0, -1)]
+    assert report.times([*trials, Trial("xla", "pjrt", "no kernel")]) == (
+        "litert/t1 1 us, litert/t2 2 us, litert/t3 3 us, litert/t4 4 us, litert/t5 5 us, litert/t6 6 us and 3 more; "
+        "1 did not get that far"
+    )
+    assert report.candidates(["a", "b"]) == "a, b"
+    assert report.candidates([]) == "plain TF"
+
+
 def busy(engine, variant, us, rate, callers=2):
     return Trial(engine, variant, "", measured=Measured(us, us, 100, rate, callers), agreement=RIGHT)
 
