@@ -304,14 +304,14 @@ class Contest:
         return f"{best} is {gain:.1f}x faster than plain TF already" if gain > least else ""
 
     def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
-        verdicts = []
+        verdicts, gate = [], self._tolerance(candidate)
         for batch in batches:
             found = candidate.worker.run(candidate.budget, candidate.name, batch.key, batch.feeds)
-            verdicts.append(verify.check(batch.expected, found, self._tolerance(candidate)))
+            verdicts.append(verify.check(batch.expected, found, gate.of_one_call))
             if not verdicts[-1].passed:
                 break
         candidate.agreement = verify.add_calls(v.agreement for v in verdicts)
-        return verdicts[-1].reason
+        return verify.judge(candidate.agreement, verdicts[-1].reason, gate).reason
 
     def _tolerance(self, candidate: Candidate) -> verify.Tolerance:
         return self._tolerances[bool(candidate.entrant.precision)]
@@ -327,10 +327,7 @@ class Contest:
         feeds = {n: np.concatenate([a[:1], others[n]]) for n, a in batch.feeds.items()}
         found = candidate.worker.run(candidate.budget, candidate.name, f"{batch.key}/altered", feeds)
         alone = {n: a[:1] for n, a in batch.expected.items()}
-        gate = self._tolerance(candidate)
-        # One row has no mean to speak of: a lossy answer may be off anywhere by what it may be off somewhere.
-        one_row = dataclasses.replace(gate, mean_rel_error=gate.max_rel_error)
-        reason = independence.same_row(alone, found, 0, size, one_row)
+        reason = independence.same_row(alone, found, 0, size, self._tolerance(candidate).of_one_call)
         return f"other rows change the first one: {reason}" if reason else ""
 
     def _batches(

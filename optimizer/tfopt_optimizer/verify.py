@@ -11,7 +11,7 @@ the same infinity; anything else non-finite fails. Integers, booleans and string
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,11 @@ class Tolerance:
     mean_rel_error: float
     top1: float
 
+    @property
+    def of_one_call(self) -> Tolerance:
+        """What a single call must hold: means and shares are of all calls together."""
+        return dataclasses.replace(self, mean_rel_error=self.max_rel_error, top1=0.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
@@ -57,7 +62,7 @@ def check(reference: Outputs, candidate: Outputs, tolerance: Tolerance) -> Verdi
     if set(reference) != set(candidate):
         return _failed(f"outputs {sorted(candidate)} instead of {sorted(reference)}")
     verdicts = [_check_output(name, reference[name], candidate[name]) for name in sorted(reference)]
-    return judge(combine(v.agreement for v in verdicts), next((v.reason for v in verdicts if v.reason), ""), tolerance)
+    return judge(_worst([v.agreement for v in verdicts]), next((v.reason for v in verdicts if v.reason), ""), tolerance)
 
 
 def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
@@ -71,17 +76,15 @@ def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
     return Verdict(agreement, reason)
 
 
-def combine(agreements: Iterable[Agreement]) -> Agreement:
-    """The worst maximum, the mean weighted by rows, over outputs or over calls."""
-    found = list(agreements)
-    if not found:
-        return Agreement(0.0, 0.0, 0)
-    scored = [a for a in found if a.top1 is not None and a.rows]
-    weights = [max(a.rows, 1) for a in found]
-    mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
-    top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
-    worst = max(a.max_rel_error for a in found)
-    return Agreement(worst, mean, max(a.rows for a in found), top1, _add([a.histogram for a in found]))
+def _worst(outputs: Sequence[Agreement]) -> Agreement:
+    """Of one call: every output must hold, so none is averaged away by another that is exact (a label, a constant)."""
+    return Agreement(
+        max((a.max_rel_error for a in outputs), default=0.0),
+        max((a.mean_rel_error for a in outputs), default=0.0),
+        max((a.rows for a in outputs), default=0),
+        min((a.top1 for a in outputs if a.top1 is not None), default=None),
+        _add(a.histogram for a in outputs),
+    )
 
 
 def _add(histograms: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
@@ -91,9 +94,16 @@ def _add(histograms: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def add_calls(agreements: Iterable[Agreement]) -> Agreement:
-    """As `combine`, over calls on different rows: the rows add up."""
+    """Over calls on different rows: the worst maximum; mean and top-1 weighted by rows, which add up."""
     found = list(agreements)
-    return dataclasses.replace(combine(found), rows=sum(a.rows for a in found))
+    if not found:
+        return Agreement(0.0, 0.0, 0)
+    scored = [a for a in found if a.top1 is not None and a.rows]
+    weights = [max(a.rows, 1) for a in found]
+    mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
+    top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
+    worst = max(a.max_rel_error for a in found)
+    return Agreement(worst, mean, sum(a.rows for a in found), top1, _add(a.histogram for a in found))
 
 
 def _check_output(name: str, reference: Array, candidate: Array) -> Verdict:

@@ -91,3 +91,25 @@ def test_empty_and_scalar_outputs_are_compared_too():
 def test_calls_add_up_to_the_worst_maximum_and_the_mean_over_rows():
     calls = [Agreement(1e-7, 1e-8, 1, 1.0), Agreement(3e-7, 4e-8, 3, 0.5)]
     assert verify.add_calls(calls) == Agreement(3e-7, pytest.approx(3.25e-8), 4, pytest.approx(0.625))
+
+
+def test_an_exact_output_does_not_average_away_the_error_of_another():
+    y, label = np.array([[1.0, 0.5]], np.float32), np.array([b"a"], object)
+    verdict = verify.check(out(y=y, label=label), out(y=y + np.float32([0, 2e-4]), label=label), LOSSY)
+    assert verdict.agreement.mean_rel_error == pytest.approx(1e-4, rel=1e-3)
+    worse = verify.check(out(y=y, label=label), out(y=y + np.float32([0, 3e-4]), label=label), LOSSY)
+    assert worse.reason == "mean error 0.00015 is above 0.0001"
+
+
+def test_top1_is_that_of_the_output_that_keeps_fewest_classes():
+    scores = np.array([[1.0, 0.9999]], np.float32)
+    verdict = verify.check(out(a=scores, b=scores), out(a=scores, b=scores[:, ::-1].copy()), LOSSY)
+    assert verdict.agreement.top1 == 0.0
+
+
+def test_means_and_shares_are_of_all_calls_together():
+    one = LOSSY.of_one_call
+    assert (one.max_rel_error, one.mean_rel_error, one.top1) == (LOSSY.max_rel_error, LOSSY.max_rel_error, 0.0)
+    calls = [Agreement(3e-4, 3e-4, 1, 1.0), Agreement(1e-5, 1e-5, 9, 1.0)]
+    assert verify.judge(verify.add_calls(calls), "", LOSSY).reason == ""
+    assert verify.judge(calls[0], "", LOSSY).reason == "mean error 0.0003 is above 0.0001"
