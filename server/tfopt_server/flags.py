@@ -203,6 +203,10 @@ OWN: tuple[Flag, ...] = (
         "log_format", "str", "auto", "auto: human on a terminal, else json", choices=("auto", "json", "human")
     ),
     Flag(
+        "log_stream", "str", None, "where the log goes (default $TFOPT_LOG_STREAM, else stderr)",
+        choices=("stdout", "stderr"),
+    ),
+    Flag(
         "log_level", "str", "info", "the least severe line that is written",
         choices=("debug", "info", "warning", "error"),
     ),

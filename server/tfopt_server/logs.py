@@ -1,4 +1,4 @@
-"""How a log line looks and where it goes: JSON for Cloud Logging, or one readable line for a terminal, all to stderr.
+"""How a log line looks and where it goes: JSON for Cloud Logging, or one readable line for a terminal, to one stream.
 
 Everything logs through the standard library (`logging.getLogger(__name__)`); `extra={"model": "m"}` becomes a field of
 the JSON line. gunicorn, absl, TensorFlow and jax end up in the same place. JSON lines carry `severity`, `time` (RFC
@@ -12,6 +12,7 @@ import faulthandler
 import json
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -56,8 +57,13 @@ class HumanFormatter(logging.Formatter):
         return f"{line}\n{trace}" if trace else line
 
 
+def stream(name: str) -> TextIO:
+    """The one called `name`: "stdout", else stderr."""
+    return sys.stdout if name == "stdout" else sys.stderr
+
+
 def configure(format: str = "auto", level: str = "info", stream: TextIO | None = None) -> None:
-    """Sends every logger of this process to `stream` (stderr). Replaces what an earlier call or a library set up."""
+    """Sends every logger of this process to `stream` (default stderr). Replaces an earlier set-up."""
     stream = stream or sys.stderr
     human = format == "human" or (format == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
@@ -74,11 +80,11 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     faulthandler.enable()  # a crash in native code names the Python line it came from
 
 
-def write_to(stream: TextIO) -> None:
-    """Moves the log to another stream; the format stays."""
+def leave_stderr() -> None:
+    """Before file descriptor 2 becomes something else: a log that goes there keeps a descriptor of its own."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(stream)
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr:
+            handler.setStream(os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace"))
 
 
 def quiet_native(environ: MutableMapping[str, str], level: str) -> None:

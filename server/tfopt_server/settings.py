@@ -2,7 +2,7 @@
 
 Precedence, highest first: flags; the platform's AIP_* variables; MODEL_NAME and MODEL_BASE_PATH (TensorFlow Serving's
 image); model_name and model_path (the prebuilt Vertex AI images); the flag's default. Empty variables count as unset.
-TFOPT_DEVICE is how an image says what --device is by default.
+TFOPT_DEVICE and TFOPT_LOG_STREAM are how an image says what --device and --log_stream are by default.
 
 Rules for changing it: every flag of flags.py that has an effect is a field of the same name here, so a reader needs
 one list; fields that are worked out from several sources stand in the last group. Mistakes are collected and raised
@@ -113,6 +113,7 @@ class Settings:
     drain_timeout_s: float
     strict_flags: bool
     log_format: str
+    log_stream: str
     log_level: str
     version: bool
     # Beyond TensorFlow Serving.
@@ -171,6 +172,7 @@ def resolve(parsed: arguments.Parsed, environ: Mapping[str, str]) -> tuple[Setti
 _READ = frozenset({
     "AIP_HTTP_PORT", "AIP_HEALTH_ROUTE", "AIP_PREDICT_ROUTE", "AIP_STORAGE_URI", "AIP_MODE",
     "MODEL_NAME", "MODEL_BASE_PATH", "model_name", "model_path", "XDG_CACHE_HOME", "HOME", "TFOPT_DEVICE",
+    "TFOPT_LOG_STREAM",
 })  # fmt: skip
 
 
@@ -186,8 +188,9 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
     _model(v, env, errors)
     _ports(v, given, env, errors)
     _routes(v, given, env, errors)
-    if v["device"] is None:
-        v["device"] = _from_environment("device", "TFOPT_DEVICE", env, errors) if "TFOPT_DEVICE" in env else "cpu"
+    for name, variable, default in (("device", "TFOPT_DEVICE", "cpu"), ("log_stream", "TFOPT_LOG_STREAM", "stderr")):
+        if v[name] is None:
+            v[name] = _from_environment(name, variable, env, errors) if variable in env else default
     try:
         v["grpc_channel_arguments"] = _channel_arguments(v["grpc_channel_arguments"])
     except ValueError as error:

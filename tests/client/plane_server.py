@@ -47,5 +47,5 @@ class Backend:
 
 if __name__ == "__main__":
     settings = faceplane.configured(*sys.argv[1:])
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, logs.stream(settings.log_stream))
     serve(settings, Backend)

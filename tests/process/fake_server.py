@@ -79,5 +79,5 @@ class FakeBackend:
 if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])
     settings, _ = parse(["--model_base_path=/nowhere", "--port=0", *sys.argv[2:]], {})
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, logs.stream(settings.log_stream))
     serve(settings, lambda settings, shared: FakeBackend(wanted, settings, shared))

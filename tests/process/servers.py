@@ -115,8 +115,11 @@ def running(command: list[str], port: int, log: Path, environ: dict[str, str] | 
 
 def fake(tmp_path: Path, plan: dict | None = None, *flags: str) -> contextlib.AbstractContextManager[Server]:
     port = free_port()
-    command = [sys.executable, str(FAKE), json.dumps(plan or {}), f"--rest_api_port={port}", *flags]
-    return running(command, port, tmp_path / "log")
+    return running(fake_command(port, plan, *flags), port, tmp_path / "log")
+
+
+def fake_command(port: int, plan: dict | None = None, *flags: str) -> list[str]:
+    return [sys.executable, str(FAKE), json.dumps(plan or {}), f"--rest_api_port={port}", *flags]
 
 
 class Client(threading.Thread):

@@ -54,6 +54,13 @@ def test_mistakes_can_be_read_by_people_too():
     assert "ERROR   --port: expected a whole number from 0 to 65535, received 'x'\n" in done.stderr
 
 
+@pytest.mark.parametrize("environ", [{}, {"TFOPT_LOG_STREAM": "stdout"}])
+def test_mistakes_go_where_the_log_goes(environ):
+    done = tfopt("--port=x", *([] if environ else ["--log_stream=stdout"]), MODEL_NAME="m", **environ)
+    assert (done.returncode, done.stderr) == (255, "")
+    assert "--port: expected" in done.stdout
+
+
 def test_no_arguments_mean_serve():
     assert "--model_base_path: expected a folder with a SavedModel, received nothing" in tfopt().stderr
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .servers import Client, alive, fake, until
+from .servers import Client, alive, fake, fake_command, free_port, running, until
 
 pytestmark = pytest.mark.process
 
@@ -162,6 +162,17 @@ def test_what_native_code_prints_becomes_lines_of_the_log(tmp_path):
     assert [(x["severity"], x["message"]) for x in server.lines() if x["logger"] == "native"] == [
         ("ERROR", "x.cc:1] it failed"), ("INFO", "plain \\xff words")
     ]  # fmt: skip
+
+
+def test_a_log_on_stdout_leaves_nothing_on_stderr(tmp_path):
+    port, stderr = free_port(), tmp_path / "stderr"
+    command = ["sh", "-c", 'exec "$@" 2>"$0"', str(stderr), *fake_command(port, None, "--log_stream=stdout")]
+    with running(command, port, tmp_path / "log") as server:
+        server.wait_for_health(200)
+        assert server.get("/native", "POST", b"plain words\n")[0] == 200
+        until(lambda: "plain words" in server.messages(), 5, server.text)
+    assert server.messages()[-1].startswith("stopped")
+    assert stderr.read_text() == ""
 
 
 def test_the_last_words_of_a_worker_that_crashed_are_in_the_log(tmp_path):

@@ -50,15 +50,17 @@ def prepare(argv: Sequence[str], environ: MutableMapping[str, str]) -> Settings 
     except SettingsErrors as errors:
         complain(errors, argv, environ)
         return None
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, logs.stream(settings.log_stream))
     logs.quiet_native(environ, settings.log_level)
     announce(notices)
     return settings
 
 
 def complain(errors: SettingsErrors, argv: Sequence[str], environ: Mapping[str, str]) -> None:
-    """All of them, in the log format that was asked for as far as that can be told."""
-    logs.configure(str(arguments.parse(argv, flags.ALL, environ).values.get("log_format", "auto")))
+    """All of them, in the format and to the stream that were asked for as far as that can be told."""
+    given = arguments.parse(argv, flags.ALL, environ).values
+    stream = logs.stream(str(given.get("log_stream") or environ.get("TFOPT_LOG_STREAM")))
+    logs.configure(str(given.get("log_format", "auto")), stream=stream)
     for error in errors.errors:
         log.error("%s", error)
     log.critical("cannot start: %d mistakes in flags or environment; see tfopt serve --help", len(errors.errors))

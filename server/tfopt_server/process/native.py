@@ -46,7 +46,7 @@ class Stderr:
 
     def capture(self) -> None:
         """In the worker: from now on file descriptor 2 is the pipe, and our own log goes where it went before."""
-        logs.write_to(os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace"))
+        logs.leave_stderr()
         os.dup2(self._write, 2)
 
     def relay(self, pid: int) -> None:
