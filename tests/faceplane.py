@@ -104,6 +104,7 @@ class FakePlane:
         self.metrics = Metrics()
         self.held = 0
         self.calls: list[tuple[Handle, str, Arrays, Sequence[str] | None, float | None, str]] = []
+        self.conversions: dict[tuple[str, int], Any] = {}
         self.all_plans: dict[tuple[str, int], Plan | None] = dict.fromkeys(models)
         self.release = threading.Event()
         self.folder = Path("/models/m/1")
@@ -182,6 +183,9 @@ class FakePlane:
 
     def plans(self) -> Mapping[tuple[str, int], Plan | None]:
         return self.all_plans
+
+    def converted(self) -> Mapping[tuple[str, int], Any]:
+        return self.conversions
 
     def ready(self) -> bool:
         return self.fit

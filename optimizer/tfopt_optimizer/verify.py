@@ -61,8 +61,13 @@ def check(reference: Outputs, candidate: Outputs, tolerance: Tolerance) -> Verdi
     """Compares one call's outputs. The names, shapes and dtypes must be the reference's."""
     if set(reference) != set(candidate):
         return _failed(f"outputs {sorted(candidate)} instead of {sorted(reference)}")
-    verdicts = [_check_output(name, reference[name], candidate[name]) for name in sorted(reference)]
-    return judge(_worst([v.agreement for v in verdicts]), next((v.reason for v in verdicts if v.reason), ""), tolerance)
+    verdicts = by_output(reference, candidate).values()
+    return judge(worst([v.agreement for v in verdicts]), next((v.reason for v in verdicts if v.reason), ""), tolerance)
+
+
+def by_output(reference: Outputs, candidate: Outputs) -> dict[str, Verdict]:
+    """Each output of one call by itself, without a tolerance. The names must be the reference's."""
+    return {name: _check_output(name, reference[name], candidate[name]) for name in sorted(reference)}
 
 
 def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
@@ -76,7 +81,7 @@ def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
     return Verdict(agreement, reason)
 
 
-def _worst(outputs: Sequence[Agreement]) -> Agreement:
+def worst(outputs: Sequence[Agreement]) -> Agreement:
     """Of one call: every output must hold, so none is averaged away by another that is exact (a label, a constant)."""
     return Agreement(
         max((a.max_rel_error for a in outputs), default=0.0),
@@ -102,8 +107,8 @@ def add_calls(agreements: Iterable[Agreement]) -> Agreement:
     weights = [max(a.rows, 1) for a in found]
     mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
     top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
-    worst = max(a.max_rel_error for a in found)
-    return Agreement(worst, mean, sum(a.rows for a in found), top1, _add(a.histogram for a in found))
+    largest = max(a.max_rel_error for a in found)
+    return Agreement(largest, mean, sum(a.rows for a in found), top1, _add(a.histogram for a in found))
 
 
 def _check_output(name: str, reference: Array, candidate: Array) -> Verdict:

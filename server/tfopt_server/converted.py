@@ -17,14 +17,17 @@ from tfopt_server.batching_parameters import BatchingParameters
 if TYPE_CHECKING:
     from tfopt_optimizer.tpu.batch_rules import BatchOptions
     from tfopt_optimizer.tpu.placed import Placed
+    from tfopt_optimizer.tpu.report import Report
 
 
 @dataclass(frozen=True)
 class Model:
-    """`folder` is what to load. `batching`: by signature, what the model's own batch ops ask for."""
+    """`folder` is what to load. `batching`: by signature, what the model's own batch ops ask for. `report`: of the
+    conversion, where it lies beside the model."""
 
     folder: Path
     batching: Mapping[str, BatchingParameters] = field(default_factory=dict)
+    report: Report | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -52,7 +55,17 @@ def of(folder: Path, cache: Path, say: Callable[[str], None], *, as_it_is: bool)
     batching = {} if as_it_is else {key: _parameters(options) for key, options in found.batching.items()}
     for line in _lines(found, batching):
         say(line)
-    return Model(place, batching)
+    return Model(place, batching, _report(folder, say))
+
+
+def _report(folder: Path, say: Callable[[str], None]) -> Report | None:
+    from tfopt_optimizer.tpu import report
+
+    try:
+        return report.read(folder)
+    except report.ReportError as error:
+        say(f"the report of the conversion is not shown: {error}")
+        return None
 
 
 def _parameters(options: BatchOptions) -> BatchingParameters:

@@ -25,6 +25,7 @@ from tfopt_server.tasks import Result
 
 if TYPE_CHECKING:
     from tfopt_optimizer.plan import Plan, SignatureInfo
+    from tfopt_optimizer.tpu.report import Report
 
     from tfopt_server.tracing import Tracing
 
@@ -153,6 +154,11 @@ class Dataplane:
     def why(self) -> dict[tuple[str, int], str]:
         """Where each plan came from, or why there is none."""
         return {(v.name, v.number): v.loaded.why for v in self._registry.available() if v.loaded is not None}
+
+    def converted(self) -> dict[tuple[str, int], Report]:
+        """How those became models for Cloud TPU that were converted, by tfopt."""
+        loaded = [(v.name, v.number, v.loaded.converted) for v in self._registry.available() if v.loaded is not None]
+        return {(name, number): report for name, number, report in loaded if report is not None}
 
     def ready(self) -> bool:
         """Every configured model has an AVAILABLE version, and nobody said to stop."""

@@ -186,7 +186,9 @@ class _Preparation:
         failed = [why] if plan is None and not (options.flags.disable_optimizer or self._provisional) else []
         warning = "; ".join([*failed, *servable.notes, *self._exhausted])
         definitions = saved_model.signature_defs(folder, options.tags)
-        return Loaded(servable, lanes, plan, why, definitions, parameters, warning, self._provisional)
+        return Loaded(
+            servable, lanes, plan, why, definitions, parameters, warning, self._provisional, converted=model.report
+        )
 
     def _warm(self, servable: Servable, material: samples.Material) -> None:
         """Runs every bucket once, unless that would leave traces: a model that writes state must serve its first

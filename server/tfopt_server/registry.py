@@ -19,6 +19,7 @@ from tfopt_server.lifecycle import Event, Life, State
 if TYPE_CHECKING:
     from tfopt_optimizer.plan import Plan
     from tfopt_optimizer.servable import Servable
+    from tfopt_optimizer.tpu.report import Report
 
     from tfopt_server.batching_parameters import BatchingParameters
     from tfopt_server.lanes import Lane
@@ -41,7 +42,7 @@ class Loaded:
     `plan` is None when the model runs as it is (switched off, or no plan could be made), `why` says where the plan came
     from or why there is none. `signature_defs` are the protos that GetModelMetadata answers; `parameters` the batching
     that was asked for; `warning` what did not go as planned, shown by the version's status ("" when all did).
-    `provisional`: plain TensorFlow serves until a plan is ready.
+    `provisional`: plain TensorFlow serves until a plan is ready. `converted`: how it became a model for Cloud TPU.
     """
 
     servable: Servable
@@ -52,6 +53,7 @@ class Loaded:
     parameters: BatchingParameters | None = None
     warning: str = ""
     provisional: bool = False
+    converted: Report | None = None
 
 
 class Version:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 from tfopt_optimizer.page import axes, drawing, facts
 from tfopt_optimizer.page.markup import Markup, join, name, tag
-from tfopt_optimizer.page.page import POLICY, Version, render
+from tfopt_optimizer.page.page import POLICY, Version, render, render_conversion
 from tfopt_optimizer.plan import (
     Agreement,
     BucketPlan,
@@ -30,6 +30,13 @@ from tfopt_optimizer.plan import (
     SignaturePlan,
     TensorInfo,
 )  # fmt: skip
+from tfopt_optimizer.tpu.ahead import Compiled
+from tfopt_optimizer.tpu.automatic import Parted
+from tfopt_optimizer.tpu.cost import Costs, FunctionCost
+from tfopt_optimizer.tpu.link import Moved, Transfer
+from tfopt_optimizer.tpu.quantize import Quantized
+from tfopt_optimizer.tpu.report import BatchedFunction, Bfloat16Function, Bfloat16Variables, PlacedFunction, Report
+from tfopt_optimizer.tpu.trial import Tried
 
 EVIL = "<script>alert('1')</script>\"&amp;\x00\x1b[2J\u202e\ud800]]><!--"
 VOID = {"meta", "br", "hr"}
@@ -278,6 +285,57 @@ def test_signatures_that_share_a_plan_are_shown_once() -> None:
     )
     groups = facts.groups(dataclasses.replace(made, signatures=(twin, *made.signatures)))
     assert [g.keys for g in groups] == [("serving_default", "serve")]
+
+
+def conversion(word: str) -> Report:
+    """With everything that a conversion can have, under the name `word`."""
+    agreement = Agreement(3e-3, 1e-4, 64, 1.0)
+    return Report(
+        placed=(PlacedFunction(word, word),),
+        batched=(BatchedFunction(word, 2, 8, 5000, (2, 8), 10, False),),
+        bfloat16=(Bfloat16Function(word, {"MatMul": 5}, {word: 2}, 3, on_host=True),),
+        bfloat16_variables=Bfloat16Variables(4, 2000, 1000, ((word, word),)),
+        updated_batch_ops=(word,),
+        joined_handles=2,
+        cautions=(word,),
+        tried=(Tried(word, 3, agreement, outputs={word: agreement}), Tried("other", 0, None, word)),
+        samples=word,
+        seconds=1.5,
+        written=word,
+        cut=Parted({}, {word: word}, {word: {word: 7}}),
+        costs=Costs((FunctionCost(word, "TPU", 990.0), FunctionCost("host", "CPU", 10.0))),
+        quantized=Quantized(word, (word,), word, 4000, 1000),
+        topology=word,
+        ahead=(Compiled(word, 12.0, 4_000_000, optimal_s=2.5e-5), Compiled("unmodelled")),
+        link=(Transfer(word, 8, (Moved(word, "float", (8, 3), 96), Moved("long", "int32", None, None)), ()),),
+    )
+
+
+def test_a_conversion_for_cloud_tpu_is_a_page_and_a_section() -> None:
+    words = re.sub(r"\s+", " ", read(render_conversion("m_tpu", conversion("f"))).text)
+    assert "99.0% of the work is on the TPU; its answers are within 3·10⁻³ of the original's." in words
+    for said in ("99.0% of the work on the TPU", "50% of the checkpoint 1 kB for 2 kB", "25% of the model, quantized"):
+        assert said in words
+    assert "f TPU 990 99.00%" in words  # work by function
+    assert "f f 7" in words  # what stayed on the host
+    assert "f of f 3 3·10⁻³ 1·10⁻⁴ 100.0%" in words  # errors by output
+    assert "other not compared: f" in words
+    assert "f on the host f × 2 5 3" in words  # bfloat16
+    assert "f 8 rows, not split 2, 8 5 ms 2 10" in words
+    assert "f 8 at least 96 B 0 B 2 + 0" in words  # across the link
+    assert "f 4 MB 4 MB 0 B 0 B 0 B 25 µs 12.00 s" in words
+    assert "unmodelled 0 B 0 B 0 B 0 B 0 B –" in words
+    served = read(render([Version("m", 1, "as it is", None, conversion("f")), Version("n", 1, "why", usual())]))
+    assert served.tags.count("h2") == 2
+    assert "Conversion for Cloud TPU" in served.text
+    assert "<script>alert('1')</script>" in read(render_conversion(EVIL, conversion(EVIL))).text
+
+
+def test_what_a_conversion_did_not_do_is_left_out() -> None:
+    bare = Report((), (), (), None, (), 0, (), (), "none", 0.0)
+    page = read(render_conversion("m", bare))
+    assert page.tags.count("table") == 0
+    assert "Batch ops were given new options" in page.text
 
 
 def test_markup_escapes_all_but_markup() -> None:

@@ -196,6 +196,19 @@ def test_optimization_as_json_text_or_page(face: Face) -> None:
     assert {a.headers["vary"] for a in (answer, text, page)} == {"Accept"}
 
 
+def test_a_converted_models_report_is_part_of_optimization(face: Face) -> None:
+    from tfopt_optimizer.tpu.report import PlacedFunction, Report
+
+    placed = (PlacedFunction("f", "function_alias"),)
+    face.plane.conversions = {("m", 2): Report(placed, (), (), None, (), 0, (), (), "warmup records", 1.0)}
+    first, second = face("GET", "/optimization").json()["models"]
+    assert "conversion" not in first
+    assert second["conversion"]["placed"] == [{"name": "f", "chosen_by": "function_alias"}]
+    text = face("GET", "/optimization", accept="text/plain").body.decode()
+    assert "m version 2: not optimized\n  conversion: on the TPU: f (function_alias)\n" in text
+    assert b"Conversion for Cloud TPU" in face("GET", "/optimization", accept="text/html").body
+
+
 def test_a_clients_own_id_of_a_request_comes_back() -> None:
     face = Face()
     for body in (b'{"instances": [1]}', b"{"):

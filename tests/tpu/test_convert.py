@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tfopt_optimizer.tpu import convert, files, options, trial
+from tfopt_optimizer.tpu import convert, files, link, options, report, trial
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_server.__main__ import main
@@ -281,6 +281,41 @@ def test_functions_whose_shapes_cannot_be_batched(refused) -> None:
     assert "\"Batching input tensors must have at least one dimension\": input 'scale'" in problem
 
 
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def test_what_crosses_the_host_link_by_batch_size(run) -> None:
+    done, _ = run("toy", on_tpu("function_alias", "tpu_func") + BATCHING + " }")
+    crossed = [(c.rows, link.total(c.to_tpu), link.total(c.from_tpu)) for c in done.link]
+    assert crossed == [(n, n * 10 * 4, n * 4 * 4) for n in (2, 4, 8)]
+    (name,) = {c.function for c in done.link}
+    assert f"host link: {name} x 8: 320 B in 1 tensor to the TPU, 128 B in 1 tensor back" in report.lines(done)
+    done, _ = run("subclassed", on_tpu("function_alias", "tpu_func"))  # not batched; its result's shape is found too
+    assert {(c.rows, link.total(c.to_tpu), link.total(c.from_tpu)) for c in done.link} == {(1, 32, 20), (8, 256, 160)}
+
+
+def test_errors_by_output(run) -> None:
+    words = np.array([list("abcx"), list("ABCD")], object)
+    done, _ = run("labels", on_tpu("function_alias", "dense_func"), serving_default={"words": words})
+    (tried,) = done.tried
+    assert set(tried.outputs) == {"label", "probs"}
+    assert tried.outputs["label"].max_rel_error == 0
+    assert tried.agreement.max_rel_error == tried.outputs["probs"].max_rel_error
+    assert any("; by output: label 0, probs " in line for line in report.lines(done))
+
+
+def test_a_report_that_cannot_be_read_names_file_and_field(tmp_path) -> None:
+    assert report.read(tmp_path) is None
+    path = tmp_path / report.FILE
+    path.parent.mkdir()
+    path.write_text('{"placed": 1}')
+    with pytest.raises(report.ReportError, match=r"tpu_conversion.json: missing field 'batched'"):
+        report.read(tmp_path)
+    path.write_text("{")
+    with pytest.raises(report.ReportError, match=r"tpu_conversion.json: not valid JSON"):
+        report.read(tmp_path)
+
+
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +326,7 @@ def test_the_command_converts_and_reports(tpu_model, tmp_path, capsys) -> None:
         f"--output_model_dir={tmp_path / 'out'}",
         '--converter_options_string=tpu_functions { function_alias: "tpu_func" } disable_default_optimizations: true',
         f"--report_file={tmp_path / 'report.json'}",
+        f"--report_html={tmp_path / 'report.html'}",
     ]
     assert main(arguments) == 0
     out = capsys.readouterr().out
@@ -300,6 +336,14 @@ def test_the_command_converts_and_reports(tpu_model, tmp_path, capsys) -> None:
     assert "signature serving_default was not compared: the original refuses the samples" in out  # strings made up
     assert (tmp_path / "out" / "saved_model.pb").exists()
     assert json.loads((tmp_path / "report.json").read_text())["placed"][0]["chosen_by"] == 'function_alias "tpu_func"'
+    beside = tmp_path / "out" / report.FILE
+    assert beside.read_text() == (tmp_path / "report.json").read_text()
+    found = report.read(tmp_path / "out")
+    assert found is not None
+    assert found.to_json() == beside.read_text().rstrip()
+    page = (tmp_path / "report.html").read_text()
+    assert "Conversion for Cloud TPU" in page
+    assert '<bdi class="name">out</bdi>' in page
     assert main(arguments) == 1
     assert "is not empty; remove it or name another" in capsys.readouterr().err
 

@@ -127,10 +127,26 @@ def test_what_it_says_is_read_once_and_follows_the_model(model, cache, tmp_path)
     found = converted.of(model, cache, lines.append, as_it_is=False)
     assert found.batching == {"raw": ASKED, "serving_default": ASKED}
     assert found.sizes == (2, 4)
+    assert found.report is not None
+    assert found.report.link[0].rows == 2
     assert [line.split(":")[0] for line in lines] == ["converted model"] * 3
     assert converted.of(model, cache, lines.append, as_it_is=False).folder == found.folder
     assert sorted(p.name for p in found.folder.parent.iterdir() if ".part" in p.name) == []
     assert placed.read(files.read(found.folder).meta_graphs[0]) is None
+
+
+def test_a_damaged_report_costs_a_line(model, cache, tmp_path):
+    from tfopt_optimizer.tpu import report
+
+    files.link(model, files.read(model), tmp_path / "copy")
+    (tmp_path / "copy" / "assets.extra").unlink()
+    (tmp_path / "copy" / "assets.extra").mkdir()
+    (tmp_path / "copy" / report.FILE).write_text("[]")
+    lines: list[str] = []
+    found = converted.of(tmp_path / "copy", cache, lines.append, as_it_is=False)
+    assert found.batching
+    assert found.report is None
+    assert lines[-1].startswith("the report of the conversion is not shown: ")
 
 
 def test_a_cache_that_cannot_be_written_costs_a_line(model, tmp_path):

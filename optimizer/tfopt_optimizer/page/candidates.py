@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tfopt_optimizer.page import facts
+from tfopt_optimizer.page import facts, parts
 from tfopt_optimizer.page.facts import NOTHING, Bucket
 from tfopt_optimizer.page.markup import Markup, name, tag
 from tfopt_optimizer.page.svg import color
@@ -24,9 +24,7 @@ def table(bucket: Bucket) -> Markup:
     texts = [_cells(c, bucket) for c in ordered]
     shown = [i for i, _ in enumerate(_HEADS[1:]) if any(row[i] != NOTHING for row in texts)]
     heads = [_HEADS[0], *(_HEADS[i + 1] for i in shown)]
-    head = tag("thead", tag("tr", [tag("th", text, class_=style or None, scope="col") for text, style in heads]))
-    body = [_candidate(c, bucket, texts[j], shown) for j, c in enumerate(ordered)]
-    return tag("div", tag("table", head, body), class_="scroll")
+    return parts.table(heads, [_candidate(c, bucket, texts[j], shown) for j, c in enumerate(ordered)])
 
 
 def _place(status: str) -> int:

@@ -1,6 +1,7 @@
 """The report as one self-contained HTML page: no script, nothing loaded from anywhere, light and dark, any width.
 
 text = render([Version("m", 3, "made in 4.2 s", plan)])
+text = render_conversion("m_tpu", report)      # of `tfopt convert-tpu`, which a Version may have too
 """
 
 from __future__ import annotations
@@ -8,14 +9,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from importlib import resources
+from typing import TYPE_CHECKING
 
-from tfopt_optimizer.page import candidates, drawing, errors, facts, latency
+from tfopt_optimizer.page import candidates, conversion, drawing, errors, facts, latency, parts
 from tfopt_optimizer.page.facts import Bucket, Gate, Group
 from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.svg import color
 from tfopt_optimizer.plan import Plan
 from tfopt_optimizer.report import loaded
 from tfopt_optimizer.wording import size
+
+if TYPE_CHECKING:
+    from tfopt_optimizer.tpu.report import Report
 
 # Only the page's own styles: whatever a model's names may hold, nothing runs and nothing is fetched.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -26,17 +31,30 @@ _ENGINES = {
 
 @dataclasses.dataclass(frozen=True)
 class Version:
-    """A version and its plan; `plan` None when it runs as it is, `why` says why or where the plan came from."""
+    """A version and its plan; `plan` None when it runs as it is, `why` says why or where the plan came from.
+    `converted`: how it became a model for Cloud TPU, where that is known."""
 
     name: str
     number: int | None
     why: str
     plan: Plan | None
+    converted: Report | None = None
 
 
 def render(versions: Sequence[Version]) -> str:
     """The whole document, UTF-8 text."""
     title = ", ".join(_title(v) for v in versions) or "no model"
+    said = "ratios of interleaved runs on the machine named above"
+    return _document(title, [_version(v) for v in versions] or tag("p", "No model is loaded yet."), said)
+
+
+def render_conversion(title: str, report: Report) -> str:
+    """A conversion's report by itself, as a whole document."""
+    heading = tag("header", tag("h1", name(title)), tag("p", conversion.lead(report), class_="lead"))
+    return _document(title, tag("article", heading, conversion.section(report)), "sizes and costs are from shapes")
+
+
+def _document(title: str, content: object, said: str) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -46,7 +64,7 @@ def render(versions: Sequence[Version]) -> str:
         tag("title", f"{title} · tfopt"),
         tag("style", Markup(_style())),
     )
-    body = tag("body", tag("main", [_version(v) for v in versions] or tag("p", "No model is loaded yet."), _footer()))
+    body = tag("body", tag("main", content, tag("footer", f"tfopt · {said} · this page loads nothing")))
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
@@ -61,15 +79,17 @@ def _title(version: Version) -> str:
 def _version(version: Version) -> Markup:
     number = tag("span", f"version {version.number}", class_="number") if version.number is not None else None
     heading = tag("h1", name(version.name), " ", number)
+    converted = conversion.section(version.converted) if version.converted is not None else None
     if version.plan is None:
-        return tag("article", tag("header", heading, tag("p", version.why, class_="lead")))
+        return tag("article", tag("header", heading, tag("p", version.why, class_="lead")), converted)
     plan = version.plan
     groups = facts.groups(plan)
     return tag(
         "article",
         tag("header", heading, tag("p", _lead(groups), class_="lead"), _facts(plan, version.why), _warning(plan)),
         [_group(g, plan) for g in groups],
-        _log(plan),
+        converted,
+        parts.log(plan.log),
         _provenance(plan),
     )
 
@@ -208,11 +228,6 @@ def _bucket(bucket: Bucket, opened: bool) -> Markup:
     return tag("details", summary, candidates.table(bucket), open="open" if opened else None)
 
 
-def _log(plan: Plan) -> Markup:
-    lines = tag("ol", [tag("li", facts.prose(line)) for line in plan.log], class_="log")
-    return tag("details", tag("summary", f"The log, {len(plan.log)} lines"), lines)
-
-
 def _provenance(plan: Plan) -> Markup:
     parts = [
         ("versions", plan.fingerprint.versions),
@@ -230,7 +245,3 @@ def _provenance(plan: Plan) -> Markup:
         if found
     ]
     return tag("details", tag("summary", "What the plan is valid for"), tag("div", lists, class_="provenance"))
-
-
-def _footer() -> Markup:
-    return tag("footer", "tfopt · ratios of interleaved runs on the machine named above · this page loads nothing")

@@ -13,9 +13,9 @@ from tfopt_optimizer.tpu.ahead import AheadUnavailable, Compiled, Program
 from tfopt_optimizer.tpu.emulate import emulate
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
+from tfopt_optimizer.tpu.link import SIZES
 from tfopt_optimizer.tpu.place import INNER
 
-SIZES = (1, 8)  # rows, where the function is not batched
 _TOO_LARGE = "RESOURCE_EXHAUSTED"
 
 Shape = tuple[int | None, ...] | None

@@ -20,6 +20,7 @@ from tfopt_optimizer.tpu import (
     cost,
     files,
     graph,
+    link,
     objects,
     place,
     precision,
@@ -35,7 +36,9 @@ from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.options import Chosen, Options
 from tfopt_optimizer.tpu.precision import Precision
-from tfopt_optimizer.tpu.report import BatchedFunction, PlacedFunction, Report
+from tfopt_optimizer.tpu.quantize import Quantized
+from tfopt_optimizer.tpu.report import BatchedFunction, PlacedFunction, Report, write
+from tfopt_optimizer.tpu.shapes import FunctionShapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +69,10 @@ def convert(job: ConversionJob) -> Report:
         calibration = quantize.Calibration(job.samples, job.samples_source)
         quantized = quantize.quantize(job.source, smaller, job.options.quantization, calibration, keys)
         samples = {key: calls for key, calls in job.samples.items() if key in quantized.signatures}
-        report = _convert(dataclasses.replace(job, source=smaller, samples=samples), job.source)
-        return dataclasses.replace(report, quantized=quantized)
+        return _convert(dataclasses.replace(job, source=smaller, samples=samples), job.source, quantized)
 
 
-def _convert(job: ConversionJob, original: Path) -> Report:
+def _convert(job: ConversionJob, original: Path, quantized: Quantized | None = None) -> Report:
     """`original` is what the answers are compared with; `job.source` may have been quantized before."""
     began = time.monotonic()
     saved_model = files.read(job.source)
@@ -80,42 +82,48 @@ def _convert(job: ConversionJob, original: Path) -> Report:
     chosen = _choose(model, job, parted)
     costs = cost.estimate(model, list(chosen), objects.arguments(model, objects.handles(model, keys)))
     precise = precision.apply(model, list(chosen), job.options.bfloat16, keys)
-    report = _rewrite(model, chosen, job, precise)
+    inferred = shapes.infer(model, chosen, objects.arguments(model, objects.handles(model, keys)))
+    report = _rewrite(model, chosen, job, precise, inferred)
     with files.workplace(job.output) as work:
         made = work / "model"
         files.write(job.source, saved_model, made)
         variables = precision.finish(model, precise.variables, keys, made)
         files.rewrite(saved_model, made)
         tried = trial.run(original, made, saved_model, job.samples, work)
+        sizes = _sizes(model, chosen)
         compiled, not_compiled = list[Compiled](), list[str]()
         if job.topology and chosen:
-            placed = _conversion(model, chosen, saved_model, made)
-            compiled, not_compiled = ahead_placed.check(placed, job.topology, work)
+            taken = {name: found.inputs for name, found in inferred.items()}
+            conversion = ahead_placed.Conversion(saved_model, made, taken, sizes)
+            compiled, not_compiled = ahead_placed.check(conversion, job.topology, work)
+        done = dataclasses.replace(
+            report,
+            bfloat16_variables=variables,
+            cut=parted,
+            costs=costs,
+            quantized=quantized,
+            cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
+            topology=job.topology,
+            ahead=tuple(compiled),
+            link=link.transfers(model, inferred, sizes),
+            tried=tuple(tried),
+            seconds=time.monotonic() - began,
+            written=str(job.output or ""),
+        )
         if job.output is not None:
+            write(done, made)
             files.publish(made, job.output)
-    return dataclasses.replace(
-        report,
-        bfloat16_variables=variables,
-        cut=parted,
-        costs=costs,
-        cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
-        topology=job.topology,
-        ahead=tuple(compiled),
-        tried=tuple(tried),
-        seconds=time.monotonic() - began,
-        written=str(job.output or ""),
-    )
+    return done
 
 
-def _conversion(model: ModelGraph, chosen: dict[str, Chosen], saved_model: Any, made: Path) -> ahead_placed.Conversion:
-    inferred = shapes.infer(model, chosen)
-    sizes = {
+def _sizes(model: ModelGraph, chosen: Mapping[str, Chosen]) -> dict[str, tuple[int, ...]]:
+    """The batch sizes that the batch ops around the placed functions allow."""
+    return {
         name: batch.read(node).allowed_batch_sizes
         for node in batch.existing(model)
         for name in chosen
         if {name, name + place.INNER} & batch.batched_by(model, node)
     }
-    return ahead_placed.Conversion(saved_model, made, {name: inferred[name].inputs for name in chosen}, sizes)
 
 
 def _never_compiled(model: ModelGraph, names: list[str], tried: list[trial.Tried]) -> list[str]:
@@ -165,12 +173,19 @@ def _choose(model: ModelGraph, job: ConversionJob, parted: Parted | None) -> dic
     return chosen
 
 
-def _rewrite(model: ModelGraph, chosen: dict[str, Chosen], job: ConversionJob, precise: Precision) -> Report:
+def _rewrite(
+    model: ModelGraph,
+    chosen: dict[str, Chosen],
+    job: ConversionJob,
+    precise: Precision,
+    inferred: Mapping[str, FunctionShapes],
+) -> Report:
+    """`inferred`: the shapes of the functions to place."""
     names = list(chosen)
     cautions = static_check.cautions(model, names, sources.read(job.source)) + _not_done(job.options)
     updated = batch.update(model, job.options.batching) if any(batch.existing(model)) else []
     wanted = batch.targets(model, job.options.batching, names)
-    inferred = shapes.infer(model, {*names, *wanted})
+    inferred = {**shapes.infer(model, set(wanted) - set(names)), **inferred}
     cautions += batch.check_shapes(model, wanted, inferred)
     joined = objects.repair_handles(model, objects.checkpoint_keys(job.source))
     place.place(model, precise.bodies, {n: inferred[n].outputs for n in names}, job.options.sharding)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tfopt_optimizer.tpu import graph, inline
+from tfopt_optimizer.tpu import graph, inline, shapes
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.inline import Flat
 
@@ -47,7 +47,7 @@ def estimate(model: ModelGraph, placed: Collection[str], objects: Mapping[tuple[
     """
 
     def of(name: str, flat: Flat) -> float:
-        return operations(flat, _variables(model, name, objects))
+        return operations(flat, shapes.variables(model, name, objects))
 
     keys = sorted(k for k in model.meta.signature_def if not k.startswith("__saved_model_"))
     signatures = dict.fromkeys(f for key in keys for f in graph.signature_functions(model, key))
@@ -67,16 +67,6 @@ def lines(costs: Costs) -> list[str]:
     ]
 
 
-def _variables(model: ModelGraph, name: str, objects: Mapping[tuple[str, int], int]) -> dict[str, Any]:
-    """Argument -> the variable (of the object graph) that it stands for."""
-    found = {}
-    for i, argument in enumerate(model.functions[name].signature.input_arg):
-        number = objects.get((name, i))
-        if number is not None and model.objects.nodes[number].HasField("variable"):
-            found[argument.name] = model.objects.nodes[number].variable
-    return found
-
-
 def operations(flat: Flat, variables: Mapping[str, Any]) -> float:
     """For one row: unknown sizes count as 1. `variables`: arguments, whose types and shapes those of reads follow."""
     try:
@@ -93,12 +83,7 @@ def _counted(flat: Flat, variables: Mapping[str, Any], one_row: bool) -> float:
     for node in definition.node:
         node.attr.pop("_output_shapes", None)
         if node.name in variables:
-            node.op = "VarHandleOp"
-            node.attr.clear()
-            node.attr["dtype"].type = variables[node.name].dtype
-            node.attr["shape"].shape.SetInParent()
-            for dim in variables[node.name].shape.dim:
-                node.attr["shape"].shape.dim.add(size=dim.size)
+            shapes.hold(node, variables[node.name])
         elif node.op == "Placeholder" and one_row:
             for dim in node.attr["shape"].shape.dim:
                 dim.size = max(dim.size, 1)

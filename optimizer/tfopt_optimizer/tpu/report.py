@@ -1,19 +1,25 @@
-"""What the conversion did, as data, as log lines and as JSON."""
+"""What the conversion did, as data, as log lines and as JSON, which lies beside the converted model too."""
 
 from __future__ import annotations
 
 import collections
 import dataclasses
 import json
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from tfopt_optimizer.tpu import ahead, cost
+from tfopt_optimizer import plan
+from tfopt_optimizer.tpu import ahead, cost, link
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.automatic import Parted
 from tfopt_optimizer.tpu.cost import Costs
+from tfopt_optimizer.tpu.link import Transfer
 from tfopt_optimizer.tpu.quantize import Quantized
 from tfopt_optimizer.tpu.trial import Tried
 from tfopt_optimizer.wording import size
+
+FILE = Path("assets.extra", "tpu_conversion.json")  # in the converted model's folder; TensorFlow Serving ignores it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +48,8 @@ class Bfloat16Function:
     """How many operations of each kind compute in bfloat16, and how many stayed in float32."""
 
     name: str
-    changed: dict[str, int]
-    kept: dict[str, int]
+    changed: Mapping[str, int]
+    kept: Mapping[str, int]
     casts: int
     on_host: bool = False
 
@@ -77,9 +83,35 @@ class Report:
     quantized: Quantized | None = None
     topology: str = ""
     ahead: tuple[Compiled, ...] = ()
+    link: tuple[Transfer, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
+
+
+class ReportError(ValueError):
+    """The text names the file and what is wrong with it (for the operator)."""
+
+
+def write(report: Report, model: Path) -> None:
+    (model / FILE).parent.mkdir(exist_ok=True)
+    (model / FILE).write_text(report.to_json() + "\n")
+
+
+def read(model: Path) -> Report | None:
+    """The report beside a model that was converted here; None for others. ReportError."""
+    try:
+        text = (model / FILE).read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"{model / FILE} cannot be read: {error}") from error
+    try:
+        return typing.cast(Report, plan.build(Report, json.loads(text), str(model / FILE)))
+    except json.JSONDecodeError as error:
+        raise ReportError(f"{model / FILE}: not valid JSON: {error}") from error
+    except plan.PlanError as error:
+        raise ReportError(str(error)) from error
 
 
 def lines(report: Report) -> list[str]:
@@ -96,6 +128,7 @@ def lines(report: Report) -> list[str]:
         found.append(f"{report.joined_handles} second handles of Keras 3 variables joined with the restored ones")
     found += [f"caution: {c}" for c in report.cautions]
     found += tried(report.tried, report.samples)
+    found += link.lines(report.link)
     found += ahead.lines(report.ahead, report.topology)
     found.append(f"written to {report.written}" if report.written else "dry run: nothing was written")
     return found
@@ -126,9 +159,11 @@ def _tried(t: Tried, samples: str) -> str:
         refusal = f"the original refuses the samples ({samples}): {t.refused}"
         return f"caution: signature {t.signature} was not compared: {refusal}"
     top1 = "" if t.agreement.top1 is None else f", {t.agreement.top1:.2%} of the rows keep their best class"
+    each = ", ".join(f"{name} {found.max_rel_error:.2g}" for name, found in t.outputs.items())
+    by_output = f"; by output: {each}" if len(t.outputs) > 1 else ""
     return (
         f"signature {t.signature}: compiled by XLA and compared on {t.calls} samples ({samples}): max error "
-        f"{t.agreement.max_rel_error:.2g}, mean {t.agreement.mean_rel_error:.2g} of the largest value{top1}"
+        f"{t.agreement.max_rel_error:.2g}, mean {t.agreement.mean_rel_error:.2g} of the largest value{top1}{by_output}"
     )
 
 

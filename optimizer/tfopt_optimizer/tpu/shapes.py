@@ -1,11 +1,16 @@
-"""The static shapes of a function's arguments and results, as TensorFlow infers them."""
+"""The static shapes of a function's arguments and results, as TensorFlow infers them.
+
+Calls have no shape function in TensorFlow, and a resource argument does not say what it holds: where a result's shape
+would be lost to these, the body is inlined, and variables have the shapes that the object graph gives them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tfopt_optimizer.tpu import inline
 from tfopt_optimizer.tpu.batch_rules import Shape
 from tfopt_optimizer.tpu.graph import ModelGraph
 
@@ -18,8 +23,10 @@ class FunctionShapes:
     outputs: tuple[Shape, ...]
 
 
-def infer(graph: ModelGraph, names: Iterable[str]) -> dict[str, FunctionShapes]:
-    """Imports every function once; needs TensorFlow."""
+def infer(
+    graph: ModelGraph, names: Iterable[str], objects: Mapping[tuple[str, int], int] | None = None
+) -> dict[str, FunctionShapes]:
+    """`objects`: see objects.arguments. Needs TensorFlow."""
     import tensorflow as tf
 
     definition = tf.compat.v1.GraphDef.FromString(_only_library(graph))
@@ -29,7 +36,44 @@ def infer(graph: ModelGraph, names: Iterable[str]) -> dict[str, FunctionShapes]:
         with tf.Graph().as_default() as imported:
             tf.graph_util.import_graph_def(definition, name="")
             found[name] = _of(tf, imported, graph.functions[name])
+        if any(shape is None or None in shape[1:] for shape in found[name].outputs):
+            found[name] = dataclasses.replace(found[name], outputs=_inlined(graph, name, objects or {}))
     return found
+
+
+def variables(graph: ModelGraph, name: str, objects: Mapping[tuple[str, int], int]) -> dict[str, Any]:
+    """Argument -> the variable (of the object graph) that it stands for."""
+    found = {}
+    for i, argument in enumerate(graph.functions[name].signature.input_arg):
+        number = objects.get((name, i))
+        if number is not None and graph.objects.nodes[number].HasField("variable"):
+            found[argument.name] = graph.objects.nodes[number].variable
+    return found
+
+
+def hold(node: Any, variable: Any) -> None:
+    """A resource argument's Placeholder becomes a handle that knows its variable's type and shape."""
+    node.op = "VarHandleOp"
+    node.attr.clear()
+    node.attr["dtype"].type = variable.dtype
+    node.attr["shape"].shape.SetInParent()
+    for dim in variable.shape.dim:
+        node.attr["shape"].shape.dim.add(size=dim.size)
+
+
+def _inlined(graph: ModelGraph, name: str, objects: Mapping[tuple[str, int], int]) -> tuple[Shape, ...]:
+    """Of the results."""
+    import tensorflow as tf
+
+    flat, held = inline.flat(graph, name), variables(graph, name, objects)
+    for node in flat.definition.node:
+        node.attr.pop("_output_shapes", None)
+        if node.name in held:
+            hold(node, held[node.name])
+    with tf.Graph().as_default() as imported:
+        tf.graph_util.import_graph_def(flat.definition, name="")
+        tensors = [imported.as_graph_element(t if ":" in t else f"{t}:0") for t in flat.results]
+    return tuple(None if t.shape.rank is None else tuple(t.shape.as_list()) for t in tensors)
 
 
 def _only_library(graph: ModelGraph) -> bytes:

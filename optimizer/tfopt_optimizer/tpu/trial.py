@@ -26,7 +26,8 @@ Samples = Mapping[str, Sequence[Feeds]]
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """One signature on `calls` samples: how far the converted model's outputs are from the original's.
+    """One signature on `calls` samples: how far the converted model's outputs are from the original's, all together and
+    each by itself.
 
     `refused`: why the original itself does not take the samples (made-up strings are often no dates or numbers), or "".
     """
@@ -35,6 +36,7 @@ class Tried:
     calls: int
     agreement: Agreement | None
     refused: str = ""
+    outputs: Mapping[str, Agreement] = dataclasses.field(default_factory=dict)
 
 
 class _Refused(Exception):
@@ -69,13 +71,21 @@ def run(source: Path, converted: Path, saved_model: Any, samples: Samples, workp
         except tf.errors.OpError as error:
             wrong.append(f"signature {key!r}: {advice.explain(error.message)}")
             continue
-        tried.append(Tried(key, len(calls), verify.add_calls(found)))
+        tried.append(_added_up(key, found))
     if wrong:
         raise ConversionError(dict.fromkeys(wrong))
     return tried
 
 
-def _compare(tf: Any, original: Any, changed: Any, feeds: Feeds) -> Agreement:
+def _added_up(signature: str, calls: Sequence[Mapping[str, Agreement]]) -> Tried:
+    outputs = {name: verify.add_calls(call[name] for call in calls) for name in calls[0]}
+    together = verify.add_calls(verify.worst(list(call.values())) for call in calls)
+    return Tried(signature, len(calls), together, outputs=outputs)
+
+
+def _compare(tf: Any, original: Any, changed: Any, feeds: Feeds) -> dict[str, Agreement]:
+    """By output, without bounds: these are for people to judge, for bfloat16 is asked for, and how much is too much
+    depends on the model."""
     tensors = {
         name: tf.constant(feeds[name], dtype=spec.dtype)
         for name, spec in original.structured_input_signature[1].items()
@@ -86,7 +96,4 @@ def _compare(tf: Any, original: Any, changed: Any, feeds: Feeds) -> Agreement:
     except tf.errors.OpError as error:
         raise _Refused(advice.explain(error.message)) from error
     given = {name: value.numpy() for name, value in changed(**tensors).items()}
-    # Bounds are for people to judge: bfloat16 is asked for, and how much is too much depends on the model.
-    unbounded = verify.Tolerance(max_rel_error=float("inf"), mean_rel_error=float("inf"), top1=0.0)
-    verdict = verify.check(wanted, given, unbounded)
-    return verdict.agreement
+    return {name: verdict.agreement for name, verdict in verify.by_output(wanted, given).items()}

@@ -13,6 +13,7 @@ from tfopt_server.commands import HELP
 
 if TYPE_CHECKING:
     from tfopt_optimizer.tpu.convert import ConversionJob
+    from tfopt_optimizer.tpu.report import Report
 
 USAGE = """\
 usage: tfopt convert-tpu --input_model_dir=DIR --output_model_dir=DIR --converter_options_string='...'
@@ -24,7 +25,8 @@ model's answers are compared with the original's on its warmup records, before a
   --output_model_dir=DIR             where to write the converted model; must not hold anything yet
   --converter_options_string=TEXT    ConverterOptions in text format, e.g. tpu_functions { function_alias: "tpu_func" }
   --converter_options_file=FILE      the same from a file
-  --report_file=FILE                 also write the report as JSON
+  --report_file=FILE                 also write the report as JSON (it lies in the model's assets.extra as well)
+  --report_html=FILE                 also write the report as a self-contained page
   --topology=NAME                    also compile for this TPU, without one: v5e:1x1, v5e:2x2, v6e:2x2, v5p:2x2x1 ...
                                      (needs libtpu: pip install libtpu)
   --dry_run                          check, convert and compare, and write no model
@@ -35,6 +37,7 @@ FLAGS = (
     flags.Flag("converter_options_string", "str", "", "ConverterOptions in text format"),
     flags.Flag("converter_options_file", "str", "", "the same from a file"),
     flags.Flag("report_file", "str", "", "the report as JSON"),
+    flags.Flag("report_html", "str", "", "the report as a page"),
     flags.Flag("topology", "str", "", "also compile for this TPU"),
     flags.Flag("dry_run", "bool", False, "write no model"),
 )
@@ -77,11 +80,19 @@ def _convert(values: dict[str, str], dry_run: bool) -> int:
         done = convert.convert(_job(values, dry_run))
         if values.get("report_file"):
             Path(values["report_file"]).write_text(done.to_json() + "\n")
+        if values.get("report_html"):
+            Path(values["report_html"]).write_text(_page(values, done), encoding="utf-8")
     except (ConversionError, SavedModelError, WarmupError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     sys.stdout.write("".join(f"{line}\n" for line in report.lines(done)))
     return 0
+
+
+def _page(values: dict[str, str], done: Report) -> str:
+    from tfopt_optimizer.page import page
+
+    return page.render_conversion(Path(values["output_model_dir"] or values["input_model_dir"]).resolve().name, done)
 
 
 def _job(values: dict[str, str], dry_run: bool) -> ConversionJob:
