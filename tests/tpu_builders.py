@@ -334,7 +334,8 @@ def mixed(to: Path) -> None:
 
 @builder
 def faq(to: Path) -> None:
-    """x [n, 4], size int32 [2] -> y: alias tpu_func reshapes x to size, alias segment has an operation XLA lacks.
+    """x [n, 4], size int32 [2] -> y: alias tpu_func reshapes x to size, alias nested in a loop of a function that it
+    calls, alias segment has an operation XLA lacks.
 
     Saved with debug information: errors can name the source lines of this file.
     """
@@ -346,6 +347,16 @@ def faq(to: Path) -> None:
     @tf.function(input_signature=spec, autograph=False)
     def tpu_func(x: Any, size: Any) -> Any:
         return tf.reshape(x, size) + 1.0
+
+    @tf.function(autograph=False)
+    def rounds(x: Any, size: Any) -> Any:
+        return tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, y + tf.reduce_sum(tf.reshape(x, size))), [0, x])[
+            1
+        ]
+
+    @tf.function(input_signature=spec, autograph=False)
+    def nested(x: Any, size: Any) -> Any:
+        return rounds(x, size) + 1.0
 
     @tf.function(input_signature=spec, autograph=False)
     def segment(x: Any, size: Any) -> Any:
@@ -359,10 +370,9 @@ def faq(to: Path) -> None:
     def segments(x: Any, size: Any) -> Any:
         return {"y": segment(x, size)}
 
-    module.tpu_func, module.segment = tpu_func, segment
-    options = tf.saved_model.SaveOptions(
-        function_aliases={"tpu_func": tpu_func, "segment": segment}, save_debug_info=True
-    )
+    module.tpu_func, module.nested, module.segment = tpu_func, nested, segment
+    aliases = {"tpu_func": tpu_func, "nested": nested, "segment": segment}
+    options = tf.saved_model.SaveOptions(function_aliases=aliases, save_debug_info=True)
     tf.saved_model.save(module, str(to), signatures={"serving_default": serve, "segments": segments}, options=options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tfopt_optimizer.tpu import advice, convert, options, static_check
+from tfopt_optimizer.tpu import advice, constants, convert, options, static_check
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
@@ -37,6 +37,14 @@ def test_a_shape_that_is_no_compile_time_constant(problems) -> None:
 
 
 @pytest.mark.tensorflow
+def test_also_in_a_loop_of_a_function_that_is_called(problems) -> None:
+    problem = problems("nested")
+    assert "input 1 of Reshape (node while/Reshape, " in problem
+    assert "tpu_builders.py:" in problem
+    assert ", in PartitionedCall -> while) depends on the values of argument 'size'" in problem
+
+
+@pytest.mark.tensorflow
 def test_an_operation_without_a_kernel_with_its_source_line(problems) -> None:
     problem = problems("segment")
     assert "SegmentSum has no compiled kernel (node SegmentSum, " in problem
@@ -58,7 +66,7 @@ def test_other_errors_in_one_line() -> None:
     assert advice.explain(error) == "Matrix size-incompatible {{node f/MatMul}}"
 
 
-@pytest.mark.parametrize("op", sorted(static_check.CONSTANT_INPUTS))
+@pytest.mark.parametrize("op", sorted(constants.CONSTANT_INPUTS))
 @pytest.mark.parametrize("through", ["", "Shape"])
 def test_every_operation_that_wants_its_shape_at_compile_time(op: str, through: str) -> None:
     """A shape that is itself read off a tensor's static shape is known; the values of an argument are not."""
@@ -69,7 +77,7 @@ def test_every_operation_that_wants_its_shape_at_compile_time(op: str, through: 
     function.signature.input_arg.add(name="size", type=3)
     given = function.node_def.add(op=through or "Identity", name="Given")
     given.input.append("size")
-    wanted = static_check.CONSTANT_INPUTS[op]
+    wanted = constants.CONSTANT_INPUTS[op]
     count = 3 if wanted == (-1,) else max(wanted) + 1
     asked = [i % count for i in wanted]
     edges = ["Given:output:0" if i in asked else "x" for i in range(count)]

@@ -23,10 +23,10 @@ from tfopt_optimizer.split.partition import DEVICE, Cut, Segment
 from tfopt_optimizer.split.session import UNSAVED
 from tfopt_optimizer.split.source import Source
 from tfopt_optimizer.tpu import bf16, graph, inline
+from tfopt_optimizer.tpu.constants import CONSTANT_INPUTS, STATIC
 from tfopt_optimizer.tpu.graph import DT_RESOURCE, ModelGraph
 from tfopt_optimizer.tpu.inline import Flat
 from tfopt_optimizer.tpu.options import Chosen
-from tfopt_optimizer.tpu.static_check import CONSTANT_INPUTS, STATIC
 
 BY_ITSELF = "the converter's own cut of signature"
 _TRIES = 30

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tfopt_optimizer import ops, placement
 from tfopt_optimizer.graphs import Graph
 from tfopt_optimizer.tpu.advice import DYNAMIC, REMEDIES
+from tfopt_optimizer.tpu.constants import Constants, Roots
 from tfopt_optimizer.tpu.graph import DT_RESOURCE, DT_STRING, DT_VARIANT, ModelGraph
 
 Sources = Mapping[tuple[str, str], str]  # (function, node) -> "file.py:12"
@@ -46,49 +47,25 @@ def cautions(graph: ModelGraph, names: Iterable[str], sources: Sources) -> list[
 
 
 def _constants(graph: ModelGraph, name: str, sources: Sources) -> Iterator[str]:
-    """Inputs that must be known at compile time and are computed from the values of the function's arguments.
+    """What must be known at compile time and is computed from arguments, or in a loop.
 
-    Running on this machine does not show them: XLA:CPU looks at the arguments of each call. Calls are not entered.
+    Running on this machine does not show the first: XLA:CPU looks at the arguments of each call.
     """
-    function = graph.functions[name]
-    arguments = {a.name for a in function.signature.input_arg}
-    nodes = {n.name: n for n in function.node_def}
-    for node in function.node_def:
-        inputs = [edge for edge in node.input if not edge.startswith("^")]
-        for i in CONSTANT_INPUTS.get(node.op, ()):
-            asked = _depends_on(inputs[i], nodes, arguments)
-            if asked:
-                where = _where(name, node.name, sources)
-                yield (
-                    f"TPU function {name!r}: input {i % len(inputs)} of {node.op} ({where}) depends on the values "
-                    f"of argument {min(asked)!r}: {REMEDIES['constant']}"
-                )
+    arguments = [a.name for a in graph.functions[name].signature.input_arg]
+    for demand in Constants(graph.functions).demands(name):
+        *above, (function, node) = demand.path
+        inside = f", in {' -> '.join(n for _, n in above)}" if above else ""
+        yield (
+            f"TPU function {name!r}: input {demand.input} of {demand.op} ({_where(function, node, sources)}{inside}) "
+            f"{_known_too_late(demand.roots, arguments)}: {REMEDIES['constant']}"
+        )
 
 
-def _depends_on(edge: str, nodes: Mapping[str, Any], arguments: set[str]) -> set[str]:
-    """Arguments whose values an edge is computed from; shapes are known at compile time."""
-    found: set[str] = set()
-    seen: set[str] = set()
-    todo = [edge]
-    while todo:
-        source = todo.pop().split(":")[0]
-        if source in arguments:
-            found.add(source)
-        elif source in nodes and source not in seen and nodes[source].op not in STATIC:
-            seen.add(source)
-            todo += [e for e in nodes[source].input if not e.startswith("^")]
-    return found
-
-
-# By input, -1 the last. Each was seen to fail with "must be a compile-time constant" when XLA of TensorFlow 2.21 got it
-# as an argument; Slice's size and TopKV2's k were not.
-CONSTANT_INPUTS = {
-    "Reshape": (1,), "Range": (0, 1, 2), "Fill": (0,), "Tile": (1,), "BroadcastTo": (1,), "Pad": (1,), "PadV2": (1,),
-    "OneHot": (1,), "Transpose": (1,), "ConcatV2": (-1,), "ExpandDims": (1,), "Sum": (1,), "Mean": (1,), "Max": (1,),
-    "ArgMax": (1,), "Split": (0,), "SplitV": (1,), "GatherV2": (2,), "LinSpace": (2,), "ResizeBilinear": (1,),
-    "Cumsum": (1,), "UnsortedSegmentSum": (2,), "ReverseV2": (1,), "RandomUniform": (0,), "DenseBincount": (1,),
-}  # fmt: skip
-STATIC = frozenset({"Shape", "ShapeN", "Size", "Rank"})
+def _known_too_late(roots: Roots, arguments: Sequence[str]) -> str:
+    given = sorted(arguments[r] for r in roots if isinstance(r, int))
+    if given:
+        return f"depends on the values of argument {given[0]!r}"
+    return f"changes from round to round of the loop {min(str(r) for r in roots)}"
 
 
 def _border(graph: ModelGraph, name: str, objects: Mapping[tuple[str, int], int]) -> Iterator[str]:
