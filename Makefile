@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
 
-.PHONY: setup serve test test/slow test/libtpu check bench soak protos lock lock/arm64 clean help image/cpu image/gpu image/tpu
+.PHONY: setup serve test test/slow test/libtpu test/clients check bench soak protos lock lock/arm64 clean help image/cpu image/gpu image/tpu
 
 help:            ## this list
 	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -35,6 +35,14 @@ test/slow: setup ## the suites that take minutes
 test/libtpu: setup ## what compiles for TPUs ahead of time, large models too; installs libtpu
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ahead]'
 	$(BIN)/pytest -q -m libtpu
+
+test/clients: setup .clients/kserve/.installed .clients/vertex/.installed ## KServe's and Vertex AI's own Python clients against a server
+	$(BIN)/pytest -q -m slow tests/real_clients
+
+.clients/%/.installed: requirements/clients/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts, hadolint
 	$(BIN)/ruff check .
@@ -67,7 +75,7 @@ test/image/%: setup ## run the tests of a device's image against the image that 
 	$(BIN)/pytest -q -m image tests/images --device=$* $(if $(LOCK),--lock=$(LOCK))
 
 clean:           ## everything that make made
-	rm -rf $(VENV) demo/models benchmarks/models tests/.models build *.egg-info
+	rm -rf $(VENV) .clients demo/models benchmarks/models tests/.models build *.egg-info
 
 # The modules that hold policy: pure, typed strictly.
 POLICY := \

@@ -214,14 +214,19 @@ def test_a_request_may_say_how_long_it_waits(face: Face) -> None:
 
 def test_the_server_and_its_models(face: Face) -> None:
     assert face.get("/v2").json()["extensions"] == ["binary_tensor_data", "model_repository"]
-    assert face.get("/v2/").status == face.get("/v2/health/live").status == face.get("/v2/health/ready").status == 200
+    assert face.get("/v2/").status == 200
+    assert face.get("/v2/health/live").json() == {"live": True}
+    assert face.get("/v2/health/ready").json() == {"ready": True}
     assert face.get("/v2/models/m").json() == {
         "name": "m", "versions": ["1", "2"], "platform": "tensorflow_savedmodel",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
     }  # fmt: skip
-    ready = [face.get(f"/v2/models/{m}/ready").status for m in ("m", "m/versions/1", "m/versions/7", "other")]
-    assert ready == [200, 200, 404, 404]
+    ready = [face.get(f"/v2/models/{m}/ready") for m in ("m", "m/versions/1", "m/versions/7", "other")]
+    assert [(each.status, each.json()) for each in ready] == [
+        (200, {"name": "m", "ready": True}), (200, {"name": "m", "ready": True}),
+        (404, {"name": "m", "ready": False}), (404, {"name": "other", "ready": False}),
+    ]  # fmt: skip
     assert face.get("/v2/models/other").status == face.get("/v2/nothing").status == 404
     wrong = face.get(INFER)
     assert (wrong.status, wrong.headers["allow"]) == (405, "POST")
@@ -230,7 +235,8 @@ def test_the_server_and_its_models(face: Face) -> None:
 def test_ready_follows_the_server() -> None:
     face = Face()
     face.plane.fit = False
-    assert face.get("/v2/health/ready").status == 503
+    answer = face.get("/v2/health/ready")
+    assert (answer.status, answer.json()) == (503, {"ready": False})
 
 
 def test_the_index_lists_every_version(face: Face) -> None:

@@ -50,7 +50,7 @@ class OpenInference:
         self._plane, self._timeout_s, self._repository = plane, timeout_s, repository
         self._fixed: dict[str, tuple[str, Handler]] = {
             "/v2": ("GET", self._server),
-            "/v2/health/live": ("GET", lambda _: Response(b"", content_type=None)),
+            "/v2/health/live": ("GET", lambda _: _json({"live": True})),
             "/v2/health/ready": ("GET", self._ready),
             "/v2/repository/index": ("POST", self._index),
         }
@@ -81,11 +81,14 @@ class OpenInference:
         return _json({"name": "tfopt", "version": model.server_version(), "extensions": model.EXTENSIONS})
 
     def _ready(self, _request: Request) -> Response:
-        return Response(b"", 200 if self._plane.ready() else 503, content_type=None)
+        """KServe's client reads the body, Triton's the status."""
+        ready = self._plane.ready()
+        return _json({"ready": ready}, 200 if ready else 503)
 
     def _model_ready(self, asked: tuple[str, str], request: Request) -> Response:
         request.model = asked[0]
-        return Response(b"", 200 if model.is_ready(self._plane, model.spec(*asked)) else 404, content_type=None)
+        ready = model.is_ready(self._plane, model.spec(*asked))
+        return _json({"name": asked[0], "ready": ready}, 200 if ready else 404)
 
     def _metadata(self, asked: tuple[str, str], request: Request) -> Response:
         request.model, request.entrypoint = asked[0], ""
@@ -201,8 +204,8 @@ async def _controlled(done: Future[None]) -> Response:
     return Response(b"", content_type=None)
 
 
-def _json(document: Any) -> Response:
-    return Response(orjson.dumps(document))
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(document), status)
 
 
 def _refuse(error: ServingError, _request: Request) -> Response:

@@ -69,6 +69,9 @@ SCHEMAS: Json = {
         name=_TEXT, versions=_array(_TEXT), platform=_TEXT, inputs=_array(_LINE), outputs=_array(_LINE),
     ),
     "InferServer": _object(("name", "version", "extensions"), name=_TEXT, version=_TEXT, extensions=_array(_TEXT)),
+    "Live": _object(("live",), live={"type": "boolean"}),
+    "Ready": _object(("ready",), ready={"type": "boolean"}),
+    "ModelReady": _object(("name", "ready"), name=_TEXT, ready={"type": "boolean"}),
     "InferIndex": _array(
         _object(
             ("name", "version", "state", "reason"),
@@ -82,9 +85,9 @@ def paths(models: Iterable[str]) -> Json:
     """`models`: names that serve now, as examples."""
     found: Json = {
         "/v2": {"get": _operation("openServer", "What this server is", _ok("InferServer"))},
-        "/v2/health/live": {"get": _operation("openLive", "Whether the server runs", _empty())},
+        "/v2/health/live": {"get": _operation("openLive", "Whether the server runs", _ok("Live"))},
         "/v2/health/ready": {
-            "get": _operation("openReady", "Whether every configured model serves", _empty(), "503", bare=True)
+            "get": _operation("openReady", "Whether every configured model serves", _ok("Ready"), "503", alike=True)
         },
         "/v2/repository/index": {
             "post": _operation("openIndex", "Every version of every model", _ok("InferIndex"), "400")
@@ -101,7 +104,7 @@ def paths(models: Iterable[str]) -> Json:
         metadata = _operation(f"openMetadata{suffix}", f"Inputs and outputs of {meaning}", _ok("InferMetadata"))
         metadata["responses"] |= _refused("400", "404")
         found[base] = {"parameters": parameters, "get": metadata}
-        ready = _operation(f"openModelReady{suffix}", f"Whether {meaning} serves", _empty(), "404", bare=True)
+        ready = _operation(f"openModelReady{suffix}", f"Whether {meaning} serves", _ok("ModelReady"), "404", alike=True)
         ready["responses"] |= _refused("400")
         found[f"{base}/ready"] = {"parameters": parameters, "get": ready}
     for verb in ("load", "unload"):
@@ -113,10 +116,10 @@ def paths(models: Iterable[str]) -> Json:
     return found
 
 
-def _operation(name: str, summary: str, ok: Json, *refused: str, bare: bool = False) -> Json:
-    """`bare`: a refusal without a body."""
+def _operation(name: str, summary: str, ok: Json, *refused: str, alike: bool = False) -> Json:
+    """`alike`: a refusal has the body of an answer."""
     responses = {"200": ok}
-    responses |= {code: {"description": "No."} for code in refused} if bare else _refused(*refused)
+    responses |= {code: {**ok, "description": "No."} for code in refused} if alike else _refused(*refused)
     return {"operationId": name, "tags": [TAG["name"]], "summary": summary, "responses": responses}
 
 
