@@ -217,6 +217,30 @@ def _fulfil(future: Future[Result], run: Callable[[], Result]) -> None:
         future.set_exception(error)
 
 
+class Busy:
+    """A model that is busy: who asks hears UNAVAILABLE, who comes back as told is answered, who comes back too early
+    has lost (INVALID_ARGUMENT). For one client at a time."""
+
+    def __init__(self, seconds: float, code: Code = Code.UNAVAILABLE) -> None:
+        self._seconds, self._code, self._free = seconds, code, 0.0
+
+    def __call__(self, x: np.ndarray) -> Arrays:
+        free, now = self._free, time.monotonic()
+        if not free:
+            self._free = now + self._seconds
+            raise ServingError(self._code, "busy", self._seconds)
+        self._free = 0.0
+        if now < free:
+            raise invalid(f"{free - now:.3f} s too early")
+        return {"y": x}
+
+
+def busy(seconds: float, code: Code = Code.UNAVAILABLE) -> dict[str, Signature]:
+    """The signatures of such a model, by name."""
+    one = signature("serving_default", Busy(seconds, code), {"x": "float"}, {"y": "float"})
+    return {one.info.key: one}
+
+
 DTYPES = (
     "float", "double", "int32", "int16", "int8", "uint8", "int64", "uint32", "uint64", "bool", "string", "half",
     "complex64",

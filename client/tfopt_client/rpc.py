@@ -80,7 +80,9 @@ def _checked(fields: Mapping[bytes, bytes], body: bytes) -> bytes:
         text = urllib.parse.unquote(fields.get(b"grpc-message", b"").decode("latin-1"))
         pushback = fields.get(b"grpc-retry-pushback-ms", b"")
         wait = int(pushback) / 1000 if pushback.isdigit() else None
-        raise Failure(code, text, unseen=code == "UNAVAILABLE" and pushback[:1] != b"-", retry_after_s=wait)
+        # A server that says when says whether: whatever the code, and a negative number means never (gRFC A6).
+        unseen = wait is not None or (code == "UNAVAILABLE" and not pushback)
+        raise Failure(code, text, unseen=unseen, retry_after_s=wait)
     if len(body) < 5 or len(body) != 5 + int.from_bytes(body[1:5], "big"):
         raise Failure("INTERNAL", "the answer is no whole gRPC message")
     if body[0]:

@@ -29,7 +29,7 @@ class Rule:
     full waits for company. `max_batches`: as many may wait, the next is refused. `cut`: a request is never cut, or only
     when it is larger than a batch, or also so that it fills a batch. `merge`: several requests may share a batch.
     `cost_us` of a number of rows lets the opportunistic rule choose where a row is cheapest; None: always as many as
-    fit. `expired`: what a request hears that waited too long.
+    fit. `expired`: what a request hears that waited too long, as arguments of ServingError.
     """
 
     limit: int | None
@@ -39,8 +39,13 @@ class Rule:
     cut: Literal["never", "large", "fill"] = "never"
     merge: bool = True
     cost_us: Callable[[int], float] | None = None
-    expired: tuple[Code, str] = (Code.DEADLINE_EXCEEDED, "Deadline exceeded while waiting for a runner")
+    expired: tuple[Code, str, float | None] = (
+        Code.DEADLINE_EXCEEDED, "Deadline exceeded while waiting for a runner", None,
+    )  # fmt: skip
 
+
+# After which a queue that was full, or too slow, has room again: batches take milliseconds, and clients add jitter.
+QUEUE_RETRY_S = 0.1
 
 # One request per batch, whatever its size: rows are not independent, or the request is outside the plan.
 ALONE = Rule(limit=None, merge=False)
@@ -65,7 +70,7 @@ def serving(parameters: BatchingParameters, largest: int | None) -> Rule:
         max_batches=max(1, parameters.max_enqueued_batches),
         # Where the largest bucket is smaller than what the parameters allow, a request that they allow must be cut.
         cut="fill" if parameters.enable_large_batch_splitting else "large",
-        expired=(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue"),
+        expired=(Code.RESOURCE_EXHAUSTED, "Run() timeout exceeded while waiting in batching queue", QUEUE_RETRY_S),
     )
 
 
@@ -239,14 +244,16 @@ def _refuse_cut(most: int, limit: int, rows: int, waiting: int) -> None:
     if rows > capacity:
         raise unavailable(
             f"{_FULL}task size is {rows} but scheduling capacity is only {capacity} (num_enqueued_batches={batches}, "
-            f"max_enqueued_batches={most}, open_batch_size={tail}, max_execution_batch_size={limit})"
+            f"max_enqueued_batches={most}, open_batch_size={tail}, max_execution_batch_size={limit})",
+            QUEUE_RETRY_S,
         )
 
 
 def _refuse_whole(most: int, limit: int, rows: int, sizes: Iterable[int]) -> None:
     batches, tail = batches_of(sizes, limit)
     if tail + rows > limit and batches >= most:
-        raise unavailable(f"{_FULL}currently {batches} batches enqueued and max_enqueued_batches is {most}")
+        text = f"{_FULL}currently {batches} batches enqueued and max_enqueued_batches is {most}"
+        raise unavailable(text, QUEUE_RETRY_S)
 
 
 def batches_of(sizes: Iterable[int], limit: int) -> tuple[int, int]:

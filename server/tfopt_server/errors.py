@@ -32,13 +32,19 @@ class Code(enum.IntEnum):
     UNAUTHENTICATED = 16
 
 
-class ServingError(Exception):
-    """A failure with a canonical code and a text meant for the client."""
+# How soon who heard UNAVAILABLE may ask again, where nothing better is known: a server that ends or starts, a peer's.
+RETRY_AFTER_S = 1.0
 
-    def __init__(self, code: Code, message: str) -> None:
+
+class ServingError(Exception):
+    """A failure with a canonical code and a text meant for the client. `retry_after_s`: the same request may be sent
+    again, not before so long; None: another attempt would do no better. UNAVAILABLE always has one."""
+
+    def __init__(self, code: Code, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after_s = RETRY_AFTER_S if code is Code.UNAVAILABLE and retry_after_s is None else retry_after_s
 
 
 def invalid(message: str) -> ServingError:
@@ -49,5 +55,5 @@ def not_found(message: str) -> ServingError:
     return ServingError(Code.NOT_FOUND, message)
 
 
-def unavailable(message: str) -> ServingError:
-    return ServingError(Code.UNAVAILABLE, message)
+def unavailable(message: str, retry_after_s: float = RETRY_AFTER_S) -> ServingError:
+    return ServingError(Code.UNAVAILABLE, message, retry_after_s)

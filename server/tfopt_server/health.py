@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from tfopt_server.errors import RETRY_AFTER_S
 from tfopt_server.http import Answer, App, Request, Response
 
 Phase = Literal["starting", "ready", "draining"]
@@ -22,6 +23,7 @@ def phase(ready: bool, draining: bool) -> Phase:
 
 
 _ASKING = ("GET", "HEAD")
+_RETRY = ((b"retry-after", b"%d" % RETRY_AFTER_S),)
 STATUS: dict[Phase, int] = {"starting": 503, "ready": 200, "draining": 503}
 
 
@@ -55,7 +57,7 @@ class Gate:
                 return _json(STATUS[now], {"status": now})
         if app is not None:
             return app(request)
-        return _json(503, {"error": "The server is starting."})
+        return _json(503, {"error": "The server is starting."})._replace(headers=_RETRY)
 
 
 def _json(status: int, body: dict[str, str]) -> Response:

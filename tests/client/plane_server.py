@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import faceplane
 from tfopt_server import logs
+from tfopt_server.errors import Code
 from tfopt_server.process.application import serve
 from tfopt_server.process.backend import Shared
 from tfopt_server.process.listeners import turn_deaf
@@ -19,10 +20,14 @@ from tfopt_server.rest.app import App
 from tfopt_server.rpc import server
 from tfopt_server.settings import Settings
 
+BUSY_S = 1.0  # Retry-After counts whole seconds
+
 
 class Backend:
     def __init__(self, settings: Settings, shared: Shared) -> None:
         self.settings, self.plane = settings, faceplane.plane()
+        self.plane.models["busy", 1] = faceplane.busy(BUSY_S)
+        self.plane.models["exhausted", 1] = faceplane.busy(BUSY_S, Code.RESOURCE_EXHAUSTED)
         self.app = App(self.plane, settings, self.plane.metrics)
 
     async def open_rpc(self) -> None:

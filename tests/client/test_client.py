@@ -81,6 +81,12 @@ def test_refusals_are_raised_at_once_and_leave_the_connection_usable(
     assert client.connections_opened() == 1
 
 
+@pytest.mark.parametrize("model", ["busy", "exhausted"])
+def test_a_busy_server_is_asked_again_when_it_says(client: Client, model: str) -> None:
+    client.retry = Retry(attempts=2, first_s=0, most_s=0)
+    assert client.predict({"x": ONE}, model=model)["y"].tolist() == ONE.tolist()
+
+
 def test_a_deadline_ends_a_call_that_takes_longer(client: Client) -> None:
     with pytest.raises(PredictError) as caught:
         client.predict({"x": np.float32([30])}, model="m", signature="slow", deadline_s=0.2)

@@ -217,6 +217,16 @@ def test_a_clients_own_id_of_a_request_comes_back() -> None:
         assert "x-request-id" not in face.post(body, X_Request_Id="a" * 257).headers
 
 
+@pytest.mark.parametrize(("seconds", "sent"), [(0.1, "1"), (1.0, "1"), (2.25, "3")])
+def test_who_hears_503_or_429_is_told_when_to_ask_again(seconds: float, sent: str) -> None:
+    for code, expected in ((Code.UNAVAILABLE, 503), (Code.RESOURCE_EXHAUSTED, 429)):
+        face = Face()
+        face.plane.models["m", 2] = faceplane.busy(seconds, code)
+        answer = face.post({"instances": [1]})
+        assert (answer.status, answer.error, answer.headers["retry-after"]) == (expected, "busy", sent)
+    assert "retry-after" not in Face().post(b"{").headers
+
+
 def test_cors_only_when_asked_for() -> None:
     cors = {
         "access-control-allow-origin": "*",

@@ -373,4 +373,4 @@ def test_explanations_end_at_the_deadline() -> None:
 def test_more_than_can_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explain, "MOST_WAITING", 0)
     answer = Face().post([[1, 2, 3]])
-    assert (answer.status, "try again later" in answer.error) == (429, True)
+    assert (answer.status, "try again later" in answer.error, answer.headers["retry-after"]) == (429, True, "1")

@@ -32,6 +32,7 @@ def test_the_life_of_a_gate():
     gate, ready = Gate("/health"), [False]
     starting, draining = (503, {"status": "starting"}), (503, {"status": "draining"})
     assert (ask(gate, "/health"), ask(gate, "/x")) == (starting, (503, {"error": "The server is starting."}))
+    assert gate(Request("GET", "/x", [], b"")).headers == ((b"retry-after", b"1"),)
     gate.open(app, lambda: ready[0])
     assert (ask(gate, "/health"), ask(gate, "/x")) == (starting, (200, {"from": "app"}))
     ready[0] = True

@@ -23,7 +23,7 @@ import orjson
 
 from tfopt_server import explaining
 from tfopt_server.dataplane import Dataplane, ModelSpec
-from tfopt_server.errors import Code, ServingError, invalid
+from tfopt_server.errors import RETRY_AFTER_S, Code, ServingError, invalid
 from tfopt_server.explaining import Explained, Job, Picked, Run
 from tfopt_server.http import Request, Response
 from tfopt_server.registry import Handle
@@ -69,7 +69,8 @@ class Explain:
     async def answer(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response:
         request.model, request.entrypoint = spec.name, "explain"
         if self._waiting >= MOST_WAITING:
-            raise ServingError(Code.RESOURCE_EXHAUSTED, f"{MOST_WAITING} explanations wait already; try again later")
+            text = f"{MOST_WAITING} explanations wait already; try again later"
+            raise ServingError(Code.RESOURCE_EXHAUSTED, text, RETRY_AFTER_S)
         deadline = time.monotonic() + self._timeout_s
         left = threading.Event()
         self._waiting += 1

@@ -25,6 +25,10 @@ _WHERE = {
 }
 # A PredictRequest or PredictResponse, and an .npy file: what they are is told by the media type, not by a schema.
 _BINARY: Json = {"application/x-protobuf": {}, "application/octet-stream": {}}
+_RETRY_AFTER: Json = {
+    "description": "Seconds after which the same request may be sent again.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 _REFUSALS = {
     "400": "The request does not fit the model; the text says what was expected and what came.",
     "404": "There is no such model or version.",
@@ -231,7 +235,10 @@ def _refused(*codes: str) -> Json:
 
 
 def _refusals() -> Json:
-    return {f"Refused{code}": _json(text, "Error") for code, text in _REFUSALS.items()}
+    found = {f"Refused{code}": _json(text, "Error") for code, text in _REFUSALS.items()}
+    for code in ("429", "503"):
+        found[f"Refused{code}"]["headers"] = {"Retry-After": _RETRY_AFTER}
+    return found
 
 
 def _components(served: Served) -> Json:

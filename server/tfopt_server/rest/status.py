@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import orjson
 
 from tfopt_server.errors import Code, ServingError
-from tfopt_server.http import Response
+from tfopt_server.http import Header, Response
 
 # ToHTTPStatusCode in TensorFlow Serving's model_servers/http_server.cc.
 HTTP_STATUS: dict[Code, int] = {
@@ -30,7 +32,13 @@ HTTP_STATUS: dict[Code, int] = {
 
 
 def refusal(error: ServingError) -> Response:
-    return Response(error_body(error.message), HTTP_STATUS[error.code])
+    headers = () if error.retry_after_s is None else (retry_after(error.retry_after_s),)
+    return Response(error_body(error.message), HTTP_STATUS[error.code], headers=headers)
+
+
+def retry_after(seconds: float) -> Header:
+    """RFC 9110, 10.2.3: whole seconds."""
+    return b"retry-after", b"%d" % max(1, math.ceil(seconds))
 
 
 def error_body(message: str) -> bytes:

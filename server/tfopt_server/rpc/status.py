@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import math
 
 from tfopt_server.errors import Code
 from tfopt_server.rpc.http2.headers import Block, Header, block
@@ -22,25 +24,27 @@ def lead(echo: tuple[Header, ...]) -> Block:
     return block([*_START, *echo]) if echo else LEAD
 
 
-def alone(code: Code, message: str, echo: tuple[Header, ...] = ()) -> Block:
+def alone(code: Code, message: str, echo: tuple[Header, ...] = (), retry_after_s: float | None = None) -> Block:
     """An answer that is nothing but a status ("Trailers-Only")."""
-    return block([*_alone(code, message), *echo]) if echo else _alone_block(code, message)
+    if echo:
+        return block([*_alone(code, message, retry_after_s), *echo])
+    return _alone_block(code, message, retry_after_s)
 
 
 @functools.lru_cache(maxsize=256)
-def _alone_block(code: Code, message: str) -> Block:
-    return block(_alone(code, message))
+def _alone_block(code: Code, message: str, retry_after_s: float | None) -> Block:
+    return block(_alone(code, message, retry_after_s))
 
 
-def _alone(code: Code, message: str) -> list[Header]:
+def _alone(code: Code, message: str, retry_after_s: float | None) -> list[Header]:
     hint = [UNKNOWN_ENCODING_HINT] if code is Code.UNIMPLEMENTED else []
-    return [*_START, *_status(code, message), *hint]
+    return [*_START, *headers_of(code, message, retry_after_s), *hint]
 
 
 @functools.lru_cache(maxsize=256)
-def trailers(code: Code, message: str) -> Block:
+def trailers(code: Code, message: str, retry_after_s: float | None = None) -> Block:
     """The end of an answer that had begun."""
-    return block(_status(code, message))
+    return block(headers_of(code, message, retry_after_s))
 
 
 @functools.lru_cache(maxsize=16)
@@ -49,8 +53,40 @@ def plain(status: int, *headers: tuple[bytes, bytes]) -> Block:
     return block([(b":status", b"%d" % status), *headers])
 
 
-def _status(code: Code, message: str) -> list[tuple[bytes, bytes]]:
-    return [(b"grpc-status", b"%d" % code), (b"grpc-message", percent_encoded(details(message)))]
+def headers_of(code: Code, message: str, retry_after_s: float | None = None) -> list[Header]:
+    """A status as trailers carry it."""
+    text = details(message)
+    found = [(b"grpc-status", b"%d" % code), (b"grpc-message", percent_encoded(text))]
+    if retry_after_s is not None:
+        milliseconds = math.ceil(retry_after_s * 1000)
+        # The first is what gRPC's own retries read (gRFC A6), the second what programs do (google.rpc.Status).
+        found.append((b"grpc-retry-pushback-ms", b"%d" % milliseconds))
+        found.append((b"grpc-status-details-bin", base64.b64encode(_rich(code, text, milliseconds))))
+    return found
+
+
+def _rich(code: Code, text: str, milliseconds: int) -> bytes:
+    """google.rpc.Status with a RetryInfo (google/rpc/status.proto, error_details.proto), written by hand: five fields
+    are no reason to carry two more packages' descriptors."""
+    delay = _number(1, milliseconds // 1000) + _number(2, milliseconds % 1000 * 1_000_000)
+    info = _bytes(1, b"type.googleapis.com/google.rpc.RetryInfo") + _bytes(2, _bytes(1, delay))
+    return _number(1, code) + _bytes(2, text.encode()) + _bytes(3, info)
+
+
+def _number(field: int, value: int) -> bytes:
+    return bytes([field << 3]) + _varint(value) if value else b""
+
+
+def _bytes(field: int, value: bytes) -> bytes:
+    return bytes([field << 3 | 2]) + _varint(len(value)) + value
+
+
+def _varint(value: int) -> bytes:
+    found = b""
+    while value > 0x7F:
+        found += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return found + bytes([value])
 
 
 def details(message: str) -> str:

@@ -133,7 +133,8 @@ class Talk:
         if error is None:
             self._core.finish(self._stream, status.OK)
         elif self._started:
-            self._core.finish(self._stream, status.trailers(error.code, error.message))
+            self._core.finish(self._stream, status.trailers(error.code, error.message, error.retry_after_s))
         else:
-            self._core.finish(self._stream, status.alone(error.code, error.message, self._stream.head.echo))
+            echo = self._stream.head.echo
+            self._core.finish(self._stream, status.alone(error.code, error.message, echo, error.retry_after_s))
         self._flush()

@@ -338,7 +338,8 @@ class Transport(asyncio.Protocol):
 
     def _refuse(self, stream: Stream, refused: ServingError) -> None:
         self._settle(stream)
-        self.core.finish(stream, status.alone(refused.code, refused.message, stream.head.echo))
+        answer = status.alone(refused.code, refused.message, stream.head.echo, refused.retry_after_s)
+        self.core.finish(stream, answer)
 
     def _settle(self, stream: Stream) -> None:
         call: _Call | None = stream.owner
