@@ -380,6 +380,20 @@ def test_a_continuation_flood_ends_the_connection():
         assert talk.heard() == ["GOAWAY 0 ENHANCE_YOUR_CALM"]
 
 
+def test_one_frame_holds_no_longer_block_than_many():
+    talk = Talk()
+    talk.say(headers(1, [*REQUEST, ("x", "y" * 64 * 1024)]))
+    assert talk.heard() == ["GOAWAY 0 ENHANCE_YOUR_CALM"]
+
+
+def test_the_table_is_resized_twice_in_a_block_at_most():
+    talk = Talk()
+    talk.say(headers(1, data=b"\x20\x3f\xe1\x1f" + encoded(), end=True))
+    assert list(talk.core.streams) == [1]
+    talk.say(headers(3, data=b"\x20" * 3 + encoded(), end=True))
+    assert talk.heard() == ["GOAWAY 1 COMPRESSION_ERROR"]
+
+
 def test_a_small_block_cannot_grow_into_a_large_list():
     encoder = hpack.Encoder()
     large = ("x", "y" * 4000)

@@ -15,8 +15,10 @@ from hyperframe import frame as hf
 from hypothesis import given
 from hypothesis import strategies as st
 from tfopt_server.errors import Code, ServingError
+from tfopt_server.rpc import messages
 from tfopt_server.rpc.http2.frames import PREFACE
 from tfopt_server.rpc.http2.limits import Limits
+from tfopt_server.rpc.messages import Message
 from tfopt_server.rpc.methods import Conversation, Method
 from tfopt_server.rpc.options import Options
 from tfopt_server.rpc.transport import Shared, Transport
@@ -180,6 +182,20 @@ def test_what_is_no_message(parts: Sequence[bytes], status: str, text: str):
         await wire.until(lambda: not wire.transport.core.streams)
         found, _ = wire.heard()[1]
         assert (found["grpc-status"], found["grpc-message"]) == (status, text)
+
+    run(story)
+
+
+def test_a_frame_of_many_messages_is_not_cut_up_where_one_is_expected(monkeypatch: pytest.MonkeyPatch):
+    """A megabyte of empty messages would hold the event loop for seconds."""
+    cut: list[bytes] = []
+    monkeypatch.setattr(messages, "Message", lambda *parts: cut.append(parts) or Message(*parts))
+
+    async def story() -> None:
+        wire = Wire()
+        wire.say(headers(1), data(1, message(b"") * 200_000))
+        assert wire.heard()[1][0]["grpc-message"] == "A unary call takes one message; received more"
+        assert len(cut) == 2
 
     run(story)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tfopt_server.errors import Code, ServingError
@@ -34,49 +35,52 @@ def prefix(size: int) -> bytes:
 class Inbox:
     """Gathers a stream's messages. `limit`: bytes of one of them, compressed or not."""
 
-    __slots__ = ("_compressed", "_have", "_limit", "_parts", "_size")
+    __slots__ = ("_compressed", "_head", "_limit", "_parts", "_wanted")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._head = b""  # of a prefix that is not whole yet
         self._parts: list[bytes] = []
-        self._have = 0
-        self._size: int | None = None  # of the message that is being gathered, once its prefix is there
+        self._wanted: int | None = None  # bytes that the message being gathered lacks, once its prefix is there
         self._compressed = False
 
-    def feed(self, data: bytes) -> list[Message]:
-        """The messages that these bytes complete. RESOURCE_EXHAUSTED as soon as one says that it is too long."""
-        found: list[Message] = []
-        self._parts.append(data)
-        self._have += len(data)
-        while self._have >= (PREFIX if self._size is None else self._size):
-            if self._size is None:
-                joined = b"".join(self._parts)  # less than a prefix, and what came now
-                self._begin(joined)
-                self._keep(joined[PREFIX:])
-            else:
-                parts, surplus, self._size = self._parts, self._have - self._size, None
-                self._keep(parts[-1][-surplus:] if surplus else b"")
-                if surplus:
-                    parts[-1] = parts[-1][:-surplus]
-                found.append(Message(parts, self._compressed))
-        return found
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """The messages that these bytes complete, cut out as they are asked for; to be asked to the end before more
+        is fed. RESOURCE_EXHAUSTED as soon as one says that it is too long."""
+        at = 0
+        while True:
+            if self._wanted is None:
+                rest = data[at : at + PREFIX - len(self._head)]
+                self._head += rest
+                at += len(rest)
+                if len(self._head) < PREFIX:
+                    return
+                self._wanted = self._begin()
+            part = data[at : at + self._wanted]
+            if part:
+                self._parts.append(part)
+                self._wanted -= len(part)
+                at += len(part)
+            if self._wanted:
+                return
+            message = Message(self._parts, self._compressed)
+            self._parts, self._wanted = [], None
+            yield message
 
-    def _keep(self, rest: bytes) -> None:
-        self._parts = [rest] if rest else []
-        self._have = len(rest)
-
-    def _begin(self, data: bytes) -> None:
-        flag, size = data[0], int.from_bytes(data[1:PREFIX], "big")
+    def _begin(self) -> int:
+        """The size that a whole prefix says."""
+        flag, size = self._head[0], int.from_bytes(self._head[1:], "big")
         if flag > 1:
             raise ServingError(Code.INTERNAL, f"a message begins with the flag {flag}; expected 0 or 1")
         if size > self._limit:
             raise too_large(size, self._limit)
-        self._size, self._compressed = size, flag == 1
+        self._head, self._compressed = b"", flag == 1
+        return size
 
     @property
     def empty(self) -> bool:
         """No message has begun and not ended."""
-        return self._size is None and not self._have
+        return self._wanted is None and not self._head
 
 
 def too_large(size: int, limit: int) -> ServingError:

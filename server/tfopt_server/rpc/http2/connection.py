@@ -29,6 +29,7 @@ REMEMBERED_RESETS = 1024
 # A header block may be cut into frames, each of which costs work (CVE-2024-27316 and its kin).
 MAX_CONTINUATIONS = 64
 MAX_BLOCK = 64 * 1024
+_LONG_BLOCK = f"a header block over {MAX_BLOCK} bytes or many frames"
 
 
 class Event(NamedTuple):
@@ -145,6 +146,8 @@ class Connection(Sender):
                 payload = payload[5:]
         if not number & 1:
             raise ConnectionFailure(ErrorCode.PROTOCOL_ERROR, f"HEADERS on stream {number}")
+        if len(payload) > MAX_BLOCK:
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, _LONG_BLOCK)
         if flags & frames.END_HEADERS:
             self._on_block(number, payload, flags & frames.END_STREAM, events)
         else:
@@ -157,9 +160,7 @@ class Connection(Sender):
         _, first, parts = self._block
         parts.append(payload)
         if len(parts) > MAX_CONTINUATIONS or sum(map(len, parts)) > MAX_BLOCK:
-            raise ConnectionFailure(
-                ErrorCode.ENHANCE_YOUR_CALM, f"a header block over {MAX_BLOCK} bytes or many frames"
-            )
+            raise ConnectionFailure(ErrorCode.ENHANCE_YOUR_CALM, _LONG_BLOCK)
         if flags & frames.END_HEADERS:
             self._block = None
             self._guarded = False

@@ -27,6 +27,8 @@ LONGEST = 4096  # bytes of one
 MOST = 64  # fields of one
 # hpack stops in the middle of a longer list, and then the table is lost; below it, `limit` costs only its own stream.
 HARD_LIMIT = 256 * 1024
+# A block begins with at most two changes of the table's size (RFC 7541, 4.2); hpack takes a million, a byte each.
+MOST_RESIZES = 2
 
 
 class Malformed:
@@ -39,10 +41,10 @@ class Malformed:
 
 
 class _Table(HeaderTable):
-    """A dynamic table that says when it changes."""
+    """A dynamic table that says when it changes. `resizes`: how often its size did in the block at hand."""
 
     def __init__(self) -> None:
-        self.changes = 0
+        self.changes = self.resizes = 0
         super().__init__()
 
     def add(self, name: bytes, value: bytes) -> None:
@@ -56,6 +58,9 @@ class _Table(HeaderTable):
     @maxsize.setter
     def maxsize(self, newmax: int) -> None:
         self.changes += 1
+        self.resizes += 1
+        if self.resizes > MOST_RESIZES:
+            raise ValueError("a header block that resizes the table again and again")
         HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
 
 
@@ -88,7 +93,7 @@ class Decoder(Generic[Meaning]):
         return check_trailers(self._headers(block))
 
     def _headers(self, block: bytes) -> list[Header]:
-        before = self._table.changes
+        before, self._table.resizes = self._table.changes, 0
         try:
             found = self._hpack.decode(block, raw=True)
         except hpack.OversizedHeaderListError as error:
