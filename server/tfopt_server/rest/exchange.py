@@ -10,7 +10,6 @@ clients that send JSON often call it something else. No PredictRequest and no .n
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import Future
@@ -26,9 +25,10 @@ from tfopt_server.rest import codec, npy
 from tfopt_server.rest.codec import Layout
 from tfopt_server.rest.events import Events
 from tfopt_server.rest.forms import Form, Forms
-from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long, through
 from tfopt_server.rows import Feeds
 from tfopt_server.tasks import Result
+from tfopt_server.threads import on_thread
 
 if TYPE_CHECKING:
     from tfopt_optimizer.plan import SignatureInfo
@@ -124,16 +124,14 @@ class Exchange:
             return self._events(spec, in_parameters, request, forms)
         # Numbers in .npy files are not looked at, however many there are.
         if len(request.body) >= LONG_BODY and _body_form(forms, request.body) is not Form.NPY:
-            return self._long(spec, in_parameters, request, forms)
+            return through(partial(self._begin, spec, in_parameters, request, forms))
         begun = self._begin(spec, in_parameters, request, forms)
         return begun if isinstance(begun, Response) else end(begun)
 
-    async def _long(self, spec: ModelSpec, in_parameters: bool, request: Request, forms: Forms) -> Response:
-        begun = await asyncio.to_thread(self._begin, spec, in_parameters, request, forms)
-        return begun if isinstance(begun, Response) else await end(begun)
-
     async def _events(self, spec: ModelSpec, in_parameters: bool, request: Request, forms: Forms) -> Answer:
-        job = await asyncio.to_thread(self._decode, spec, in_parameters, request, forms)
+        job = await on_thread(
+            partial(self._decode, spec, in_parameters, request, forms), lambda unwanted: unwanted.handle.release()
+        )
         events = Events(self._plane, job.handle, job.key, job.feeds, job.outputs, job.layout, self._timeout_s)
         return await events.begin()
 

@@ -5,7 +5,6 @@ The whole document is read before the model is looked up, as in TensorFlow Servi
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
@@ -17,7 +16,7 @@ from tfopt_server.http import Request, Response
 from tfopt_server.inference import Ask, Method
 from tfopt_server.metrics import Steps
 from tfopt_server.rest import examples
-from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long, through
 from tfopt_server.tasks import Result
 
 
@@ -30,13 +29,9 @@ class Infer:
     def answer(self, method: Method, spec: ModelSpec, request: Request) -> Response | Awaitable[Response]:
         request.model, request.entrypoint = spec.name, method
         if len(request.body) >= LONG_BODY:
-            return self._long(method, spec, request)
+            return through(partial(self._begin, method, spec, request))
         begun = self._begin(method, spec, request)
         return begun if isinstance(begun, Response) else end(begun)
-
-    async def _long(self, method: Method, spec: ModelSpec, request: Request) -> Response:
-        begun = await asyncio.to_thread(self._begin, method, spec, request)
-        return begun if isinstance(begun, Response) else await end(begun)
 
     def _begin(self, method: Method, spec: ModelSpec, request: Request) -> Response | Pending:
         plane, deadline = self._plane, time.monotonic() + self._timeout_s

@@ -32,7 +32,7 @@ from tfopt_server.oip.repository import Repository
 from tfopt_server.registry import Handle
 from tfopt_server.rest.call import Handler
 from tfopt_server.rest.parse import read
-from tfopt_server.rest.pending import LONG_ANSWER, LONG_BODY, Pending, end, is_long
+from tfopt_server.rest.pending import LONG_ANSWER, LONG_BODY, Pending, end, is_long, through
 from tfopt_server.tasks import Result
 
 PREFIX = "/v2"
@@ -127,13 +127,9 @@ class OpenInference:
         spec = model.spec(*asked)
         length = _json_length(request)
         if length >= LONG_BODY or len(request.body) >= LONG_ANSWER:
-            return self._long(spec, length, request)
+            return through(partial(self._begin, spec, length, request))
         begun = self._begin(spec, length, request)
         return begun if isinstance(begun, Response) else end(begun)
-
-    async def _long(self, spec: ModelSpec, length: int, request: Request) -> Response:
-        begun = await asyncio.to_thread(self._begin, spec, length, request)
-        return begun if isinstance(begun, Response) else await end(begun)
 
     def _begin(self, spec: ModelSpec, length: int, request: Request) -> Response | Pending:
         """Decodes and runs; writes the answer too where there is one at once and it is short."""

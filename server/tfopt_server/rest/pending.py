@@ -12,6 +12,7 @@ from tfopt_server.errors import Code, ServingError
 from tfopt_server.http import Response
 from tfopt_server.registry import Handle
 from tfopt_server.tasks import Result
+from tfopt_server.threads import on_thread
 
 # A body of this length holds the event loop for 1 ms, and for 0.1 s at worst (deep nesting, read token by token).
 LONG_BODY = 64 * 1024
@@ -25,6 +26,20 @@ class Pending(NamedTuple):
     result: Result | Future[Result]
     deadline: float
     write: Callable[[Result], Response]
+
+
+async def through(begin: Callable[[], Response | Pending]) -> Response:
+    """Begins a request with a long body on a thread, and ends it."""
+    begun = await on_thread(begin, drop)
+    return begun if isinstance(begun, Response) else await end(begun)
+
+
+def drop(begun: Response | Pending) -> None:
+    """Nobody waits for what was begun."""
+    if isinstance(begun, Pending):
+        begun.handle.release()
+        if isinstance(begun.result, Future):
+            begun.result.cancel()
 
 
 async def end(pending: Pending) -> Response:

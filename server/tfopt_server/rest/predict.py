@@ -8,7 +8,6 @@ JSON both ways goes to exchange.py.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
@@ -22,7 +21,7 @@ from tfopt_server.rest import codec
 from tfopt_server.rest.codec import Layout
 from tfopt_server.rest.exchange import Exchange
 from tfopt_server.rest.forms import forms_of
-from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long, through
 from tfopt_server.tasks import Result
 
 
@@ -40,13 +39,9 @@ class Predict:
         if forms is not None:
             return self._exchange.answer(spec, in_parameters, request, forms)
         if len(request.body) >= LONG_BODY:
-            return self._long(spec, in_parameters, request)
+            return through(partial(self._begin, spec, in_parameters, request))
         begun = self._begin(spec, in_parameters, request)
         return begun if isinstance(begun, Response) else end(begun)
-
-    async def _long(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response:
-        begun = await asyncio.to_thread(self._begin, spec, in_parameters, request)
-        return begun if isinstance(begun, Response) else await end(begun)
 
     def _begin(self, spec: ModelSpec, in_parameters: bool, request: Request) -> Response | Pending:
         """Decodes and runs; writes the answer too where there is one at once and it is short.

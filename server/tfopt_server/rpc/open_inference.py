@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ from tfopt_server.registry import Handle
 from tfopt_server.rpc.methods import Conversation, Method, Pending
 from tfopt_server.rpc.services import done, is_long, result_of
 from tfopt_server.tasks import Result
+from tfopt_server.threads import on_thread
 
 Array = npt.NDArray[Any]
 
@@ -131,14 +133,13 @@ class OpenInference:
         if len(data) < LONG_REQUEST:
             work = self.infer(data, deadline)
         else:
-            work = await asyncio.to_thread(self.infer, data, deadline)
+            work = await on_thread(partial(self.infer, data, deadline), _unwanted)
         if isinstance(work, bytes):
             return work
         try:
             await asyncio.wait([asyncio.wrap_future(work.future)])
         except asyncio.CancelledError:  # the client left
-            work.future.add_done_callback(lambda _: _dropped(work))
-            work.future.cancel()
+            _unwanted(work)
             raise
         return await asyncio.to_thread(work.answer) if work.long() else work.answer()
 
@@ -245,8 +246,14 @@ class _Controlling:
         return b""
 
 
-def _dropped(work: Pending) -> None:
+def _unwanted(work: bytes | Pending) -> None:
     """Nobody waits for this answer any more; what it holds is given back."""
+    if not isinstance(work, bytes):
+        work.future.add_done_callback(lambda _: _dropped(work))
+        work.future.cancel()
+
+
+def _dropped(work: Pending) -> None:
     with contextlib.suppress(ServingError):
         work.answer()
 
