@@ -294,14 +294,16 @@ def test_a_client_that_does_not_read_is_not_read_either():
     assert len(answers(wire.sent)) == 1
 
 
-def test_a_bad_request_behind_one_that_is_answered_waits_for_its_turn():
+def test_a_bad_request_waits_until_those_before_it_are_answered():
     async def story() -> None:
         app = Slow()
         wire = Wire(app)
-        assert wire(GET + b"nonsense\r\n\r\n") == b""
+        assert wire(GET + GET + b"nonsense\r\n\r\n") == b""
         await asyncio.sleep(0)
-        await app.release(Response(b"fine"))
-        assert [status for status, _, _ in answers(wire.sent)] == [200, 400]
+        await app.release(Response(b"one"))
+        await app.release(Response(b"two"))
+        assert [(status, body) for status, _, body in answers(wire.sent)][:2] == [(200, b"one"), (200, b"two")]
+        assert [status for status, _, _ in answers(wire.sent)] == [200, 200, 400]
         assert wire.closed
 
     run(story)

@@ -60,7 +60,8 @@ class Connection(asyncio.Protocol):
         self._limit = host.max_body_bytes
         self._parser = httptools.HttpRequestParser(self)
         self._transport: Any = None
-        self._waiting: deque[tuple[Request, bool, bool]] = deque()  # request, keep alive, HTTP/1.1
+        # Request, or the refusal of what could not be read; keep alive; HTTP/1.1.
+        self._waiting: deque[tuple[Request | Response, bool, bool]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._writable: asyncio.Event | None = None
         self._reading = True
@@ -244,7 +245,11 @@ class Connection(asyncio.Protocol):
     def _next(self) -> None:
         """Answers what waited meanwhile, in its order."""
         while self._waiting and self._task is None and self._writable is None and not self._transport.is_closing():
-            self._answer(*self._waiting.popleft())
+            asked, alive, modern = self._waiting.popleft()
+            if isinstance(asked, Response):
+                self._write(asked, "GET", alive, modern)
+            else:
+                self._answer(asked, alive, modern)
         self._regulate()
         if self._ended and not self._busy:
             self._transport.close()
@@ -314,8 +319,7 @@ class Connection(asyncio.Protocol):
         """
         self._ended = True
         if self._busy:  # an earlier request is still being answered: this one's refusal would overtake it
-            self._waiting.append((Request("GET", "", [], b""), False, True))
-            self._app = lambda _request: Response(error_body(text), status)
+            self._waiting.append((Response(error_body(text), status), False, True))
             return
         head = _head(status, b"application/json", (), True, True)
         body = error_body(text)
