@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 # TensorFlow Serving labels its request counter with whatever name a client sends. Beyond this many names that no model
 # has, they share one label, so that a scan of the port does not grow the metrics page for ever.
 UNKNOWN_NAMES = 100
+LONGEST_NAME = 256  # over gRPC a name may be as long as a message, and a label stays for ever
 OTHER = "(other)"
 
 
@@ -53,7 +54,7 @@ class Meter:
     def failed(self, model: str, code: Code) -> None:
         """A request for `model`, a name as the client wrote it, was refused."""
         if model not in self._models:
-            if self._room:
+            if self._room and len(model) <= LONGEST_NAME:
                 self._room -= 1
                 self._models.add(model)
             else:

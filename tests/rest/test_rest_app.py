@@ -345,6 +345,13 @@ def test_a_scan_of_the_port_grows_neither_the_metrics_nor_the_memory(face: Face)
     assert face.post(TWO_ROWS).json() == HALVED
 
 
+def test_nothing_long_that_a_client_makes_up_is_kept(face: Face) -> None:
+    name = "x" * 2000
+    face.post(b"{}", f"/v1/models/{name}:predict")
+    assert list(face.counted(":tensorflow:serving:request_count_total")) == [("(other)", "NOT_FOUND")]
+    assert face.app._remembered.keys() == {("GET", "/monitoring/prometheus/metrics")}
+
+
 def test_the_metrics_page_is_where_the_monitoring_config_says(tmp_path: Path) -> None:
     config = tmp_path / "monitoring.config"
     config.write_text('prometheus_config { enable: true path: "/metrics" }')

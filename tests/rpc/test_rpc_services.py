@@ -19,7 +19,7 @@ from rpcclient import HEALTH, MODEL, PREDICTION, Client, Refusal, predict_reques
 from tfopt_protos import messages
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.lifecycle import State
-from tfopt_server.rpc import probe
+from tfopt_server.rpc import probe, status
 
 X = np.float32([[1, 2]])
 HEALTH_REQUEST = messages.message("grpc.health.v1.HealthCheckRequest")
@@ -282,6 +282,11 @@ def test_a_call_that_its_client_cancels_leaves_the_queue(tmp_path: Path) -> None
             time.sleep(0.005)
         assert queued.cancelled()
         assert plane.held == 0
+
+
+def test_long_texts_are_cut_before_they_are_kept():
+    """They may hold what a client wrote, a name of a gigabyte."""
+    assert status.alone(Code.NOT_FOUND, "m" * 5000) is status.alone(Code.NOT_FOUND, "m" * 6000)
 
 
 def test_what_is_counted(tmp_path: Path) -> None:

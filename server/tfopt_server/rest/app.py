@@ -33,7 +33,9 @@ from tfopt_server.rest.predict import Predict
 from tfopt_server.rest.tfs import PREFIX, Routes
 from tfopt_server.settings import Settings
 
-REMEMBERED = 1024  # far more paths than a deployment uses, and little memory for one that is scanned
+# Far more paths than a deployment uses, and little memory for one that is scanned.
+REMEMBERED = 1024
+LONGEST_TARGET = 1024
 
 _WHOLE = (Response, Streamed)
 LONGEST_ID = 256  # of a request: longer ones are not echoed
@@ -127,7 +129,7 @@ class App:
         handler = self._remembered.get(key)
         if handler is None:
             handler = self._route(request.method, request.target.partition("?")[0], request.target)
-            if len(self._remembered) < REMEMBERED:
+            if len(self._remembered) < REMEMBERED and len(request.target) <= LONGEST_TARGET:
                 self._remembered[key] = handler
         return handler
 

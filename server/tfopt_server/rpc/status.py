@@ -26,22 +26,22 @@ def lead(echo: tuple[Header, ...]) -> Block:
 
 def alone(code: Code, message: str, echo: tuple[Header, ...] = (), retry_after_s: float | None = None) -> Block:
     """An answer that is nothing but a status ("Trailers-Only")."""
+    text = details(message)
     if echo:
-        return block([*_alone(code, message, retry_after_s), *echo])
-    return _alone_block(code, message, retry_after_s)
+        return block([*_alone(code, text, retry_after_s), *echo])
+    return _alone_block(code, text, retry_after_s)
 
 
-@functools.lru_cache(maxsize=256)
-def _alone_block(code: Code, message: str, retry_after_s: float | None) -> Block:
-    return block(_alone(code, message, retry_after_s))
+@functools.lru_cache(maxsize=256)  # of texts that were cut: what a client wrote may stand in them
+def _alone_block(code: Code, text: str, retry_after_s: float | None) -> Block:
+    return block(_alone(code, text, retry_after_s))
 
 
-def _alone(code: Code, message: str, retry_after_s: float | None) -> list[Header]:
+def _alone(code: Code, text: str, retry_after_s: float | None) -> list[Header]:
     hint = [UNKNOWN_ENCODING_HINT] if code is Code.UNIMPLEMENTED else []
-    return [*_START, *headers_of(code, message, retry_after_s), *hint]
+    return [*_START, *_status(code, text, retry_after_s), *hint]
 
 
-@functools.lru_cache(maxsize=256)
 def trailers(code: Code, message: str, retry_after_s: float | None = None) -> Block:
     """The end of an answer that had begun."""
     return block(headers_of(code, message, retry_after_s))
@@ -55,7 +55,10 @@ def plain(status: int, *headers: tuple[bytes, bytes]) -> Block:
 
 def headers_of(code: Code, message: str, retry_after_s: float | None = None) -> list[Header]:
     """A status as trailers carry it."""
-    text = details(message)
+    return _status(code, details(message), retry_after_s)
+
+
+def _status(code: Code, text: str, retry_after_s: float | None) -> list[Header]:
     found = [(b"grpc-status", b"%d" % code), (b"grpc-message", percent_encoded(text))]
     if retry_after_s is not None:
         milliseconds = math.ceil(retry_after_s * 1000)
