@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 
 EXPLAIN = "Explain"  # thousands of rows that nobody asks for again
 LARGEST_SHARE = 0.25  # of the room, for one answer
+# What an answer takes besides its values, measured: without them a flag of 1 GB would let small answers take 50.
+ENTRY_BYTES = 512
+ARRAY_BYTES = 128
 _OBJECT_BYTES = 60  # of a bytes object besides its content
 _AT_ONCE = Timings(0.0, 0.0, 0.0, 0.0, 0)
 Start = Callable[..., Result | Future[Result]]
@@ -175,7 +178,7 @@ class ResponseCache:
             self._keep(model, key, done.result())
 
     def _keep(self, model: str, key: tuple[_Version, bytes], result: Result) -> None:
-        size = sum(map(_size, result.outputs.values()))
+        size = ENTRY_BYTES + sum(map(_size, result.outputs.values()))
         if size > self._limit * LARGEST_SHARE:
             return
         entry = _Entry({n: _copy(a) for n, a in result.outputs.items()}, size, self._clock() + self._ttl_s)
@@ -196,8 +199,8 @@ class ResponseCache:
 
 def _size(array: np.ndarray) -> int:
     if array.dtype == object:
-        return sum(len(value) + _OBJECT_BYTES for value in array.ravel())
-    return array.nbytes
+        return ARRAY_BYTES + array.nbytes + sum(len(value) + _OBJECT_BYTES for value in array.ravel())
+    return ARRAY_BYTES + array.nbytes
 
 
 def _copy(array: np.ndarray) -> np.ndarray:

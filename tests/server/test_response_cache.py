@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import tracemalloc
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from tfopt_server.registry import Loaded, Registry, Version
 from tfopt_server.response_cache import ResponseCache
 
 from tests.server.fakes import POISON, Runner, x
+
+# Of the answer to one row: y is two float32, n an int64.
+SIZE = response_cache.ENTRY_BYTES + 2 * response_cache.ARRAY_BYTES + 8 + 8
 
 
 class Served:
@@ -68,6 +72,11 @@ class Served:
 
     def counted(self) -> tuple[float, float]:
         return tuple(self.metrics.cached.labels("m", what).value for what in ("hit", "miss"))  # type: ignore[return-value]
+
+    def forget_runs(self) -> None:
+        for engine in self.engines:
+            engine.runs.clear()
+            engine.threads.clear()
 
     @property
     def runs(self) -> int:
@@ -117,7 +126,7 @@ def test_answers_grow_old(served: Served) -> None:
 
 
 def test_the_least_recently_used_make_room() -> None:
-    served = Served(limit=100)  # an answer has 4 + 4 + 8 bytes
+    served = Served(limit=6 * SIZE)
     served.settle()
     for i in range(6):
         served.ask(i)
@@ -129,14 +138,29 @@ def test_the_least_recently_used_make_room() -> None:
     assert served.counted()[0] == hits + 3
     served.ask(1)
     assert served.counted()[0] == hits + 3
-    assert served.metrics.cached_bytes.labels("m").value <= 100
+    assert served.metrics.cached_bytes.labels("m").value == 6 * SIZE
+
+
+def test_what_an_answer_takes_counts_and_not_only_its_values() -> None:
+    """Thousands of answers of one number are mostly overhead."""
+    served = Served(limit=400_000)
+    served.settle()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for i in range(3000):
+            served.ask(1000 + i)
+            served.forget_runs()
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_answer_that_would_push_out_all_others_is_not_kept() -> None:
-    served = Served(limit=100)
+    served = Served(limit=3 * SIZE)
     served.settle()
-    served.ask(*range(10))
-    served.ask(*range(10))
+    served.ask(1)
+    served.ask(1)
     assert served.counted() == (0, 2)
 
 
