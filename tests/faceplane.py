@@ -251,6 +251,12 @@ def _fail(**_: Any) -> Arrays:
     raise RuntimeError("a secret of the server")
 
 
+def bad() -> dict[str, Signature]:
+    """Signatures that fail by the server's fault: at once, and on a thread."""
+    several = (signature(key, _fail, {"x": "float"}, {"y": "float"}, later=key == "later") for key in ("now", "later"))
+    return {one.info.key: one for one in several}
+
+
 def _refuse(**_: Any) -> Arrays:
     raise ServingError(Code.INVALID_ARGUMENT, "Matrix size-incompatible: In[0]: [1,3], In[1]: [2,1]")
 

@@ -3,11 +3,13 @@
 Everything logs through the standard library (`logging.getLogger(__name__)`); `extra={"model": "m"}` becomes a field of
 the JSON line. gunicorn, absl, TensorFlow and jax end up in the same place. JSON lines carry `severity`, `time` (RFC
 3339) and `message`, the names that Cloud Logging lifts out of a line (Structured logging, "special payload fields"),
-and `stack_trace`, which Error Reporting reads.
+and `stack_trace`, which Error Reporting reads. What is logged `with naming(id)` has the field `request_id`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import faulthandler
 import json
 import logging
@@ -17,7 +19,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any, TextIO
 
 # What a LogRecord has by itself; any other attribute came from `extra`.
@@ -25,7 +27,21 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 # gunicorn reports each step of its own start and stop at INFO; process/ says the same in this project's words.
 _QUIET = ("gunicorn.error", "absl", "tensorflow", "jax", "h5py", "asyncio")
 
+LONGEST_ID = 256  # of a request, in bytes: longer ones are neither echoed nor logged
+# The id that the client gave the request in hand; "" without one.
+request_id: contextvars.ContextVar[str] = contextvars.ContextVar("tfopt_request_id", default="")
+
 log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Every line that is logged inside names the request."""
+    token = request_id.set(name)
+    try:
+        yield
+    finally:
+        request_id.reset(token)
 
 
 class JsonFormatter(logging.Formatter):
@@ -101,7 +117,8 @@ def _uncaught(kind: type[BaseException], error: BaseException | None, trace: typ
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {k: v for k, v in vars(record).items() if k not in _STANDARD}
+    name = request_id.get()
+    return ({"request_id": name} if name else {}) | {k: v for k, v in vars(record).items() if k not in _STANDARD}
 
 
 def _trace(record: logging.LogRecord) -> str:

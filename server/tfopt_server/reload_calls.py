@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from tfopt_server import model_config
+from tfopt_server import logs, model_config
 from tfopt_server.config_board import ConfigBoard, Outcome
 from tfopt_server.errors import Code, ServingError, invalid, not_found
 from tfopt_server.loading import ModelConfig
@@ -35,7 +35,7 @@ class ReloadCalls:
         self._reloader = reloader
         self._registry, self._board, self._seat = registry, board, seat
         self._labels_ahead, self._wake = labels_ahead, wake
-        self._waiting: list[tuple[int, Future[None]]] = []
+        self._waiting: list[tuple[int, Future[None], str]] = []  # with the request's id
         self._lock = threading.Lock()
         self._ended = False
         self._thread = threading.Thread(target=self._listen, name="tfopt-config-board", daemon=True)
@@ -68,7 +68,7 @@ class ReloadCalls:
             number = self._board.post(config.SerializeToString(), after)
             if not number:
                 return None
-            self._waiting.append((number, future))
+            self._waiting.append((number, future, logs.request_id.get()))
         log.info("a client configures %s", ", ".join(names) or "no model", extra={"config": number})
         return future
 
@@ -120,11 +120,12 @@ class ReloadCalls:
 
     def _settle(self) -> None:
         with self._lock:
-            outcomes = [(future, self._board.outcome(number)) for number, future in self._waiting]
-            self._waiting = [w for w, (_, o) in zip(self._waiting, outcomes, strict=True) if o is None]
-        for future, outcome in outcomes:
+            outcomes = [(future, self._board.outcome(number), name) for number, future, name in self._waiting]
+            self._waiting = [w for w, (_, o, _) in zip(self._waiting, outcomes, strict=True) if o is None]
+        for future, outcome, name in outcomes:
             if outcome is not None and future.set_running_or_notify_cancel():
-                _answer(future, outcome)
+                with logs.naming(name):
+                    _answer(future, outcome)
 
 
 def _without(models: Models, name: str) -> tuple[ModelConfig, ...]:

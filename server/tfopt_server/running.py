@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tfopt_optimizer.errors import Declined, OutOfMemory
 from tfopt_optimizer.outside import DECLINED
 
-from tfopt_server import rows
+from tfopt_server import logs, rows
 from tfopt_server.batching import Piece, Rule
 from tfopt_server.lanes import Bucket, Lane, elements
 from tfopt_server.rows import Arrays, Feeds
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # The label of plain TensorFlow where the plan names no bucket.
 REFERENCE = "tensorflow"
+MOST_NAMES = 8  # of requests in a line about a batch
 _now = time.monotonic
 
 
@@ -114,11 +115,23 @@ def placement(call: Call, task: Hashable) -> tuple[Hashable, Rule]:
 
 
 def run(batch: list[Piece[Task]]) -> None:
-    """Runs a batch and answers everyone in it; never raises.
+    """Runs a batch and answers everyone in it; never raises. What is logged names the requests that have a name.
 
     When a merged batch fails, each request runs again alone: one that the model refuses must not fail its neighbours,
     and gets an error that speaks of its own input.
     """
+    names = [piece.task.name for piece in batch if piece.task.name]
+    if names:
+        with logs.naming(", ".join(names[:MOST_NAMES])):
+            again = _run(batch)
+    else:
+        again = _run(batch)
+    for piece in again:
+        run([piece])
+
+
+def _run(batch: list[Piece[Task]]) -> list[Piece[Task]]:
+    """What of it has to run again, each alone."""
     lane = batch[0].task.call.lane
     lane.enter()  # before looking who is still wanted: see Lane.users
     try:
@@ -127,13 +140,13 @@ def run(batch: list[Piece[Task]]) -> None:
     except Exception as error:
         if len(pieces) == 1:
             pieces[0].task.fail(translated(error))
-            return
+            return []
         lane.retries.inc()
         log.debug("a batch of %d requests failed (%s); each runs again alone", len(pieces), error)
-        for piece in pieces:
-            run([piece])
+        return pieces
     finally:
         lane.leave()
+    return []
 
 
 def _answer(lane: Lane, pieces: Sequence[Piece[Task]]) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tfopt_optimizer.errors import EngineError
 
-from tfopt_server import rows
+from tfopt_server import logs, rows
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.lanes import Bucket, Lane, Route
 from tfopt_server.rows import Arrays, Feeds
@@ -63,10 +63,11 @@ class Call(NamedTuple):
 class Task:
     """A request that waits or runs. Its future is settled once: by its last piece, an error, a deadline, `cancel`."""
 
-    __slots__ = ("_done", "_left", "_lock", "_timings", "call", "future")
+    __slots__ = ("_done", "_left", "_lock", "_timings", "call", "future", "name")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.name = logs.request_id.get()  # for whoever runs it, on another thread
         self.future: Future[Result] = Future()
         self._left = call.rows
         self._done: dict[int, Arrays] = {}

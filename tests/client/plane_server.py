@@ -28,6 +28,7 @@ class Backend:
         self.settings, self.plane = settings, faceplane.plane()
         self.plane.models["busy", 1] = faceplane.busy(BUSY_S)
         self.plane.models["exhausted", 1] = faceplane.busy(BUSY_S, Code.RESOURCE_EXHAUSTED)
+        self.plane.models["bad", 1] = faceplane.bad()
         self.app = App(self.plane, settings, self.plane.metrics)
 
     async def open_rpc(self) -> None:

@@ -39,10 +39,12 @@ class Server:
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(command, stderr=stderr, stdout=stderr, env=clean | (environ or {}))
 
-    def get(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
+    def get(
+        self, path: str, method: str = "GET", body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers or {})
             answer = connection.getresponse()
             return answer.status, answer.read()
 

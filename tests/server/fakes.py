@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 from tfopt_optimizer.errors import Declined, EngineError
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
+from tfopt_server import logs
 
 Arrays = dict[str, np.ndarray]
 POISON = 666.0
@@ -40,6 +41,7 @@ class Engine:
     def __init__(self, picky: bool = False) -> None:
         self.picky = picky
         self.runs: list[list[float]] = []
+        self.names: list[str] = []  # what a line that is logged meanwhile would name
         self.threads: list[str] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -48,6 +50,7 @@ class Engine:
     def run(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
         x = feeds["x"]
         self.runs.append(x[:, 0].tolist())
+        self.names.append(logs.request_id.get())
         self.threads.append(threading.current_thread().name)
         self.entered.release()
         assert self.gate.wait(10)

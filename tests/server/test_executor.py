@@ -10,6 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 from tfopt_server import executor as module
+from tfopt_server import logs
 from tfopt_server.batching import Company
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.errors import Code, ServingError
@@ -190,6 +191,20 @@ def test_a_request_that_the_model_refuses_does_not_fail_its_neighbours(make: Mak
     assert (values(good), values(other)) == ([2.0], [6.0])
     assert failure(bad) == (Code.INVALID_ARGUMENT, "poisoned: 3 of 4 rows")  # itself and the padding
     assert plane.counted("merge_retries") == {("m", "serving_default"): 1.0}
+
+
+def test_lines_about_a_batch_name_its_requests(make: Make) -> None:
+    """Those that have a name; and where each runs again alone, none has a neighbour's."""
+    plane = make()
+    plane.occupy()
+    with logs.naming("a"):
+        first = plane.queue(1)
+    unnamed = plane.queue(POISON)
+    with logs.naming("b"):
+        last = plane.queue(3)
+    plane.runner.engine.gate.set()
+    assert (values(first), values(last), failure(unnamed)[0]) == ([2.0], [6.0], Code.INVALID_ARGUMENT)
+    assert plane.runner.engine.names == ["", "a, b", "a", "", "b"]
 
 
 def test_a_piece_that_fails_fails_its_request_once(make: Make) -> None:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable
 from functools import partial
 
+from tfopt_server import logs
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.faces import Meter, failure
 from tfopt_server.http import CONTENT_ENCODING, REQUEST_ID, Answer, Header, Request, Response, Streamed
@@ -38,7 +39,6 @@ REMEMBERED = 1024
 LONGEST_TARGET = 1024
 
 _WHOLE = (Response, Streamed)
-LONGEST_ID = 256  # of a request: longer ones are not echoed
 
 _CORS: tuple[Header, ...] = (
     (b"access-control-allow-origin", b"*"),
@@ -76,6 +76,19 @@ class App:
 
     def __call__(self, request: Request) -> Answer | Awaitable[Answer]:
         """Never raises; what it returns never does either, but for being cancelled."""
+        name = request.noted.get(REQUEST_ID)
+        if not name or len(name) > logs.LONGEST_ID:
+            return self._begin(request)
+        with logs.naming(name.decode("latin-1")):
+            found = self._begin(request)
+        return found if isinstance(found, Response) else self._named(name.decode("latin-1"), found)
+
+    async def _named(self, name: str, pending: Streamed | Awaitable[Answer]) -> Answer:
+        """In the request's own task, whose lines have its name to the end, those of a stream's parts too."""
+        logs.request_id.set(name)
+        return pending if isinstance(pending, Streamed) else await pending
+
+    def _begin(self, request: Request) -> Answer | Awaitable[Answer]:
         try:
             packing = request.noted.get(CONTENT_ENCODING)
             if packing and b"gzip" in packing.lower():
@@ -120,7 +133,7 @@ class App:
         """With the headers that any answer may carry: the client's own id of the request, and CORS."""
         name = request.noted.get(REQUEST_ID)
         marks: tuple[Header, ...] = (
-            ((b"x-request-id", name), *self._cors) if name and len(name) <= LONGEST_ID else self._cors
+            ((b"x-request-id", name), *self._cors) if name and len(name) <= logs.LONGEST_ID else self._cors
         )
         return answer._replace(headers=(*answer.headers, *marks)) if marks else answer
 

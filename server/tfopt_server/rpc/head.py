@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from tfopt_server.errors import Code
+from tfopt_server.logs import LONGEST_ID
 from tfopt_server.rpc import status
 from tfopt_server.rpc.http2.headers import Block, Header
 from tfopt_server.rpc.methods import Method
+from tfopt_server.rpc.named import named
 
 REQUEST_ID = b"x-request-id"  # what clients and proxies find a call again by; REST repeats the same header
-LONGEST_ID = 256
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _ENCODINGS = frozenset({b"identity", b"gzip", b"deflate"})
@@ -44,6 +45,8 @@ def reader(methods: Mapping[bytes, Method], limit: int) -> Callable[[Sequence[He
         timeout = fields.get(b"grpc-timeout")
         name = fields.get(REQUEST_ID)
         echo = ((REQUEST_ID, name),) if name and len(name) <= LONGEST_ID else ()
+        if name and echo and method is not None:
+            method = named(method, name.decode("latin-1"))
         return Head(
             method or _NOTHING,
             _refusal(headers, fields, method, limit),
