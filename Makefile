@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
 
-.PHONY: setup serve test test/slow test/libtpu test/clients check bench soak protos lock lock/arm64 clean help image/cpu image/gpu image/tpu
+.PHONY: setup serve test test/slow test/libtpu test/clients test/beam check bench soak protos lock lock/arm64 clean help image/cpu image/gpu image/tpu
 
 help:            ## this list
 	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,6 +44,16 @@ test/clients: setup .clients/kserve/.installed .clients/vertex/.installed ## KSe
 	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# An environment of its own: Beam takes no protobuf 7 and no numpy 2.5.
+BEAM := .venv-beam
+$(BEAM)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/pip install --quiet --disable-pip-version-check -e '.[beam,cpu]' pytest hypothesis
+	@touch $@
+
+test/beam: setup $(BEAM)/.installed ## Apache Beam's DirectRunner with our ModelHandler; installs Beam into .venv-beam
+	$(BEAM)/bin/pytest -q tests/beam
+
 check: $(STAMP)  ## ruff, mypy --strict on the policy modules, import contracts, hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -75,7 +85,7 @@ test/image/%: setup ## run the tests of a device's image against the image that 
 	$(BIN)/pytest -q -m image tests/images --device=$* $(if $(LOCK),--lock=$(LOCK))
 
 clean:           ## everything that make made
-	rm -rf $(VENV) .clients demo/models benchmarks/models tests/.models build *.egg-info
+	rm -rf $(VENV) $(BEAM) .clients demo/models benchmarks/models tests/.models build *.egg-info
 
 # The modules that hold policy: pure, typed strictly.
 POLICY := \
@@ -97,6 +107,7 @@ POLICY := \
   warmup/tfopt_warmup/tfrecord.py \
   warmup/tfopt_warmup/cli.py \
   server/tfopt_server/argv.py \
+  server/tfopt_server/beam \
   server/tfopt_server/batching.py \
   server/tfopt_server/batching_parameters.py \
   server/tfopt_server/checkup.py \

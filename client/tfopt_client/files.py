@@ -71,8 +71,12 @@ def _storable(path: Path, name: str, array: Array) -> Array:
 def as_json(outputs: Mapping[str, Array]) -> bytes:
     """`{"outputs": {name: lists}}`; bytes that are no UTF-8, and those of names ending in _bytes, as b64 objects.
     What is not finite is null, as in every JSON."""
-    listed = {name: _listed(array, name.endswith("_bytes")) for name, array in outputs.items()}
-    return orjson.dumps({"outputs": listed})
+    return orjson.dumps({"outputs": listed(outputs)})
+
+
+def listed(outputs: Mapping[str, Array]) -> dict[str, Any]:
+    """The outputs as JSON has them, by name."""
+    return {name: _listed(array, name.endswith("_bytes")) for name, array in outputs.items()}
 
 
 def _listed(array: Array, binary: bool) -> Any:

@@ -318,10 +318,15 @@ def read(directory: Path) -> Plan:
         raise PlanError(f"{path}: there is no plan here") from error
     except ValueError as error:
         raise PlanError(f"{path}: not valid JSON: {error}") from error
+    return parsed(data, str(path))
+
+
+def parsed(data: Any, where: str) -> Plan:
+    """The document of a plan.json that lay at `where`. PlanError."""
     found = data.get("format_version") if isinstance(data, dict) else None
     if found != FORMAT_VERSION:
-        raise PlanError(f"{path}: format_version: expected {FORMAT_VERSION}, received {found!r}")
-    return typing.cast(Plan, build(Plan, data, str(path)))
+        raise PlanError(f"{where}: format_version: expected {FORMAT_VERSION}, received {found!r}")
+    return typing.cast(Plan, build(Plan, data, where))
 
 
 def checksums(directory: Path) -> dict[str, str]:

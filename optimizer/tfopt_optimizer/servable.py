@@ -157,24 +157,37 @@ class SignatureRunner:
             raise outside.refusal(self.info, feeds, self.route(feeds).reason)
         return self._reference(feeds, outputs)
 
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
-        """Routes, pads, runs, cuts and joins: what the server does in separate steps."""
+    def run(
+        self, feeds: Feeds, outputs: Sequence[str] | None = None, fell_back: Callable[[str], object] | None = None
+    ) -> Arrays:
+        """Routes, pads, runs, cuts and joins: what the server does in separate steps. `fell_back` is told why where
+        plain TensorFlow answers."""
+        fell_back = fell_back or _unheard
         route = self.route(feeds)
         if route.reference:
             if self.inner is not None and (fitted := self.inner.fit(feeds)) is not None:
-                return fitted.cut(fitted.runner.run(fitted.feeds, outputs))
+                return fitted.cut(fitted.runner.run(fitted.feeds, outputs, fell_back))
+            fell_back(route.reason)
             return self.run_reference(feeds, outputs)
         bucket = route.bucket or self.bucket_for(route.rows or 0)
         try:
-            return self._run_planned(bucket, route, feeds, outputs)
-        except Declined:
+            return self._run_planned(bucket, route, feeds, outputs, fell_back)
+        except Declined as error:
+            fell_back(str(error))
             return self.run_reference(feeds, outputs)
         except OutOfMemory as error:
             self.drop(bucket)
             log.warning("%s x %s is dropped: %s", self.info.key, bucket.batch, first_line(error))
-            return self.run(feeds, outputs)  # ends: there is one bucket less
+            return self.run(feeds, outputs, fell_back)  # ends: there is one bucket less
 
-    def _run_planned(self, bucket: Bucket, route: Route, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
+    def _run_planned(
+        self,
+        bucket: Bucket,
+        route: Route,
+        feeds: Feeds,
+        outputs: Sequence[str] | None,
+        fell_back: Callable[[str], object],
+    ) -> Arrays:
         if route.rows is None or bucket.batch is None:
             return bucket.run(feeds, outputs)
         largest, parts = bucket.batch, []
@@ -182,7 +195,7 @@ class SignatureRunner:
             return self._run_part(bucket, feeds, route.rows, outputs)
         for start in range(0, route.rows, largest):
             part = {n: a[start : start + largest] for n, a in feeds.items()}
-            parts.append(self.run(part, outputs))
+            parts.append(self.run(part, outputs, fell_back))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def _run_part(self, bucket: Bucket, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
@@ -191,6 +204,10 @@ class SignatureRunner:
         assert bucket.batch is not None
         found = bucket.run(pad(feeds, rows, bucket.batch), outputs)
         return cut(found, rows, bucket.batch)
+
+
+def _unheard(reason: str) -> None:
+    """Where nobody asks why plain TensorFlow answers."""
 
 
 def _nobody(feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
