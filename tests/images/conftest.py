@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -71,7 +72,10 @@ class Container:
         self._run("run", "--detach", "--name", self.name, "--network=host", *quiet, *options, image, *args)
 
     def _run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run([self._program, *words], capture_output=True, text=True, timeout=120, check=False)
+        # Where the memory limit ends a container, podman's monitor leaves a file called "oom" in its working directory.
+        done = subprocess.run(
+            [self._program, *words], capture_output=True, text=True, timeout=120, check=False, cwd=tempfile.gettempdir()
+        )
         if check and done.returncode:
             raise AssertionError(f"{words}: {done.stderr}")
         return done

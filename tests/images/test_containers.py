@@ -95,8 +95,9 @@ def test_the_healthcheck_command_is_a_probe(start, models):
         options=(volume(models),),
         port=port,
     )
-    probe = ("tfopt", "healthcheck", f"--rest_api_port={port}")
-    assert container.exec(*probe).returncode == 1
+    done = container.exec("tfopt", "healthcheck", f"--rest_api_port={port}")
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr.startswith(f"http://127.0.0.1:{port}/health: "), container.log_text()
     other = free_port()
     ready = start(
         *(f"--rest_api_port={other}", f"--port={free_port()}", "--model_base_path=/models/digits"),
@@ -104,7 +105,8 @@ def test_the_healthcheck_command_is_a_probe(start, models):
         port=other,
     )
     ready.wait_until_ready()
-    assert ready.exec("tfopt", "healthcheck", f"--rest_api_port={other}").returncode == 0
+    done = ready.exec("tfopt", "healthcheck", f"--rest_api_port={other}")
+    assert done.returncode == 0, done.stderr + ready.log_text()
 
 
 def test_every_mistake_comes_at_once_with_an_exit_code(start):
