@@ -440,3 +440,51 @@ def pairs(to: Path) -> None:
 
     module.tpu_func = tpu_func
     _save(module, to, {"serving_default": serve}, {"tpu_func": tpu_func})
+
+
+@builder
+def refused(to: Path) -> None:
+    """x [n, 4] -> y [n, 4]: products with between them what no compiler takes: a cumulative sum of int8, and a loop
+    with the number of its round as a shape; signature only, x -> y: a cumulative sum of int8 and nothing else."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 4, 4))
+    spec = [tf.TensorSpec([None, 4], tf.float32, name="x")]
+
+    @tf.function(input_signature=spec)
+    def serve(x: Any) -> Any:
+        x = tf.cast(tf.cumsum(tf.cast(10.0 * (x @ module.w), tf.int8), 1), tf.float32) @ module.w
+        for i in tf.range(3):
+            x += tf.reduce_sum(tf.fill([i + 1], 1.0))
+        return {"y": x @ module.w}
+
+    @tf.function(input_signature=spec)
+    def only(x: Any) -> Any:
+        return {"y": tf.cumsum(tf.cast(x, tf.int8), 1)}
+
+    _save(module, to, {"serving_default": serve, "only": only}, {})
+
+
+@builder
+def unshaped(to: Path) -> None:
+    """x [?, ?] -> y: alias double doubles what no signature says the width of, alias fixed doubles x [n, 3]."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.scale = tf.Variable(2.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def double(x: Any) -> Any:
+        return x * module.scale
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+    def fixed(x: Any) -> Any:
+        return x * module.scale
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32, name="x")])
+    def serve(x: Any) -> Any:
+        return {"y": double(x)}
+
+    module.double, module.fixed = double, fixed
+    _save(module, to, {"serving_default": serve}, {"double": double, "fixed": fixed})

@@ -104,3 +104,23 @@ def test_whole_numbers_become_floats_exactly_before_they_are_rounded() -> None:
     kinds = [(n.op, n.attr["SrcT"].type, n.attr["DstT"].type) for n in definition.node if n.op == "Cast"]
     assert kinds == [("Cast", 3, 1), ("Cast", 1, 14)]
     assert (rewritten.changed, rewritten.kept, rewritten.casts) == ({"Relu": 1}, {}, 1)
+
+
+def test_what_xla_takes_in_float32_alone_is_known() -> None:
+    import tensorflow as tf
+    from tensorflow.python.framework import kernels, op_def_registry
+    from tfopt_optimizer import ops
+    from tfopt_optimizer.tpu import bf16_rules
+
+    tf.function(lambda x: x + 1, jit_compile=True).experimental_get_compiler_ir(tf.TensorSpec([1]))()  # registers them
+
+    def takes(op: str, attr: str, kind: int) -> bool:
+        found = [k for k in kernels.get_registered_kernels_for_op(op).kernel if k.device_type == "XLA_CPU_JIT"]
+        allowed = [[c.allowed_values.list.type for c in k.constraint if c.name == attr] for k in found]
+        return any(all(kind in types for types in each) for each in allowed)
+
+    known = [(op, op_def_registry.get(op)) for op in ops.registry().compiled]
+    types = [(op, a) for op, d in known if d for a in d.attr if a.type == "type"]
+    types = [(op, a.name) for op, a in types if not a.HasField("allowed_values") or 14 in a.allowed_values.list.type]
+    float_only = {op for op, name in types if takes(op, name, 1) and not takes(op, name, 14)}
+    assert float_only == bf16_rules.UNCOMPILED

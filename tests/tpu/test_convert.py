@@ -152,12 +152,27 @@ def test_keras_models_of_the_documentations_recipe_load_in_a_session(run, tpu_mo
     np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
-def test_a_function_that_no_sample_reaches_is_not_called_compiled(run) -> None:
-    report, _ = run("traces", on_tpu("function_alias", "double"), three={"x": np.ones((2, 3), np.float32)})
-    never = [c for c in report.cautions if "was not compiled, only its operations were looked at" in c]
-    assert len(never) == len(report.placed) - 1
+def test_a_function_that_neither_samples_nor_shapes_reach_is_not_called_compiled(run) -> None:
+    report, _ = run("unshaped", on_tpu("function_alias", "double", "fixed"))
+    (never,) = [c for c in report.cautions if "was not compiled, only its operations were looked at" in c]
+    assert "double" in never
+    assert "the shape of its argument 'x' is (None, None), which only a request can tell" in never
     report, _ = run("toy", on_tpu("function_alias", "tpu_func"), raw={"x": X})
     assert report.cautions == ()
+
+
+def test_a_function_that_only_samples_reach_is_compiled_with_these(run) -> None:
+    report, _ = run("unshaped", on_tpu("function_alias", "double"), serving_default={"x": X})
+    assert report.cautions == ()
+
+
+def test_a_function_that_no_sample_reaches_is_lowered_with_the_shapes_of_its_signature(refused) -> None:
+    """Its static checks alone would pass: there is a kernel, but not for this type."""
+    (problem,) = refused("refused", on_tpu("signature_name", "only"))
+    assert "Cumsum (node Cumsum)" in problem
+    assert problem.endswith(
+        "the compiler has no kernel for it: move it out of the TPU function, so that it runs on the CPU before or after"
+    )
 
 
 def test_direct_calls_between_tpu_functions_stay_inside(run) -> None:

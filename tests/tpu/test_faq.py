@@ -84,7 +84,8 @@ def test_every_operation_that_wants_its_shape_at_compile_time(op: str, through: 
     node = function.node_def.add(op=op, name="Node")
     node.input.extend([*edges, "^Given"])
     function.ret["y"] = "Node:output:0"
-    found = static_check.problems(ModelGraph(meta), ["f"], {}, {})
+    graph = ModelGraph(meta)
+    found = [static_check.told(graph, "f", demand, {}) for demand in static_check.demands(graph, ["f"]).get("f", [])]
     told = f"of {op} (node Node of 'f') depends on the values of argument 'size'"
     expected = [] if through else [f"TPU function 'f': input {i} {told}" for i in asked]
     assert [p.split(": the value")[0] for p in found] == expected

@@ -23,10 +23,14 @@ DYNAMIC = frozenset({
 })  # fmt: skip
 
 _BOILERPLATE = ("Graph execution error", "Detected at node", "[[", "<stack traces")
-_UNSUPPORTED = re.compile(r"(\w+) \(No registered '(\w+)' OpKernel[^{]*\{\{node ([^}]+)\}\}")
+_UNSUPPORTED = re.compile(
+    r"(\w+) \(No registered '(\w+)' OpKernel[^{]*(?:\{\{function_node [^}]*\}\})?\{\{node ([^}]+)\}\}"
+)
 _UNSUPPORTED_SHORT = re.compile(r"No registered '(\w+)' OpKernel")
 _CONSTANT = re.compile(r"Input (\d+) to node `([^`]+)` with op (\w+) must be a compile-time constant")
 _NODE = re.compile(r"\{\{node ([^}]+)\}\}")
+_METADATA = re.compile(r"\s*op_name=\"[^\"]+\"")
+_NAMED = re.compile(r"\{\{node ([^}]+)\}\}|op_name=\"([^\"]+)\"")
 
 
 def explain(error: str) -> str:
@@ -40,7 +44,24 @@ def explain(error: str) -> str:
         return f"{listed}: the compiler has no kernel for it: {REMEDIES['kernel']}"
     if short := _UNSUPPORTED_SHORT.search(error):
         return f"{short[1]}: the compiler has no kernel for it: {REMEDIES['kernel']}"
-    node = _NODE.search(error)
+    node, error = _NODE.search(error), _METADATA.sub("", error)
     told = [line for line in error.splitlines() if line.strip() and not line.strip().startswith(_BOILERPLATE)]
     first = (told or ["unknown error"])[0].strip()[:400]
     return first + (f" (node {node[1]})" if node and node[1] not in first else "")
+
+
+def operations(error: str) -> dict[str, str]:
+    """The nodes that a compiler does not take by itself, whatever the sizes, each with the reason."""
+    found = {node: f"compilers have no kernel for {op}" for _, op, node in _UNSUPPORTED.findall(error)}
+    if constant := _CONSTANT.search(error):
+        found[constant[2]] = late(constant[3])
+    return found
+
+
+def late(op: str) -> str:
+    return f"{op} takes a shape that is computed from values"
+
+
+def named(error: str) -> list[str]:
+    """All nodes that an error names, the innermost first where it tells a way to them."""
+    return list(dict.fromkeys(a or b for a, b in _NAMED.findall(error)))

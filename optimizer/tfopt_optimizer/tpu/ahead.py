@@ -52,7 +52,8 @@ class Program:
 class Compiled:
     """Sizes in bytes on one core. `optimal_s`: the compiler's model of one call, None where it has none.
 
-    `error`: the compiler's words when it does not take the program, "" otherwise.
+    `error`: the compiler's words when it does not take the program, "" otherwise; `about`: the operations that these
+    name.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Compiled:
     accessed: float = 0.0
     optimal_s: float | None = None
     error: str = ""
+    about: str = ""
 
     @property
     def memory(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 from tfopt_optimizer.engines import modules
 from tfopt_optimizer.errors import first_line
+
+_OPERATION = re.compile(r'op_name="[^"]+"')  # TensorFlow's, as XLA's metadata names it
 
 
 def main() -> None:
@@ -53,13 +56,13 @@ class Compiler:
             executable = modules.parsed(module, lambda m: self._client.compile(m, self._on, self._options))
             return _sizes(executable, time.perf_counter() - started)
         except Exception as error:  # one program that the compiler does not take costs itself
-            return {"error": first_line(error)}
+            return {"error": first_line(error), "about": " ".join(_OPERATION.findall(str(error)))}
 
     def _lowered(self, program: dict[str, Any]) -> bytes:
         from tfopt_optimizer.tpu import lower
 
         if program["model"] not in self._libraries:
-            self._libraries[program["model"]] = lower.Library(Path(program["model"]))
+            self._libraries[program["model"]] = lower.Library.of(Path(program["model"]))
         variables = {int(i): (dtype, tuple(shape)) for i, (dtype, shape) in program["variables"].items()}
         library: lower.Library = self._libraries[program["model"]]
         return library.module(program["function"], program["shapes"], variables)

@@ -22,7 +22,7 @@ from tfopt_optimizer.split.graph import Graph, Node, node_of
 from tfopt_optimizer.split.partition import DEVICE, Cut, Segment
 from tfopt_optimizer.split.session import UNSAVED
 from tfopt_optimizer.split.source import Source
-from tfopt_optimizer.tpu import bf16, graph, inline
+from tfopt_optimizer.tpu import advice, bf16, graph, inline
 from tfopt_optimizer.tpu.constants import CONSTANT_INPUTS, STATIC
 from tfopt_optimizer.tpu.graph import DT_RESOURCE, ModelGraph
 from tfopt_optimizer.tpu.inline import Flat
@@ -35,15 +35,20 @@ _TRIES = 30
 @dataclasses.dataclass(frozen=True)
 class Parted:
     """`chosen`: functions for the TPU. `whole_on_host`: signature -> why no part of it goes there. `reasons`: per
-    signature, why operations stay on the host -> how many."""
+    signature, why operations stay on the host -> how many. `moved`: what a compiler refused, in words."""
 
     chosen: Mapping[str, Chosen]
     whole_on_host: Mapping[str, str]
     reasons: Mapping[str, Mapping[str, int]]
+    moved: tuple[str, ...] = ()
 
 
-def choose(model: ModelGraph, variables: Mapping[tuple[str, int], bool]) -> Parted:
-    """Changes the graph. `variables`: (function, number of an argument) -> whether it is a variable (or a table)."""
+Moved = Mapping[str, Mapping[str, str]]  # signature -> node -> why it has to stay on the host
+
+
+def choose(model: ModelGraph, variables: Mapping[tuple[str, int], bool], moved: Moved | None = None) -> Parted:
+    """Changes the graph. `variables`: (function, number of an argument) -> whether it is a variable (or a table).
+    `moved`: operations that a compiler refused before."""
     chosen: dict[str, Chosen] = {}
     on_host: dict[str, str] = {}
     reasons: dict[str, dict[str, int]] = {}
@@ -54,22 +59,30 @@ def choose(model: ModelGraph, variables: Mapping[tuple[str, int], bool]) -> Part
             on_host[key] = f"its outputs come from {len(functions)} functions, expected one"
         elif functions[0] not in done:
             done.add(functions[0])
-            parts, told = _signature(model, key, functions[0], variables)
+            parts, told = _signature(model, key, functions[0], variables, (moved or {}).get(key, {}))
             chosen |= {part: Chosen(BY_ITSELF, key) for part in parts}
             reasons[key] = told
             if not parts:
-                on_host[key] = max(told, key=lambda why: told[why], default="it has no operation worth a trip")
-    return Parted(chosen, on_host, reasons)
+                on_host[key] = _most(told, (moved or {}).get(key, {}))
+    lines = (f"{node} of signature {key}: {why}" for key, found in (moved or {}).items() for node, why in found.items())
+    return Parted(chosen, on_host, reasons, tuple(lines))
+
+
+def _most(told: Mapping[str, int], moved: Mapping[str, str]) -> str:
+    """Why nothing of a signature is on the TPU: what a compiler refused, or else the most frequent reason."""
+    if moved:
+        return "; ".join(dict.fromkeys(moved.values()))
+    return max(told, key=lambda why: told[why], default="it has no operation worth a trip")
 
 
 def _signature(
-    model: ModelGraph, key: str, name: str, variables: Mapping[tuple[str, int], bool]
+    model: ModelGraph, key: str, name: str, variables: Mapping[tuple[str, int], bool], moved: Mapping[str, str]
 ) -> tuple[list[str], dict[str, int]]:
     if written := bf16.writes(model, name):
         return [], {f"it writes state ({', '.join(written)})": 1}
     flat = inline.flat(model, name, effects=True)
     seen = _seen(model, flat, name, variables)
-    cut = _cut(seen)
+    cut = _cut(seen, moved)
     told: dict[str, int] = {}
     for why in cut.reasons.values():
         told[why] = told.get(why, 0) + 1
@@ -133,9 +146,9 @@ def _acting(model: ModelGraph, flat: Flat) -> list[str]:
     return found
 
 
-def _cut(seen: Graph) -> Cut:
-    """The optimizer's cut, with what would need a value at compile time on the host."""
-    forced: dict[str, str] = {}
+def _cut(seen: Graph, moved: Mapping[str, str]) -> Cut:
+    """The optimizer's cut, with what would need a value at compile time on the host, and what was `moved` there."""
+    forced = {node: why for node, why in moved.items() if node in seen.nodes}
     for _ in range(_TRIES):
         cut = partition.partition(seen, ops.registry().compiled, _host_takes, forced)
         late = {n: why for s in cut.segments if s.where == DEVICE for n, why in _late(seen, s).items()}
@@ -156,7 +169,7 @@ def _late(seen: Graph, segment: Segment) -> dict[str, str]:
         node = seen.nodes[name]
         wanted = [node.inputs[i] for i in CONSTANT_INPUTS.get(node.op, ()) if -len(node.inputs) <= i < len(node.inputs)]
         if any(_from_values(seen, segment, t) for t in wanted):
-            found[name] = f"{node.op} takes a shape that is computed from values"
+            found[name] = advice.late(node.op)
     return found
 
 
@@ -210,6 +223,8 @@ def _part(read: Source, name: str, segment: Segment) -> _Part:
         function = graph_to_function_def.graph_to_function_def(made, operations, inputs, outputs)
     function.signature.name = name
     function.signature.is_stateful = True
+    for node in function.node_def:  # errors would name the nodes of the functions that these were inlined from
+        node.ClearField("experimental_debug_info")
     for i, tensor in enumerate(renamed):
         _shape(seen, tensor, function.arg_attr[i].attr["_output_shapes"].list.shape.add())
     found = messages.message("tensorflow.FunctionDef").FromString(function.SerializeToString())

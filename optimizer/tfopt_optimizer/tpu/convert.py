@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer.tpu import (
-    ahead_placed,
     automatic,
     batch,
     cost,
@@ -25,20 +24,25 @@ from tfopt_optimizer.tpu import (
     place,
     precision,
     quantize,
+    refused,
     shapes,
     sources,
     static_check,
     trial,
 )
-from tfopt_optimizer.tpu.ahead import Compiled
-from tfopt_optimizer.tpu.automatic import Parted
-from tfopt_optimizer.tpu.errors import ConversionError
+from tfopt_optimizer.tpu.automatic import Moved, Parted
+from tfopt_optimizer.tpu.checked import Check
+from tfopt_optimizer.tpu.constants import Demand
+from tfopt_optimizer.tpu.errors import CompilerError, ConversionError, Refused
 from tfopt_optimizer.tpu.graph import ModelGraph
 from tfopt_optimizer.tpu.options import Chosen, Options
 from tfopt_optimizer.tpu.precision import Precision
+from tfopt_optimizer.tpu.programs import Conversion
 from tfopt_optimizer.tpu.quantize import Quantized
 from tfopt_optimizer.tpu.report import BatchedFunction, PlacedFunction, Report, write
 from tfopt_optimizer.tpu.shapes import FunctionShapes
+
+_TRIES = 30  # as many as the server's own cut has (split/cutter.py)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +77,35 @@ def convert(job: ConversionJob) -> Report:
 
 
 def _convert(job: ConversionJob, original: Path, quantized: Quantized | None = None) -> Report:
-    """`original` is what the answers are compared with; `job.source` may have been quantized before."""
+    """`original` is what the answers are compared with; `job.source` may have been quantized before. Where the
+    converter cuts by itself, what a compiler refuses goes to the host, and everything is done again."""
+    moved: dict[str, dict[str, str]] = {}
     began = time.monotonic()
+    for _ in range(_TRIES):
+        try:
+            return _attempt(job, original, quantized, moved, began)
+        except Refused as error:
+            if not _add(moved, error.operations):
+                raise
+    told = [f"signature {key!r}: {node}: {why}" for key, nodes in moved.items() for node, why in nodes.items()]
+    raise ConversionError([f"no cut compiles after {_TRIES} tries; what went to the host:", *told])
+
+
+def _add(moved: dict[str, dict[str, str]], operations: Moved) -> bool:
+    """Whether there is any that was not moved before."""
+    before = sum(map(len, moved.values()))
+    for key, nodes in operations.items():
+        moved.setdefault(key, {}).update(nodes)
+    return sum(map(len, moved.values())) > before
+
+
+def _attempt(job: ConversionJob, original: Path, quantized: Quantized | None, moved: Moved, began: float) -> Report:
+    """Refused where the cut that it made itself has operations that no compiler takes."""
     saved_model = files.read(job.source)
     model = ModelGraph(files.meta_graph(saved_model, job.source))
     keys = objects.checkpoint_keys(job.source)
-    parted = _part(model, job.options, keys)
-    chosen = _choose(model, job, parted)
+    parted = _part(model, job.options, keys, moved)
+    chosen, doubts = _choose(model, job, parted)
     costs = cost.estimate(model, list(chosen), objects.arguments(model, objects.handles(model, keys)))
     precise = precision.apply(model, list(chosen), job.options.bfloat16, keys)
     inferred = shapes.infer(model, chosen, objects.arguments(model, objects.handles(model, keys)))
@@ -89,24 +115,24 @@ def _convert(job: ConversionJob, original: Path, quantized: Quantized | None = N
         files.write(job.source, saved_model, made)
         variables = precision.finish(model, precise.variables, keys, made)
         files.rewrite(saved_model, made)
-        tried = trial.run(original, made, saved_model, job.samples, work)
         sizes = _sizes(model, chosen)
-        compiled, not_compiled = list[Compiled](), list[str]()
-        if job.topology and chosen:
-            taken = {name: found.inputs for name, found in inferred.items()}
-            conversion = ahead_placed.Conversion(saved_model, made, taken, sizes)
-            compiled, not_compiled = ahead_placed.check(conversion, job.topology, work)
+        conversion = Conversion(saved_model, made, {name: found.inputs for name, found in inferred.items()}, sizes)
+        check = Check(conversion, model, original, job.samples, doubts, sources.read(job.source), job.topology)
+        try:
+            checked = check.run(work)
+        except CompilerError as error:
+            raise (refused.again(error, model, parted) if parted else error) from error
         done = dataclasses.replace(
             report,
             bfloat16_variables=variables,
             cut=parted,
             costs=costs,
             quantized=quantized,
-            cautions=(*report.cautions, *_never_compiled(model, list(chosen), tried), *not_compiled),
+            cautions=(*report.cautions, *checked.cautions),
             topology=job.topology,
-            ahead=tuple(compiled),
+            ahead=checked.ahead,
             link=link.transfers(model, inferred, sizes),
-            tried=tuple(tried),
+            tried=checked.tried,
             seconds=time.monotonic() - began,
             written=str(job.output or ""),
         )
@@ -126,18 +152,6 @@ def _sizes(model: ModelGraph, chosen: Mapping[str, Chosen]) -> dict[str, tuple[i
     }
 
 
-def _never_compiled(model: ModelGraph, names: list[str], tried: list[trial.Tried]) -> list[str]:
-    """A function that no sample reaches was checked by its operations alone; nobody should take it for compiled."""
-    roots = {f for t in tried if t.agreement is not None for f in graph.signature_functions(model, t.signature)}
-    reached = roots.union(*(model.reachable(root) for root in roots))
-    return [
-        f"{name!r} was not compiled, only its operations were looked at: no signature that was compared calls it; "
-        "add warmup records for one that does"
-        for name in names
-        if not {name, name + place.INNER} & reached
-    ]
-
-
 def _refuse_missing(options: Options) -> None:
     """What this version does not do must not be passed over in silence."""
     wrong = []
@@ -147,12 +161,13 @@ def _refuse_missing(options: Options) -> None:
         raise ConversionError(wrong)
 
 
-def _part(model: ModelGraph, options: Options, keys: Mapping[str, int]) -> Parted | None:
+def _part(model: ModelGraph, options: Options, keys: Mapping[str, int], moved: Moved) -> Parted | None:
     """The own cut, when nobody named a function; None when somebody did, or only wants batch ops changed."""
     if options.functions or (options.batching and any(batch.existing(model))):
         return None
     numbers = objects.arguments(model, objects.handles(model, keys))
-    parted = automatic.choose(model, {k: model.objects.nodes[n].HasField("variable") for k, n in numbers.items()})
+    variables = {k: model.objects.nodes[n].HasField("variable") for k, n in numbers.items()}
+    parted = automatic.choose(model, variables, moved)
     if not parted.chosen:
         told = [f"signature {key!r}: no part of it is for the TPU: {why}" for key, why in parted.whole_on_host.items()]
         raise ConversionError(
@@ -161,16 +176,22 @@ def _part(model: ModelGraph, options: Options, keys: Mapping[str, int]) -> Parte
     return parted
 
 
-def _choose(model: ModelGraph, job: ConversionJob, parted: Parted | None) -> dict[str, Chosen]:
-    """The functions to place, after all checks that need no compiler."""
+def _choose(
+    model: ModelGraph, job: ConversionJob, parted: Parted | None
+) -> tuple[dict[str, Chosen], dict[str, list[Demand]]]:
+    """The functions to place, after all checks that need no compiler, and what a compiler has to decide."""
     chosen = dict(parted.chosen) if parted else graph.choose(model, job.options.functions)
     graph.check_indirect_calls(model, chosen)
-    keys = objects.checkpoint_keys(job.source)
+    keys, lines = objects.checkpoint_keys(job.source), sources.read(job.source)
     of_arguments = objects.arguments(model, objects.handles(model, keys))
-    wrong = static_check.problems(model, chosen, of_arguments, sources.read(job.source))
+    wrong = static_check.problems(model, chosen, of_arguments, lines)
+    doubts = static_check.demands(model, chosen)
+    told = [static_check.told(model, name, demand, lines) for name, found in doubts.items() for demand in found]
     if wrong:
-        raise ConversionError(wrong)
-    return chosen
+        raise ConversionError([*told, *wrong])
+    if parted and doubts:
+        raise refused.unknown(told, doubts, parted)
+    return chosen, doubts
 
 
 def _rewrite(

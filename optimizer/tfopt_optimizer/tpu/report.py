@@ -142,6 +142,7 @@ def _quantized(q: Quantized) -> list[str]:
 
 def _cut(found: Parted) -> list[str]:
     told = [f"on the host: all of signature {key}: {why}" for key, why in found.whole_on_host.items()]
+    told += [f"moved to the host, for a compiler refused it: {line}" for line in found.moved]
     for key, reasons in found.reasons.items():
         most = sorted(reasons.items(), key=lambda item: -item[1])[:5]
         told += [f"on the host in {key}: {count} operations: {why}" for why, count in most]

@@ -8,7 +8,7 @@ from typing import Any
 from tfopt_optimizer import ops, placement
 from tfopt_optimizer.graphs import Graph
 from tfopt_optimizer.tpu.advice import DYNAMIC, REMEDIES
-from tfopt_optimizer.tpu.constants import Constants, Roots
+from tfopt_optimizer.tpu.constants import Constants, Demand, Roots
 from tfopt_optimizer.tpu.graph import DT_RESOURCE, DT_STRING, DT_VARIANT, ModelGraph
 
 Sources = Mapping[tuple[str, str], str]  # (function, node) -> "file.py:12"
@@ -19,13 +19,13 @@ def problems(
 ) -> list[str]:
     """One line per operation: the function, the operation, its node, its source line where known, the remedy.
 
-    `objects`: see objects.arguments. Tables among the arguments are told from variables by it.
+    `objects`: see objects.arguments. Tables among the arguments are told from variables by it. What must be known at
+    compile time is another question: see `demands`.
     """
     by_name, registry = Graph(graph.meta), ops.registry()
     found: dict[str, None] = {}
     for name in names:
         found.update(dict.fromkeys(_border(graph, name, objects)))
-        found.update(dict.fromkeys(_constants(graph, name, sources)))
         for inner in sorted({name} | graph.reachable(name)):
             for node in by_name.body(by_name.functions[inner]).values():
                 why = placement.why_on_host(node, by_name, registry)
@@ -46,19 +46,24 @@ def cautions(graph: ModelGraph, names: Iterable[str], sources: Sources) -> list[
     ]
 
 
-def _constants(graph: ModelGraph, name: str, sources: Sources) -> Iterator[str]:
-    """What must be known at compile time and is computed from arguments, or in a loop.
+def demands(graph: ModelGraph, names: Iterable[str]) -> dict[str, list[Demand]]:
+    """By function, what must be known at compile time and is computed from arguments, or in a loop.
 
     Running on this machine does not show the first: XLA:CPU looks at the arguments of each call.
     """
+    constants = Constants(graph.functions)
+    return {name: list(found) for name in names if (found := constants.demands(name))}
+
+
+def told(graph: ModelGraph, name: str, demand: Demand, sources: Sources) -> str:
+    """The line about something that must be known."""
     arguments = [a.name for a in graph.functions[name].signature.input_arg]
-    for demand in Constants(graph.functions).demands(name):
-        *above, (function, node) = demand.path
-        inside = f", in {' -> '.join(n for _, n in above)}" if above else ""
-        yield (
-            f"TPU function {name!r}: input {demand.input} of {demand.op} ({_where(function, node, sources)}{inside}) "
-            f"{_known_too_late(demand.roots, arguments)}: {REMEDIES['constant']}"
-        )
+    *above, (function, node) = demand.path
+    inside = f", in {' -> '.join(n for _, n in above)}" if above else ""
+    return (
+        f"TPU function {name!r}: input {demand.input} of {demand.op} ({_where(function, node, sources)}{inside}) "
+        f"{_known_too_late(demand.roots, arguments)}: {REMEDIES['constant']}"
+    )
 
 
 def _known_too_late(roots: Roots, arguments: Sequence[str]) -> str:

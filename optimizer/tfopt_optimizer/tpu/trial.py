@@ -18,7 +18,7 @@ from tfopt_optimizer import verify
 from tfopt_optimizer.plan import Agreement
 from tfopt_optimizer.tpu import advice, files
 from tfopt_optimizer.tpu.emulate import emulate
-from tfopt_optimizer.tpu.errors import ConversionError
+from tfopt_optimizer.tpu.errors import CompilerError
 
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 Samples = Mapping[str, Sequence[Feeds]]
@@ -44,7 +44,7 @@ class _Refused(Exception):
 
 
 def run(source: Path, converted: Path, saved_model: Any, samples: Samples, workplace: Path) -> list[Tried]:
-    """Every signature that has samples. ConversionError explains what does not compile.
+    """Every signature that has samples. CompilerError explains what does not compile.
 
     `converted` holds the variables that `saved_model` (the converted message) is read with.
     """
@@ -58,7 +58,7 @@ def run(source: Path, converted: Path, saved_model: Any, samples: Samples, workp
     folder = workplace / "emulated"
     files.link(converted, emulated, folder)
     original, changed = tf.saved_model.load(str(source)), tf.saved_model.load(str(folder))
-    wrong: list[str] = []
+    wrong: dict[str, str] = {}
     tried = []
     for key, calls in sorted(samples.items()):
         if not calls:
@@ -69,11 +69,11 @@ def run(source: Path, converted: Path, saved_model: Any, samples: Samples, workp
             tried.append(Tried(key, 0, None, str(error)))
             continue
         except tf.errors.OpError as error:
-            wrong.append(f"signature {key!r}: {advice.explain(error.message)}")
+            wrong[key] = error.message
             continue
         tried.append(_added_up(key, found))
     if wrong:
-        raise ConversionError(dict.fromkeys(wrong))
+        raise CompilerError([f"signature {key!r}: {advice.explain(words)}" for key, words in wrong.items()], wrong)
     return tried
 
 
