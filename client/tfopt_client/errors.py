@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import ssl
+
 CODES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
@@ -18,6 +21,12 @@ _OF_STATUS = {
 def of_status(status: int) -> str:
     """The code of an HTTP status; UNKNOWN for one that no inference server sends."""
     return _OF_STATUS.get(status, "UNKNOWN")
+
+
+def untrusted(error: OSError | http.client.HTTPException) -> bool:
+    """Whether one end does not take the other's certificate, or its TLS at all: that does not mend itself. A connection
+    that merely ends in the middle of a handshake is a server that ends."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
 
 
 class PredictError(Exception):

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import hpack
 
 from tfopt_client.deadline import Deadline
-from tfopt_client.errors import Failure
+from tfopt_client.errors import Failure, untrusted
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, _PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -58,7 +58,7 @@ class Connection:
                 self._handle(*self._frame())
         except Failure as failure:
             self.close()
-            lost = failure.code == "UNAVAILABLE"
+            lost = failure.code == "UNAVAILABLE" and failure.temporary
             raise Failure(failure.code, failure.message, unseen=lost) from failure
 
     def usable(self) -> bool:
@@ -130,7 +130,8 @@ class Connection:
 
     @staticmethod
     def _lost(why: object) -> Failure:
-        return Failure("UNAVAILABLE", f"the connection was lost: {why}", temporary=True)
+        temporary = not (isinstance(why, OSError) and untrusted(why))  # a server may say so only now (TLS 1.3)
+        return Failure("UNAVAILABLE", f"the connection was lost: {why}", temporary=temporary)
 
     def _frame(self) -> tuple[int, int, int, bytes]:
         """Kind, flags, stream and payload of the next frame."""

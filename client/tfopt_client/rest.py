@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tfopt_client.deadline import Deadline, exceeded
-from tfopt_client.errors import Failure, of_status
+from tfopt_client.errors import Failure, of_status, untrusted
 from tfopt_client.pool import Pool
 
 # Answers of a server, or of the proxy before it, that has not run the request.
@@ -70,9 +70,8 @@ class Transport:
         except TimeoutError as error:
             raise exceeded() from error
         except OSError as error:
-            certain = not isinstance(error, ssl.SSLError)  # a certificate does not mend itself
             text = f"no connection to {self._host}:{self._port}: {error}"
-            raise Failure("UNAVAILABLE", text, unseen=certain) from error
+            raise Failure("UNAVAILABLE", text, unseen=not untrusted(error)) from error
         return _Connection(made)
 
     def _exchange(  # noqa: PLR0917
@@ -100,7 +99,8 @@ class Transport:
         except (OSError, http.client.HTTPException) as error:
             # What was not written whole cannot have been run.
             text = f"the connection to {self._host}:{self._port} was lost: {error!r}"
-            raise Failure("UNAVAILABLE", text, unseen=not whole, temporary=True) from error
+            temporary = not untrusted(error)  # a server may say so only now (TLS 1.3)
+            raise Failure("UNAVAILABLE", text, unseen=temporary and not whole, temporary=temporary) from error
         connection.last = response.will_close
         found = Answer(response.status, response.headers.get_content_type(), b"".join(parts))
         return found, retry_after(response.headers.get("retry-after"), time.time())

@@ -9,7 +9,7 @@ import urllib.parse
 from collections.abc import Mapping
 
 from tfopt_client.deadline import Deadline, exceeded
-from tfopt_client.errors import CODES, Failure
+from tfopt_client.errors import CODES, Failure, untrusted
 from tfopt_client.http2 import Connection
 from tfopt_client.pool import Pool
 
@@ -50,9 +50,8 @@ class Transport:
         except TimeoutError as error:
             raise exceeded() from error
         except OSError as error:
-            certain = not isinstance(error, ssl.SSLError)  # a certificate does not mend itself
             text = f"no connection to {self._host}:{self._port}: {error}"
-            raise Failure("UNAVAILABLE", text, unseen=certain) from error
+            raise Failure("UNAVAILABLE", text, unseen=not untrusted(error)) from error
         return Connection(sock, deadline)
 
     def close(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from pathlib import Path
 
+import certificates
 import faceplane
 import grpc
 import numpy as np
@@ -18,24 +18,10 @@ from tfopt_server.rpc import tls
 REQUEST = predict_request({"x": np.float32([[1, 2]])}).SerializeToString()
 
 
-def openssl(*args: str) -> None:
-    subprocess.run(["openssl", *args], check=True, capture_output=True)
-
-
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """PEM texts: an authority `ca`, and `key` and `cert` for localhost that it signed."""
-    folder = tmp_path_factory.mktemp("tls")
-    at = {name: str(folder / name) for name in ("ca", "ca_key", "key", "cert", "request", "names")}
-    Path(at["names"]).write_text("subjectAltName=DNS:localhost")
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl("req", "-x509", *new, "-keyout", at["ca_key"], "-out", at["ca"], "-subj", "/CN=authority")
-    openssl("req", *new, "-keyout", at["key"], "-out", at["request"], "-subj", "/CN=localhost")
-    openssl(
-        "x509", "-req", "-in", at["request"], "-CA", at["ca"], "-CAkey", at["ca_key"], "-CAcreateserial", "-days", "2",
-        "-extfile", at["names"], "-out", at["cert"],
-    )  # fmt: skip
-    return {name: Path(path).read_text() for name, path in at.items()}
+    """PEM texts of tests/certificates.py."""
+    return {name: Path(path).read_text() for name, path in certificates.make(tmp_path_factory.mktemp("tls")).items()}
 
 
 def config(folder: Path, **fields: object) -> Path:

@@ -9,6 +9,7 @@ to stderr. Exit codes: 0 answered, 1 refused or unanswered, 2 mistakes in the ar
 
 from __future__ import annotations
 
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,12 +35,15 @@ FLAGS = (
     flags.Flag("input_name", "str", "", "the input that an .npy file holds, where the signature has several"),
     flags.Flag("output", "str", "", ".json, .jsonl, .npy or .npz; without: JSON on stdout"),
     flags.Flag("deadline_s", "float", 60.0, "seconds for each request, retries included", within=(0.001, 86400.0)),
+    flags.Flag("tls_ca_file", "str", "", "PEM file of the authority that signed the server's certificate"),
+    flags.Flag("tls_cert_file", "str", "", "PEM file of the certificate to show, with its chain"),
+    flags.Flag("tls_key_file", "str", "", "PEM file of that certificate's key"),
     flags.Flag("attempts", "int", 6, "how often a request is sent at most", within=(1, 1000)),
 )
 USAGE = (
     "usage: tfopt predict --server=URL --model=NAME --input=FILE [--output=FILE] [flags]\n\n"
     "Sends the requests of a file to a running server and writes its answers.\n\n"
-    + "".join(f"  --{f.name:<12} {f.meaning}\n" for f in FLAGS)
+    + "".join(f"  --{f.name:<13} {f.meaning}\n" for f in FLAGS)
 )
 USAGE_ERROR = 2
 _BODIES = (".json", ".jsonl")
@@ -62,6 +66,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         )
     if values["outputs"] and suffix in _BODIES and not values["server"].startswith("grpc"):
         mistakes.append("expected no --outputs with a JSON body over REST, which answers with all of them")
+    tls = _tls(values, mistakes)
     if mistakes:
         return _wrong(mistakes)
 
@@ -71,7 +76,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
     try:
         target = Target(values["model"], values["version"], values["label"] or None, values["signature"])
-        client = Client(values["server"], Retry(attempts=values["attempts"]))
+        client = Client(values["server"], Retry(attempts=values["attempts"]), tls)
     except ValueError as error:
         return _wrong([str(error)])
     try:
@@ -81,6 +86,30 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"tfopt predict: {error}\n")
         return 1
     return 0
+
+
+def _tls(values: Mapping[str, Any], mistakes: list[str]) -> ssl.SSLContext | None:
+    """What the files say; None where they were not given, and for mistakes."""
+    authority, certificate, key = (values[f"tls_{name}_file"] for name in ("ca", "cert", "key"))
+    given = [f"--tls_{name}_file" for name in ("ca", "cert", "key") if values[f"tls_{name}_file"]]
+    if not given:
+        return None
+    if not values["server"].startswith(("https://", "grpcs://")):
+        mistakes.append(f"expected --server=https:// or grpcs:// with {given[0]}, received {values['server']!r}")
+    elif bool(certificate) != bool(key):
+        mistakes.append(f"expected --tls_cert_file and --tls_key_file together, received {given[-1]} alone")
+    else:
+        what = authority
+        try:
+            context = ssl.create_default_context(cafile=authority or None)
+            if certificate:
+                what = certificate
+                context.load_cert_chain(certificate, key)
+        except OSError as error:  # ssl.SSLError too
+            mistakes.append(f"{what}: {error.strerror or error}")
+        else:
+            return context
+    return None
 
 
 def _wrong(mistakes: Sequence[str]) -> int:
