@@ -146,11 +146,15 @@ class Queue(Generic[T]):
 
     def expire(self, now: float) -> list[T]:
         """Takes out the pieces whose deadline has passed."""
-        gone = [piece for piece in self.pieces if piece.deadline is not None and piece.deadline <= now]
+        kept, gone = deque[Piece[T]](), list[T]()
+        for piece in self.pieces:
+            if piece.deadline is not None and piece.deadline <= now:
+                gone.append(piece.task)
+            else:
+                kept.append(piece)
         if gone:
-            self.pieces = deque(piece for piece in self.pieces if piece not in gone)
-            self.rows = sum(piece.rows for piece in self.pieces)
-        return [piece.task for piece in gone]
+            self.pieces, self.rows = kept, sum(piece.rows for piece in kept)
+        return gone
 
 
 class Batcher(Generic[T]):

@@ -3,7 +3,7 @@
 Which requests share a batch is policy (`batching.py`); here are the threads, the lock and the clock. A slot stands for
 one runner at work, whether the caller's thread or one of ours; there are as many as usable cores. Rules for changing
 it: a request that was accepted is answered, whatever happens to its neighbours; no exception ends a runner thread; the
-inline path stays below 25 us (tests/server/test_executor.py measures it).
+inline path stays a few microseconds long (tests/server/test_executor.py counts its calls).
 """
 
 from __future__ import annotations

@@ -101,16 +101,17 @@ def _result(call: Call, done: Run) -> Result:
 
 
 def placement(call: Call, task: Hashable) -> tuple[Hashable, Rule]:
-    """The queue of a request and its rule. A queue of its own, by `task`, where nothing may join it."""
+    """The queue of a request and its rule. Those that nothing may join share one too, in which each is a batch: looking
+    for the next batch takes time for every queue. One of its own, by `task`, where a queue's length is limited."""
     lane = call.lane
     if call.outside:
-        return task, lane.alone
+        return (lane, "outside"), lane.alone
     outputs = None if call.outputs is None else tuple(call.outputs)
     if lane.levels:
         ranks = tuple((name, array.dtype.str, array.ndim) for name, array in sorted(call.feeds.items()))
         return (lane, "levelled", ranks, outputs), lane.rule
     if call.route.group is None:
-        return task, lane.single
+        return (lane, "alone") if lane.single.max_batches is None else task, lane.single
     return (lane, call.route.group, outputs), lane.rule
 
 

@@ -157,6 +157,21 @@ def test_requests_leave_the_queue_at_their_deadline() -> None:
     assert (batcher.waiting, everything(batcher, 1.0)) == (1, [[("patient", 0, 2)]])
 
 
+def test_thousands_that_expire_together_are_not_compared_with_each_other() -> None:
+    """The executor's lock is held meanwhile, and requests wait for it on the event loop."""
+
+    class Request:
+        __hash__ = None
+
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+    batcher: Batcher[Request] = Batcher()
+    for _ in range(3):
+        batcher.offer("g", Rule(limit=4), Request(), 1, now=0.0, deadline=1.0)
+    assert len(batcher.expire(1.0)) == 3
+
+
 @given(
     sizes=st.lists(st.integers(1, 20), max_size=30),
     limit=st.integers(1, 12),
