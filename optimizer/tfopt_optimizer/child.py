@@ -2,7 +2,7 @@
 
     plan = optimize_in_child(job, progress, timeout_s)
 
-`python -m tfopt_optimizer.child` is the other end: a job on standard input, log lines and then the plan on standard
+`python -m tfopt_optimizer.child PARENT` is the other end: a job on standard input, log lines and then the plan on standard
 output.
 """
 
@@ -41,7 +41,9 @@ def optimize_cached_in_child(
 
 def _in_child(command: tuple[Any, ...], progress: Progress, timeout_s: float) -> Any:
     process = subprocess.Popen(
-        [sys.executable, "-m", "tfopt_optimizer.child"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tfopt_optimizer.child", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -83,10 +85,10 @@ def _pump(stream: IO[bytes], messages: queue.Queue[tuple[str, Any]]) -> None:
             return
 
 
-def main() -> None:
+def main(parent: int) -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints must not end up between the messages
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
 
     def progress(line: str) -> None:
         frames.write(answers, ("line", line))
@@ -101,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

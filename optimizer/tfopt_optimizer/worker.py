@@ -1,4 +1,4 @@
-"""A worker process of the optimizer: `python -m tfopt_optimizer.worker MODULE:CLASS` holds one engine.
+"""A worker process of the optimizer: `python -m tfopt_optimizer.worker MODULE:CLASS PARENT` holds one engine.
 
 It answers commands on its standard input, one after another: (name, *arguments) -> ("ok", value) or
 ("error", kind, text). Whatever the engine prints goes to standard error, which the supervisor keeps for its reasons.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -99,10 +100,11 @@ class Commands:
             self._engine.release(target)
 
 
-def main(engine_path: str) -> None:
+def main(engine_path: str, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the supervisor's to hear
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # engines print to standard output; the answers' pipe is ours alone
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(parent,), daemon=True).start()
     module, _, name = engine_path.partition(":")
     commands = Commands(getattr(importlib.import_module(module), name)())
     while True:
@@ -123,13 +125,16 @@ def _answer(commands: Commands, command: str, arguments: list[Any]) -> tuple[Any
 
 
 def end_with_parent(parent: int) -> None:
-    """Ends this process once its parent is gone. A poll, because Linux's death signal is tied to a thread's end."""
+    """Ends this process once its parent, whose id it said itself, is gone: it may be so before we get to ask for it.
+
+    A poll, because Linux's death signal is tied to a thread's end.
+    """
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_S)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], int(sys.argv[2]))
     sys.stdout.flush()
     os._exit(0)  # skips TensorFlow's teardown, which takes seconds and frees what the system frees anyway

@@ -64,12 +64,13 @@ class Worker:
     def start(self) -> None:
         """Starts the process and asks it to open its engine, without waiting: engines load side by side."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        # In our process group: a signal that ends all of a server's processes must reach this one too, whatever it is
+        # compiling.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfopt_optimizer.worker", self._path],
+            [sys.executable, "-m", "tfopt_optimizer.worker", self._path, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            start_new_session=True,
         )
         self._fed.clear()
         self._prepared.clear()

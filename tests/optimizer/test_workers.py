@@ -94,23 +94,31 @@ def test_an_engine_that_cannot_start_says_why(worker):
         worker("NeverStarts").opened()
 
 
-def test_a_worker_ends_with_its_parent():
+@pytest.mark.parametrize("later_s", [0, 1], ids=["gone before it could look", "gone later"])
+def test_a_worker_ends_with_its_parent(later_s):
     reading, writing = os.pipe()  # held open here, so that the worker's input does not end with its parent
     code = (
         "import os, subprocess, sys, time\n"
-        f"p = subprocess.Popen([sys.executable, '-m', 'tfopt_optimizer.worker', 'tfopt_optimizer.testing:Right'],\n"
+        f"p = subprocess.Popen([sys.executable, '-m', 'tfopt_optimizer.worker', 'tfopt_optimizer.testing:Right',\n"
+        f"                      str(os.getpid())],\n"
         f"                     stdin={reading}, stdout=subprocess.DEVNULL, start_new_session=True)\n"
-        "time.sleep(1); print(p.pid, flush=True); os._exit(0)\n"
+        f"time.sleep({later_s}); print(p.pid, flush=True); os._exit(0)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, pass_fds=[reading]
     )
-    pid, end = int(done.stdout), time.monotonic() + 10
+    pid, end = int(done.stdout), time.monotonic() + 30
     while time.monotonic() < end and _runs(pid):
         time.sleep(0.1)
     os.close(reading)
     assert not _runs(pid)
     os.close(writing)
+
+
+def test_what_ends_our_process_group_ends_a_worker_whatever_it_does(worker):
+    right = worker("Right")
+    right.opened()
+    assert os.getpgid(right._process.pid) == os.getpgid(0)
 
 
 def _runs(pid):

@@ -215,10 +215,9 @@ def test_sigterm_while_a_model_is_optimized_ends_its_processes_at_once(tmp_path,
     with serve(tmp_path, f"--model_base_path={savedmodel('cnn').parent}", "--allow_precompilation") as (server, _):
         until(lambda: len(processes_of(server.process.pid)) >= 4, 30, server.text)
         family = processes_of(server.process.pid)
-        began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 5
-        until(lambda: not any(map(alive, family)), 8, lambda: f"the end of all of {family}")
+        until(lambda: not any(map(alive, family)), 20, lambda: f"the end of all of {family}")
+        assert not any("made in" in line for line in server.messages())
 
 
 @pytest.mark.tensorflow

@@ -44,7 +44,7 @@ WORKS = {
     "grpc_channel_arguments": "rpc/test_rpc_clients.py::test_messages_over_the_limits",
     "enable_model_warmup": "server/test_plane.py::test_every_flag_arrives",
     "num_request_iterations_for_warmup": "warmup/test_replay.py::test_records_run_in_order_each_so_many_times",
-    "version": "process/test_cli.py::test_help_is_quick_and_imports_nothing_heavy",
+    "version": "process/test_cli.py::test_help_imports_little",
     "monitoring_config_file": "rest/test_rest_app.py::test_the_metrics_page_is_where_the_monitoring_config_says",
     "enable_signature_method_name_check": "conformance/test_inference.py::test_method_names_count_only_with_the_flag",
     "enable_serialization_as_tensor_content": "rpc/test_rpc_services.py::test_answers_as_tensor_content_when_asked_for",
