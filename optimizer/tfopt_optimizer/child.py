@@ -2,8 +2,8 @@
 
     plan = optimize_in_child(job, progress, timeout_s)
 
-`python -m tfopt_optimizer.child PARENT` is the other end: a job on standard input, log lines and then the plan on standard
-output.
+`python -m tfopt_optimizer.child PARENT` is the other end: a job on standard input, log lines and then the plan on
+standard output.
 """
 
 from __future__ import annotations

@@ -51,15 +51,14 @@ def test_processes_hold_it_one_after_the_other(tmp_path, start):
     assert not (tmp_path / "a.lock").exists()
 
 
-def test_who_was_killed_on_this_machine_loses_it_at_once(tmp_path, start):
+def test_who_was_killed_on_this_machine_loses_it_at_once(tmp_path, start, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRY_S", 1e9)
     holder = start(60)
     assert holder.stdout.readline() == "holds\n"
     holder.kill()
     holder.wait()
-    began = time.monotonic()
     with lease.hold(tmp_path / "a.lock", lambda: None) as ours:
         assert ours.ours()
-        assert time.monotonic() - began < 5
 
 
 def test_who_stops_renewing_loses_it_after_a_while_and_knows(tmp_path, start, monkeypatch):
@@ -78,12 +77,12 @@ def test_who_stops_renewing_loses_it_after_a_while_and_knows(tmp_path, start, mo
 
 
 def test_who_renews_keeps_it(tmp_path, start, monkeypatch):
-    monkeypatch.setattr(lease, "EXPIRY_S", 0.5)
-    assert start(1.5).stdout.readline() == "holds\n"
+    monkeypatch.setattr(lease, "EXPIRY_S", 1.5)
+    assert start(2.5).stdout.readline() == "holds\n"
     began = time.monotonic()
     with lease.hold(tmp_path / "a.lock", lambda: None):
         assert (tmp_path / "journal").read_text() == "in out "
-        assert time.monotonic() - began > 1
+        assert time.monotonic() - began > lease.EXPIRY_S
 
 
 def test_a_pid_of_another_machine_says_nothing(tmp_path, monkeypatch):

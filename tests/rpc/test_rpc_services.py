@@ -241,10 +241,8 @@ def test_long_texts_are_cut(face: Any) -> None:
 
 def test_a_deadline_ends_the_wait(face: Any) -> None:
     client, _plane = face
-    before = time.monotonic()
-    answer = client.predict(predict_request({"x": np.float32([5])}, "slow"), timeout=0.2)
+    answer = client.predict(predict_request({"x": np.float32([60])}, "slow"), timeout=0.2)
     assert answer.code is Code.DEADLINE_EXCEEDED
-    assert time.monotonic() - before < 2
 
 
 def test_refusals_of_a_model_that_runs_elsewhere_pass_through(face: Any) -> None:
@@ -255,17 +253,26 @@ def test_refusals_of_a_model_that_runs_elsewhere_pass_through(face: Any) -> None
 
 
 def test_calls_that_wait_leave_room_for_others(face: Any) -> None:
-    """Slow calls overlap, and quick ones are answered meanwhile."""
-    client, _ = face
-    slow = predict_request({"x": np.float32([0.5])}, "slow").SerializeToString()
-    before = time.monotonic()
+    """Calls that wait are all waited for at once, and others are answered meanwhile."""
+    client, plane = face
+    start, queued = plane.start, []
+
+    def begin(handle: Any, key: str, *rest: Any, **more: Any) -> Any:
+        if key != "slow":
+            return start(handle, key, *rest, **more)
+        queued.append(faceplane.Future())
+        return queued[-1]
+
+    plane.start = begin
+    slow = predict_request({"x": X}, "slow").SerializeToString()
     waiting = [client.channel.unary_unary(PREDICTION + "Predict").future(slow) for _ in range(16)]
-    time.sleep(0.1)
+    rpcclient.until(lambda: len(queued) == 16)
     client.outputs(predict_request({"x": X}))
-    assert time.monotonic() - before < 0.45
+    assert not any(call.done() for call in waiting)
+    for future in queued:
+        future.set_result(faceplane.Result({"y": X}))
     for call in waiting:
         call.result(10)
-    assert time.monotonic() - before < 1.5
 
 
 def test_a_call_that_its_client_cancels_leaves_the_queue(tmp_path: Path) -> None:
