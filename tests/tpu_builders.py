@@ -169,11 +169,8 @@ def cnn_exported(to: Path) -> None:
     _cnn().export(str(to), verbose=False)
 
 
-@builder
-def subclassed(to: Path) -> None:
-    """Keras subclassed transformer block: ids int32 [n, 8] -> scores [n, 5]; alias tpu_func."""
+def _subclassed() -> Any:
     import keras
-    import tensorflow as tf
 
     keras.utils.set_random_seed(1)
     layers = keras.layers
@@ -195,6 +192,12 @@ def subclassed(to: Path) -> None:
 
     model = Transformer()
     model(np.zeros((1, 8), np.int32))
+    return model
+
+
+def _save_with_ids(model: Any, to: Path) -> None:
+    """As the documentation has it: an alias for the function that the signature calls."""
+    import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec([None, 8], tf.int32, name="ids")])
     def tpu_func(ids: Any) -> Any:
@@ -206,6 +209,46 @@ def subclassed(to: Path) -> None:
 
     model.tpu_func = tpu_func
     _save(model, to, {"serving_default": serve}, {"tpu_func": tpu_func})
+
+
+@builder
+def subclassed(to: Path) -> None:
+    """Keras subclassed transformer block: ids int32 [n, 8] -> scores [n, 5]; alias tpu_func."""
+    _save_with_ids(_subclassed(), to)
+
+
+@builder
+def subclassed_exported(to: Path) -> None:
+    """The same by model.export: ids int32 [n, 8] -> output_0 [n, 5]; no alias, signature serving_default."""
+    import keras
+
+    _subclassed().export(str(to), verbose=False, input_signature=[keras.InputSpec("int32", [None, 8], name="ids")])
+
+
+def _transformer() -> Any:
+    """Two blocks, functional."""
+    import keras
+
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    ids = keras.Input([8], dtype="int32", name="ids")
+    x = layers.Embedding(100, 16)(ids)
+    for _ in range(2):
+        x = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 8)(x, x))
+        x = layers.LayerNormalization()(x + layers.Dense(16)(layers.Dense(32, activation="gelu")(x)))
+    return keras.Model(ids, layers.Dense(5, activation="softmax", name="scores")(x[:, 0]))
+
+
+@builder
+def transformer(to: Path) -> None:
+    """Keras functional, two blocks, by tf.saved_model.save: ids int32 [n, 8] -> scores [n, 5]; alias tpu_func."""
+    _save_with_ids(_transformer(), to)
+
+
+@builder
+def transformer_exported(to: Path) -> None:
+    """The same net by model.export: ids int32 [n, 8] -> output_0 [n, 5]; no alias, signature serving_default."""
+    _transformer().export(str(to), verbose=False)
 
 
 @builder
@@ -488,3 +531,31 @@ def unshaped(to: Path) -> None:
 
     module.double, module.fixed = double, fixed
     _save(module, to, {"serving_default": serve}, {"double": double, "fixed": fixed})
+
+
+@builder
+def middle(to: Path) -> None:
+    """x [n, 4] -> y [n, 4], word string [n]: alias before, then a table of numbers as text, then alias after."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w1, module.w2, module.embedding = (tf.Variable(_normal(i, 4, 4)) for i in (1, 2, 3))
+    keys = tf.lookup.KeyValueTensorInitializer(["-1", "0", "1"], tf.constant([1, 2, 3], tf.int64))
+    module.table = tf.lookup.StaticHashTable(keys, 0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def before(x: Any) -> Any:
+        return tf.tanh(x @ module.w1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([None, 4], tf.float32)])
+    def after(index: Any, x: Any) -> Any:
+        return (tf.gather(module.embedding, index) + x) @ module.w2
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def serve(x: Any) -> Any:
+        dense = before(x)
+        word = tf.strings.as_string(tf.cast(tf.sign(tf.round(2.0 * dense[:, 0])), tf.int32))
+        return {"y": after(module.table.lookup(word), dense), "word": word}
+
+    module.before, module.after = before, after
+    _save(module, to, {"serving_default": serve}, {"before": before, "after": after})

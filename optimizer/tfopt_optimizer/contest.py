@@ -140,13 +140,20 @@ def _found(entered: Sequence[Candidate]) -> list[Candidate]:
 
 
 class Contest:
-    """Holds the contests of one model."""
+    """Holds the contests of one model. `lossless`: the gate of candidates that do not change precision."""
 
     def __init__(
-        self, reference: Reference, workers: Mapping[str, Worker], flags: OptimizerFlags, log: Log, weights_bytes: int
+        self,
+        reference: Reference,
+        workers: Mapping[str, Worker],
+        flags: OptimizerFlags,
+        lossless: verify.Tolerance,
+        log: Log,
+        *,
+        weights_bytes: int,
     ) -> None:
         self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
-        self._tolerances = {False: verify.lossless(flags.lossless_max_rel_error), True: flags.lossy()}
+        self._tolerances = {False: lossless, True: flags.lossy()}
         self._weights_bytes = weights_bytes
 
     def hold(

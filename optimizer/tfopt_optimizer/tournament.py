@@ -69,8 +69,9 @@ class Tournament:
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
-        gate = own_precision.allowed_for(saved_model.meta_graph(job.model_dir, job.tags), job.flags, log.say)
-        self._contest = Contest(self._reference, workers, gate, log, weights_bytes)
+        meta, asked = saved_model.meta_graph(job.model_dir, job.tags), job.flags.lossless_max_rel_error
+        gate = own_precision.lossless(meta, job.model_dir, asked, log.say)
+        self._contest = Contest(self._reference, workers, job.flags, gate, log, weights_bytes=weights_bytes)
 
     def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
         """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from concurrent.futures import Future
 
 import numpy as np
 import pytest
-from tfopt_optimizer import own_precision, saved_model
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.tpu import convert, files, options, placed, runnable
@@ -173,17 +170,3 @@ def test_weights_behind_links_are_part_of_a_fingerprint(model, cache, tmp_path):
         assert fingerprint(place, XLA, ("serve",), {}).model != before.model
     finally:
         data.write_bytes(content)
-
-
-def test_a_model_that_computes_in_bfloat16_is_not_held_to_float32_rounding(tpu_model, tmp_path):
-    lines: list[str] = []
-    plain = saved_model.meta_graph(tpu_model("toy"))
-    assert own_precision.allowed_for(plain, XLA, lines.append) is XLA
-    text = 'tpu_functions { function_alias: "tpu_func" }'
-    convert.convert(ConversionJob(tpu_model("toy"), tmp_path / "tpu", options.parse(text), {}, "none"))
-    halved = saved_model.meta_graph(tmp_path / "tpu")
-    assert own_precision.allowed_for(halved, XLA, lines.append).lossless_max_rel_error == 2**-6
-    assert len(lines) == 1
-    loose = dataclasses.replace(XLA, lossless_max_rel_error=0.1)
-    assert own_precision.allowed_for(halved, loose, lines.append) is loose
-    json.dumps(lines)
