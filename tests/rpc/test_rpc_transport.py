@@ -28,7 +28,7 @@ class Socket(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent = b""
-        self.closed = False
+        self.closed = self.aborted = False
 
     def write(self, part: bytes) -> None:
         self.sent += part
@@ -36,7 +36,8 @@ class Socket(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closed = self.aborted = True
 
 
 def reverse(request: bytes, _deadline: float | None) -> bytes:
@@ -333,6 +334,19 @@ async def later(wire: Wire, seconds: float) -> list[str]:
     await asyncio.sleep(seconds)
     wire.transport.tick()
     return wire.frames()
+
+
+def test_who_breaks_the_rules_and_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tfopt_server.rpc.transport.LINGER_S", 0.01)
+
+    async def story() -> None:
+        wire = Wire()
+        wire.say(ping() * 2000)
+        assert wire.transport.core.failed is not None
+        await wire.until(lambda: wire.socket.closed)
+        await wire.until(lambda: wire.socket.aborted)
+
+    run(story)
 
 
 def test_who_never_greets_is_cut():

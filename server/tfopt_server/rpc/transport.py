@@ -143,6 +143,8 @@ class Transport(asyncio.Protocol):
             if self.core.failed is not None:
                 log.debug("a gRPC connection was ended: %s", self.core.failed.text)
             self._loop.call_later(LINGER_S, self._transport.close)
+            if self.core.failed is not None:  # closing waits for a peer that reads; one that was cut off need not
+                self._loop.call_later(2 * LINGER_S, self.cut)
 
     def leave(self) -> None:
         """Tells the client to go elsewhere; every call that it sends before it knows is still served."""
