@@ -3,12 +3,14 @@
     answer = tf.cond(tf.reduce_sum(x) > 0, ...)      merged with another request, the sum is another one
 
 No sample shows this for certain: the others in a batch may all lie on one side. What only a shape decides is no matter,
-nor is an assertion, whose result nobody computes with. Branches inside loops are left to the proof by running: a loop
-over the rows (`tf.map_fn`) decides for each row by itself.
+unless values decided the shape (how many lie above something); nor is an assertion, whose result nobody computes with.
+Branches inside loops are left to the proof by running: a loop over the rows (`tf.map_fn`) decides for each row by
+itself.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +21,8 @@ _DECIDED_BY = {"If": 0, "StatelessIf": 0, "Case": 0, "StatelessCase": 0, "Switch
 _LOOPS = ("While", "StatelessWhile")
 # Their results say nothing of their inputs' values.
 _VALUELESS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "TensorListLength", "LoopCond")
+# As many results as the values say.
+_VALUE_SHAPED = re.compile(r"Where|Unique.*|ListDiff|DynamicPartition|StringSplit.*|NonMaxSuppression.*|RaggedRange")
 _HANDLES = (20, 21)  # resource and variant: a variable's value is not the request's
 
 
@@ -59,11 +63,13 @@ class _Scope:
     def __init__(self, nodes: Mapping[str, Any], outputs: list[str], fed: frozenset[str]) -> None:
         self._nodes, self._outputs, self._fed = nodes, outputs, fed
         self._following: dict[str, bool] = {}
+        self._shaped: dict[str, bool] = {}
+        self._any_shaped = any(_VALUE_SHAPED.fullmatch(node.op) for node in nodes.values())
 
-    def computed(self) -> Iterator[Any]:
-        """The nodes that the outputs are computed from: control edges do not count."""
+    def computed(self, *below: str) -> Iterator[Any]:
+        """The nodes that these edges, or the outputs, are computed from: control edges do not count."""
         seen: set[str] = set()
-        todo = list(self._outputs)
+        todo = list(below or self._outputs)
         while todo:
             edge = todo.pop()
             name = source(edge)
@@ -82,7 +88,9 @@ class _Scope:
             name = source(current)
             if self._is_fed(current):
                 known[current] = True
-            elif current not in known and name in self._nodes and self._nodes[name].op not in _VALUELESS:
+            elif name in self._nodes and self._nodes[name].op in _VALUELESS:
+                known[current] = self._any_shaped and any(map(self._shape_follows, self._nodes[name].input))
+            elif current not in known and name in self._nodes:
                 edges = [e for e in self._nodes[name].input if not e.startswith("^")]
                 waiting = [e for e in edges if e not in known and e not in begun]
                 if waiting:
@@ -94,6 +102,14 @@ class _Scope:
                 known.setdefault(current, False)
             todo.pop()
         return known[edge]
+
+    def _shape_follows(self, edge: str) -> bool:
+        """Whether a tensor's shape depends on the request's values: below it lies what counts them."""
+        if edge not in self._shaped:
+            self._shaped[edge] = False  # what a loop comes back to
+            counting = [node for node in self.computed(edge) if _VALUE_SHAPED.fullmatch(node.op)]
+            self._shaped[edge] = any(self.follows(e) for node in counting for e in node.input if e[0] != "^")
+        return self._shaped[edge]
 
     def _is_fed(self, edge: str) -> bool:
         return _tensor(edge) in self._fed or source(edge) in self._fed

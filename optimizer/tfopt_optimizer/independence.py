@@ -2,15 +2,16 @@
 
 A signature's rows are independent when every row of the answer depends on the same row of the question alone. Batch
 statistics, ranking across rows, a shared sum break that silently. First what the signature itself rules out, then
-a proof by running: a row alone, in a batch filled up with copies of itself, and mixed with other and with altered rows
-must give the same answer.
+a proof by running: a row alone, in a batch filled up with copies of itself, mixed with other and with altered rows, and
+before rows that lie far from all records must give the same answer. What only other values, or more rows, would show
+stays unseen.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -23,6 +24,7 @@ Run = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray]]
 PROBES = 3  # rows that are looked at one by one
 PROBING_S = 5.0
 MIXED = 8  # records in the mixed batch
+FAR = 1e4  # how many times a float's size a row far away has
 
 
 class Refused(Exception):
@@ -57,8 +59,10 @@ def static_reason(signature: SignatureInfo, state: State) -> str:
 def prove(run: Run, rows: Rows, tolerance: verify.Tolerance, clock: Callable[[], float] = time.monotonic) -> Proof:
     """Runs the proof on the reference, with fewer probes than PROBES when they take longer than PROBING_S."""
     end = clock() + PROBING_S
-    sides = [accepted(run, side) for side in _sides(alter(rows))]
-    altered = _joined([side for side in sides if side is not None])
+    near = [accepted(run, side) for side in _sides(alter(rows))]
+    distant = [accepted(run, side) for side in far(rows)]
+    sides = [*near, *distant]
+    altered = _joined(near) or _joined(distant)
     if altered is None and rows.count < 2:
         return Proof(False, "there is only one row to try, and none like it can be made up: add warmup records")
     mixed_with = _join(rows, altered)
@@ -116,7 +120,8 @@ def _probe(run: Run, rows: Rows, others: dict[str, np.ndarray], probe: int, tole
 def _one_sided(
     run: Run, rows: Rows, sides: list[dict[str, np.ndarray] | None], probe: int, tolerance: verify.Tolerance
 ) -> str:
-    """The row among others that all lie above zero, and all below: sums of both together may be none at all."""
+    """The row among others that all lie above zero, or below, or far away on one side: sums of both together may be
+    none at all, and a maximum may be the row's own."""
     alone_feeds = rows.take(probe, 1)
     alone = run(alone_feeds)
     for side in sides:
@@ -126,7 +131,7 @@ def _one_sided(
         batch = {n: np.concatenate([a, others[n]]) for n, a in alone_feeds.items()}
         reason = same_row(alone, run(batch), 0, _count(batch), tolerance)
         if reason:
-            return f"row {probe} before others of one sign: {reason}"
+            return f"row {probe} before others on one side of it: {reason}"
     return ""
 
 
@@ -138,7 +143,8 @@ def _sides(altered: dict[str, np.ndarray] | None) -> list[dict[str, np.ndarray]]
     return [{n: a[:half] for n, a in altered.items()}, {n: a[half:] for n, a in altered.items()}]
 
 
-def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray] | None:
+def _joined(sides: Sequence[dict[str, np.ndarray] | None]) -> dict[str, np.ndarray] | None:
+    parts = [side for side in sides if side is not None]
     return {n: np.concatenate([part[n] for part in parts]) for n in parts[0]} if parts else None
 
 
@@ -183,6 +189,35 @@ def _altered(array: np.ndarray, values: np.ndarray, sign: float) -> np.ndarray:
         return np.array([value[::-1] for value in array.ravel()], dtype=object).reshape(array.shape)
     place = np.searchsorted(pool, array) if array.dtype != object else _places(pool, array)
     return pool[(place + (1 if sign > 0 else 2)) % len(pool)].reshape(array.shape)
+
+
+def far(rows: Rows) -> Iterator[dict[str, np.ndarray]]:
+    """Single rows far from all records, in one kind of value at a time, for a model may refuse those of another: floats
+    FAR times as large, integers twice and half, strings of more and of fewer words. They meet what records that are
+    alike in size, length or number of words cannot: a threshold, padding to the longest."""
+    base = rows.take(0, 1)
+    for kinds, moved in (("fc", _far_floats), ("iu", _far_integers), ("O", _far_strings)):
+        names = [n for n, a in base.items() if ("f" if verify.is_inexact(a) else a.dtype.kind) in kinds]
+        for up in (True, False) if names else ():
+            yield {n: moved(a, up) if n in names else a for n, a in base.items()}
+
+
+def _far_floats(array: np.ndarray, up: bool) -> np.ndarray:
+    wide = np.abs(array.astype(np.complex128 if np.iscomplexobj(array) else np.float64))
+    limit = {1: 200.0, 2: 6e4}.get(array.dtype.itemsize, 1e30)  # what 8 bits, float16 and the others surely hold
+    return ((1 if up else -1) * np.maximum(wide, np.minimum((wide + 1) * FAR, limit))).astype(array.dtype)
+
+
+def _far_integers(array: np.ndarray, up: bool) -> np.ndarray:
+    if not up:
+        return array // 2
+    limit = np.iinfo(array.dtype).max
+    return np.where(array > limit // 2, limit, array * 2 + 1).astype(array.dtype)
+
+
+def _far_strings(array: np.ndarray, up: bool) -> np.ndarray:
+    found = [value + b" " + value if up else value[: len(value) // 2] for value in array.ravel()]
+    return np.array(found, dtype=object).reshape(array.shape)
 
 
 def _places(pool: np.ndarray, array: np.ndarray) -> np.ndarray:

@@ -31,6 +31,15 @@ class Model(tf.Module):
         return {"y": tf.cond(tf.shape(x)[0] > 0, lambda: x, lambda: -x)}
 
     @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+    def by_count(self, x):
+        return {"y": tf.cond(tf.size(tf.where(x > 1e9)) > 0, lambda: x, lambda: -x)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+    def by_shape_besides_a_count(self, x):
+        kept = tf.reduce_sum(tf.boolean_mask(x, x[:, 0] > 0))
+        return {"y": tf.cond(tf.shape(x)[0] > 0, lambda: x, lambda: -x) + kept}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
     def asserted(self, x):
         with tf.control_dependencies([tf.debugging.assert_less(x, 1e6)]):
             return {"y": tf.identity(x) + 1}
@@ -44,7 +53,7 @@ class Model(tf.Module):
         return {"y": tf.where(x > 0, x, -x)}
 
 m = Model()
-names = ["by_sum", "in_a_call", "by_shape", "asserted", "each_row", "selected"]
+names = ["by_sum", "in_a_call", "by_shape", "by_count", "by_shape_besides_a_count", "asserted", "each_row", "selected"]
 tf.saved_model.save(m, sys.argv[1], signatures={n: getattr(m, n) for n in names})
 
 with tf.Graph().as_default(), tf.compat.v1.Session() as session:
@@ -72,7 +81,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_branches_that_values_of_a_batch_decide_are_found_and_no_others(built: tuple[Path, Path]) -> None:
     found = {key: bool(state.decided) for key, state in saved_model.states(built[0]).items() if "__" not in key}
     assert found == {
-        "by_sum": True, "in_a_call": True, "by_shape": False, "asserted": False, "each_row": False, "selected": False,
+        "by_sum": True, "in_a_call": True, "by_shape": False, "by_count": True, "by_shape_besides_a_count": False,
+        "asserted": False, "each_row": False, "selected": False,
     }  # fmt: skip
 
 

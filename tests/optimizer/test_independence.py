@@ -55,6 +55,34 @@ def test_a_branch_that_the_sum_of_the_batch_decides_is_caught(x):
     assert not prove(lambda f: {"y": f["x"] if f["x"].sum() > 0 else -f["x"]}, x=-x).independent
 
 
+def padded_mean(f):
+    """Words padded to the longest text of the batch, and averaged with the padding."""
+    words = [text.split() for text in f["text"].ravel()]
+    longest = max(map(len, words))
+    return {"y": np.array([sum(map(len, each)) / max(longest, 1) for each in words])}
+
+
+def up_to_the_longest(f):
+    """A mask as wide as the batch's largest length."""
+    return {"y": (np.arange(f["length"].max()) < f["length"]).astype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("model", "feeds"),
+    [
+        (lambda f: {"y": f["x"] if f["x"].max() < 1000 else 2 * f["x"]}, {"x": THREE}),
+        (lambda f: {"y": f["x"] if f["x"].min() > -1000 else 2 * f["x"]}, {"x": THREE}),
+        (lambda f: {"y": f["pixels"] / f["pixels"].max()}, {"pixels": np.array([[7, 200, 30]], np.uint8)}),
+        (up_to_the_longest, {"x": THREE, "length": np.full((3, 1), 4)}),
+        (padded_mean, {"text": np.array([b"one two", b"six ten"], object)}),
+    ],
+    ids=["a large value", "a small value", "pixels", "lengths", "words"],
+)
+def test_what_no_record_shows_is_caught_by_rows_far_from_all(model, feeds):
+    """All records are alike in what matters: values, lengths, numbers of words."""
+    assert not prove(model, **feeds).independent
+
+
 def test_outputs_without_rows_are_caught():
     assert prove(lambda f: {"y": f["x"].sum(0)}, x=THREE).reason == "output 'y' has shape (2,) for one row"
     flat = prove(lambda f: {"y": f["x"].reshape(-1)[: len(f["x"]) * 2 : 2][:1]}, x=THREE)
@@ -70,7 +98,7 @@ def test_integers_and_strings_change_places_with_those_that_occur():
 
     city = np.array([b"lima", b"oslo", b"quito"], dtype=object)
     assert prove(lookup, city=city, age=np.array([[1], [2], [3]])).independent
-    assert set(seen) == {b"lima", b"oslo", b"quito"}
+    assert set(seen) == {b"lima", b"oslo", b"quito", b"lima lima", b"li"}  # and once each far from all of them
 
 
 def test_a_lone_string_is_turned_round_unless_the_model_refuses_it():
