@@ -16,7 +16,7 @@ import numpy as np
 
 from tfopt_optimizer import cpu
 from tfopt_optimizer.flags import OptimizerFlags
-from tfopt_optimizer.plan import FORMAT_VERSION, Fingerprint
+from tfopt_optimizer.plan import FORMAT_VERSION, PROOF_VERSION, Fingerprint
 
 Samples = Mapping[str, tuple[dict[str, np.ndarray], ...]]
 _PACKAGES = (
@@ -40,7 +40,7 @@ _BLOCK = 1 << 22
 
 def fingerprint(model_dir: Path, flags: OptimizerFlags, tags: Sequence[str], samples: Samples) -> Fingerprint:
     """Equal fingerprints mean an equal plan would come out. OSError when the model cannot be read."""
-    versions = {"plan": str(FORMAT_VERSION), "python": platform.python_version()}
+    versions = {"plan": str(FORMAT_VERSION), "proof": str(PROOF_VERSION), "python": platform.python_version()}
     for package in (*_PACKAGES, *_RUNTIMES.get(flags.device, ())):
         try:
             versions[package] = metadata.version(package)

@@ -62,6 +62,8 @@ def unfit(plan: Plan, here: Fingerprint, *, replaceable: bool) -> list[str]:
     if made.model != here.model:
         found.append(f"model: {made.model} != {here.model}")
     found += _flags(made.flags, here.flags)
+    if made.versions.get("proof") != here.versions.get("proof"):
+        found.append("its rows were proven independent in another way; make it anew")
     for package in needs(plan):
         then, now = version(package, made.versions), version(package, here.versions)
         if not now:

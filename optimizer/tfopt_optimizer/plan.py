@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 FORMAT_VERSION = 1
+# Of the proofs that a plan stands on (independent rows, padding). It rises when they learn to see more: a plan that an
+# earlier one let through may merge what must not be merged.
+PROOF_VERSION = 2
 FILE_NAME = "plan.json"
 
 Shape = tuple[int | None, ...]

@@ -68,6 +68,12 @@ def test_only_the_winners_versions_count(gone):
         assert fitness.unfit(plan(LITERT), here, replaceable=True) == []
 
 
+def test_a_plan_that_an_earlier_proof_let_through_is_not_taken():
+    here = dataclasses.replace(MADE, versions={**VERSIONS, "proof": "2"})
+    said = ["its rows were proven independent in another way; make it anew"]
+    assert fitness.unfit(plan(LITERT), here, replaceable=True) == said
+
+
 @pytest.mark.parametrize(
     ("engines", "versions", "said"),
     [
