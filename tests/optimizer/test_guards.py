@@ -44,6 +44,8 @@ def test_limits_of_what_is_looked_up(tf):
         "shifted": (lambda x: tf.gather(table, x + 1) + tf.gather(table, 3 + x - 5), (2, 98)),
         "from the end": (lambda x: tf.gather(table, tf.where(x < 0, x + 100, x)), (-100, 99)),
         "by the table's own shape": (lambda x: tf.gather(table, tf.where(x < 0, x + _rows(tf, table), x)), (-100, 99)),
+        "the largest of them": (lambda x: tf.gather(table, tf.math.top_k(x, 2).values), (0, 99)),
+        "each of them once": (lambda x: tf.gather(table, tf.unique(tf.reshape(x, [6])).y), (0, 99)),
         "another axis": (lambda x: tf.gather(table, x, axis=1), (0, 3)),
     }
     assert {name: found(tf, call, ids) for name, (call, _) in cases.items()} == {
@@ -51,6 +53,7 @@ def test_limits_of_what_is_looked_up(tf):
     }
     harmless = (
         lambda x: tf.gather(table, tf.argmax(x, -1)),
+        lambda x: tf.gather(table, tf.math.top_k(x, 2).indices),
         lambda x: tf.gather(table, tf.range(3)),
         lambda x: tf.gather(table, tf.cast(x, tf.int64) % 100),
         lambda x: x * 2,
@@ -59,7 +62,7 @@ def test_limits_of_what_is_looked_up(tf):
 
 
 def test_what_no_limit_covers_is_refused(tf):
-    table = tf.Variable(np.zeros((100, 4), np.float32))
+    table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
     ids = tf.TensorSpec((2, 3), tf.int64)
 
     def asserting(x):
@@ -74,6 +77,13 @@ def test_what_no_limit_covers_is_refused(tf):
         "(ScatterNd)": lambda x: tf.scatter_nd(x, tf.ones([2]), [100, 100, 100]),
         "(CheckNumerics)": lambda x: tf.debugging.check_numerics(tf.cast(x, tf.float32), "odd"),
         "divides integers": lambda x: 10 // x,
+        "raises integers": lambda x: tf.pow(x, x),
+        "(MatrixInverse)": lambda x: tf.linalg.inv(tf.cast(x[:, :2], tf.float32)),
+        "(SparseSoftmaxCrossEntropyWithLogits)": (
+            lambda x: tf.nn.sparse_softmax_cross_entropy_with_logits(x[:, 0], tf.zeros([2, 5]))
+        ),
+        "(TensorListGetItem)": lambda x: tf.TensorArray(tf.float32, 7).unstack(small).read(tf.cast(x[0, 0], tf.int32)),
+        "(Slice)": lambda x: tf.slice(small, [x[0, 0], 0], [2, 4]),
         "looks up what it computes": lambda x: tf.gather(table, x % 101),
     }
     for words, call in refused.items():

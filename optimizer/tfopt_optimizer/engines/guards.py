@@ -27,6 +27,9 @@ _CHECKED = {
     "ScatterNd": 0, "TensorScatterUpdate": 1, "TensorScatterAdd": 1, "TensorScatterSub": 1, "TensorScatterMax": 1,
     "TensorScatterMin": 1, "UnsortedSegmentSum": 1, "UnsortedSegmentMax": 1, "UnsortedSegmentMin": 1,
     "UnsortedSegmentProd": 1, "ReverseSequence": 1, "CheckNumerics": 0, "CheckNumericsV2": 0, "InvertPermutation": 0,
+    "SparseSoftmaxCrossEntropyWithLogits": 1, "MatrixInverse": 0, "MatrixSolve": 0, "Bincount": 0, "DenseBincount": 0,
+    "TensorListGetItem": 1, "TensorListSetItem": 1, "Slice": 1, "SegmentSum": 1, "SegmentSumV2": 1, "SegmentProdV2": 1,
+    "SegmentMinV2": 1, "SegmentMaxV2": 1,
 }  # fmt: skip
 _DIVISIONS = frozenset({"FloorDiv", "FloorMod", "Mod", "Div", "TruncateDiv", "TruncateMod"})
 # Type -> (attributes that name what is called, the first input that it is given).
@@ -76,6 +79,8 @@ def _refusal(graph: Graph, node: Any, limits: dict[str, Limits], asserting: set[
         return f"it asserts something of its inputs ({node.name}), which XLA drops"
     if node.op in _DIVISIONS and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
         return f"it divides integers by what its inputs say ({node.name}), and XLA does not notice a zero"
+    if node.op == "Pow" and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
+        return f"it raises integers to what its inputs say ({node.name}), and XLA does not notice a negative power"
     if node.op in _CHECKED and graph.depends(node.input[_CHECKED[node.op]]):
         return f"TensorFlow checks what {node.name} ({node.op}) is given, XLA does not"
     return ""

@@ -20,6 +20,8 @@ _BOUNDED = frozenset({
     "ArgMax", "ArgMin", "TopK", "TopKV2", "Where", "Range", "Shape", "ShapeN", "Size", "Rank", "Const", "Unique",
     "ReadVariableOp", "RandomUniformInt", "ZerosLike", "OnesLike",
 })  # fmt: skip
+# Their first results are values that went in, only the second ones are places.
+_OF_VALUES = frozenset({"TopK", "TopKV2", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"})
 _SUMS = frozenset({"Add", "AddV2", "Sub"})
 _SELECTS = frozenset({"Select", "SelectV2"})
 _UNKNOWN = frozenset({"Placeholder", "PlaceholderWithDefault", "_Arg", "VarHandleOp"})
@@ -71,6 +73,8 @@ class Graph:
             seen.add((node.name, (low, high)))
             if node.name in self.inputs:
                 narrow(found, self.inputs[node.name], (low, high))
+            elif node.op in _OF_VALUES and _is_first(tensor):
+                todo.append((node.input[0], (low, high)))
             elif node.op in _CARRIERS:
                 todo.append((node.input[1 if node.op == "Split" else 0], (low, high)))
             elif node.op in _JOINERS:
@@ -143,6 +147,12 @@ class Graph:
         if node.op == "Const":
             return tuple(int(dim.size) for dim in node.attr["value"].tensor.tensor_shape.dim)
         return self.tables.get(node.name)
+
+
+def _is_first(tensor: str) -> bool:
+    """Whether a tensor is its node's first result: "node", "node:0", or in a function "node:values:0"."""
+    _, _, result = tensor.partition(":")
+    return result in ("", "0") or result.partition(":")[0] in ("values", "y")
 
 
 def narrow(limits: dict[str, Limits], name: str, limit: Limits) -> None:
