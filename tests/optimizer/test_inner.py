@@ -144,6 +144,10 @@ def test_records_of_one_length_are_enough_as_their_beginnings_are_tried():
     [
         (lambda f: {"y": table[f["ids"]].mean(1)}, "padded from 1 to 9: max error"),
         (lambda f: {"y": table[f["ids"]].max(1)}, "padded from 1 to 9: max error"),
+        # the last element decides, as in a recurrent network without a mask: data would have to stand at the end
+        (lambda f: {"y": table[f["ids"][:, -1]]}, "padded from 1 to 9: max error"),
+        # positions counted from the end
+        (lambda f: {"y": (table[f["ids"]] * np.arange(f["ids"].shape[1])[::-1, None]).sum(1)}, "padded from"),
         # a soft mask: what is masked keeps a little weight
         (lambda f: {"y": np.average(table[f["ids"]][0], 0, f["mask"][0] + 1e-3)[None]}, "padded from 1 to 9: max err"),
         (lambda f: {"y": table[f["ids"]][:, ::2]}, "which is padding cannot be told"),
@@ -155,6 +159,12 @@ def test_a_model_that_padding_changes_is_found_out(answer, why):
     assert not found.sound
     assert why in found.reason
     assert found.dimensions == LENGTH
+
+
+def test_where_zeros_in_the_mask_mark_what_counts_padding_would_be_taken_for_data():
+    samples = [record(n) | {"mask": np.zeros((1, n), np.int32)} for n in (5, 9)]
+    found = padding_proof.prove(lambda f: masked(f | {"mask": 1 - f["mask"]}), LENGTH, samples, LOSSLESS)
+    assert (found.sound, found.reason.split(":")[0]) == (False, "padded from 1 to 9")
 
 
 def test_what_refuses_padding_is_not_padded_and_what_takes_no_beginnings_is_padded_from_the_shortest_record_on():
