@@ -23,8 +23,8 @@ from tfopt_protos import dtypes, messages
 
 Array = np.ndarray[Any, Any]
 
-# A protobuf message cannot carry more than this, so a larger tensor could only come from repeating the last value.
-MAX_BYTES = 2**31
+# What repeating the last value may add to a tensor: a message of 20 bytes could ask for any number of them.
+MAX_REPEATED = 2**26  # bytes
 MAX_RANK = 64  # numpy's; TensorFlow allows 254
 
 # Above this many values numpy's __array__ on the field (a fixed 1.8 us) is cheaper than a list of them.
@@ -174,8 +174,7 @@ def _typed(proto: Any, name: str, dtype: np.dtype[Any], size: int) -> Array:
 def _filled(values: Array, dtype: np.dtype[Any], size: int) -> Array:
     if len(values) == size:
         return values
-    if size * max(dtype.itemsize, 1) > MAX_BYTES:
-        raise TensorError(f"the tensor's shape has {size} elements but only {len(values)} values are given")
+    _repeatable(size, len(values), dtype)
     filled = np.zeros(size, dtype)
     if len(values):
         filled[: len(values)] = values
@@ -185,13 +184,19 @@ def _filled(values: Array, dtype: np.dtype[Any], size: int) -> Array:
 
 def _strings(proto: Any, content: bytes, size: int) -> Array:
     values = _split_strings(content, size) if content and size else proto.string_val[:size]
-    if len(values) < size:
-        if size * 8 > MAX_BYTES:
-            raise TensorError(f"the tensor's shape has {size} elements but only {len(values)} values are given")
-        values = [*values, *[values[-1] if values else b""] * (size - len(values))]
+    _repeatable(size, len(values), np.dtype(object))
     array = np.empty(size, object)
-    array[:] = values
+    array[: len(values)] = values
+    array[len(values) :] = values[-1] if values else b""
     return array
+
+
+def _repeatable(size: int, given: int, dtype: np.dtype[Any]) -> None:
+    if (size - given) * dtype.itemsize > MAX_REPEATED:
+        raise TensorError(
+            f"the tensor's shape has {size} elements but only {given} values are given; the last one is repeated for "
+            f"{MAX_REPEATED} bytes at most"
+        )
 
 
 def _split_strings(content: bytes, size: int) -> list[bytes]:

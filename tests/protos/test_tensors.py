@@ -188,6 +188,8 @@ def proto(dtype: int = 1, dims: tuple[int, ...] = (2,), **fields: Any) -> Any:
         (proto(dims=(0, 1 << 62, 1 << 62)), "too large"),
         (proto(dims=(1,) * 65, float_val=[1]), "65 dimensions; at most 64"),
         (proto(7, (1 << 30,), string_val=[b"a"]), "1073741824 elements but only 1 values"),
+        (proto(1, (1 << 25,), float_val=[1]), "33554432 elements but only 1 values"),
+        (proto(7, (1 << 24,), string_val=[b"a"]), "repeated for 67108864 bytes at most"),
         (proto(7, (3,), tensor_content=b"\x01"), "too few for 3 strings"),
         (proto(7, (1,), tensor_content=b"\x05ab"), "its 1 strings take 6"),
         (proto(7, (1,), tensor_content=b"\xff\xff"), "ends inside a string's length"),

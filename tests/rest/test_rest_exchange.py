@@ -195,6 +195,7 @@ ARRAY = saved(np.float32([1, 2]))
         (saved(np.array(["2020-01-01"], "M8[D]")), "input 'x' expects float, received datetime64[D]"),
         (ARRAY.replace(b"(2,)", b"(-2,)").replace(b" \n", b"\n", 1), ""),
         (ARRAY.replace(b"'<f4'", b"'<f9'"), ""),
+        (ARRAY.replace(b"'<f4'", b"'|S0'")[:-8], "received dtype |S0"),  # of any shape, in no bytes
         (b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535, ""),
     ],
 )

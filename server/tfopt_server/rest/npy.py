@@ -30,13 +30,12 @@ _HEADER_LIMIT = 10_000
 def array(body: bytes, wanted: TensorInfo) -> Array:
     """The array for the input `wanted`. INVALID_ARGUMENT says what is no .npy file, or another dtype."""
     shape, fortran, dtype, start = _header(body)
-    if dtype.hasobject or dtype.names is not None:
+    if dtype.hasobject or dtype.names is not None or not dtype.itemsize:  # values of no bytes could be any number
         raise _refused(f"expected numbers, booleans or fixed-length strings, received dtype {dtype}")
     count = math.prod(shape)
     if len(body) - start != count * dtype.itemsize:
         raise _refused(f"expected {count * dtype.itemsize} bytes of data, received {len(body) - start}")
-    flat = np.frombuffer(body, dtype, count, start) if dtype.itemsize else np.zeros(count, dtype)
-    found = flat.reshape(shape, order="F" if fortran else "C")
+    found = np.frombuffer(body, dtype, count, start).reshape(shape, order="F" if fortran else "C")
     return np.ascontiguousarray(_typed(found, wanted)).reshape(shape)
 
 
