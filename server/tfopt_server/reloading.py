@@ -41,8 +41,9 @@ class Reloader:
         self, registry: Registry, models: Models, labels_ahead: bool, board: ConfigBoard, seat: int, number: int,
         file: File | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        self._registry, self._models, self._labels_ahead = registry, models, labels_ahead
-        self._board, self._seat, self._number = board, seat, number
+        self._registry, self._labels_ahead = registry, labels_ahead
+        self._board, self._seat = board, seat
+        self._followed = number, models  # replaced as one: other threads read it
         self._file, self._clock = file, clock
         self._due = clock() + (file.poll_s if file else 0.0)
         self._problem = ""
@@ -59,6 +60,14 @@ class Reloader:
     def poll_s(self) -> float | None:
         return None if self._file is None else self._file.poll_s
 
+    @property
+    def _number(self) -> int:
+        return self._followed[0]
+
+    @property
+    def _models(self) -> Models:
+        return self._followed[1]
+
     def remember(self, models: Models) -> None:
         for config in models.configs:
             self.known[config.name] = config
@@ -67,7 +76,7 @@ class Reloader:
     def current(self) -> tuple[int, Models]:
         """What is configured now, whether this worker follows it already or not, and the board's number for it. From
         any thread."""
-        number, models = self._number, self._models
+        number, models = self._followed
         if self._board.number == number:
             return number, models
         number, data = self._board.latest()
@@ -88,18 +97,18 @@ class Reloader:
             self._complain(str(error))
             return None
         self._complain("")
-        return self._follow(found, str(self._file.path))
+        return self._follow(self._number, found, str(self._file.path))
 
     def _follow_board(self) -> tuple[ModelConfig, ...] | None:
         before = {config.name for config in self._models.configs}
-        self._number, data = self._board.latest()
+        number, data = self._board.latest()
         found = model_config.from_bytes(data)
         new = frozenset(config.name for config in found.configs) - before
         self._awaited = new | (self._awaited or frozenset())
-        return self._follow(found, "a client's config")
+        return self._follow(number, found, "a client's config")
 
-    def _follow(self, found: Models, source: str) -> tuple[ModelConfig, ...] | None:
-        before, self._models = self._models, found
+    def _follow(self, number: int, found: Models, source: str) -> tuple[ModelConfig, ...] | None:
+        before, self._followed = self._models, (number, found)
         self.remember(found)
         self._label(found.labels, before.labels)
         if found.configs == before.configs:

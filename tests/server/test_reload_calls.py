@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_protos import messages
+from tfopt_server import model_config
 from tfopt_server.config_board import ConfigBoard
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.lanes import Lane
@@ -93,6 +94,27 @@ class House:
         while not ready():
             assert time.monotonic() < end
             time.sleep(0.005)
+
+
+def test_what_is_configured_is_never_half_the_old_and_half_the_new(tmp_path: Path, monkeypatch: Any) -> None:
+    """A call by name on another thread changes what `current` says: with the new number and the old models it would
+    take back what another client had just configured."""
+    board = ConfigBoard(1)
+    first, both = (Models(tuple(ModelConfig(n, tmp_path / n) for n in names)) for names in (["a"], ["a", "b"]))
+    reloader = Reloader(Registry(["a"]), first, False, board, 1, 0)
+    number = board.post(model_config.to_proto(both).SerializeToString())
+    read, said = model_config.from_bytes, []
+
+    def reading(data: bytes) -> Models:
+        found = read(data)
+        with monkeypatch.context() as undone:
+            undone.setattr(model_config, "from_bytes", read)
+            said.append(reloader.current())
+        return found
+
+    monkeypatch.setattr(model_config, "from_bytes", reading)
+    reloader.look()
+    assert said == [(number, both)]
 
 
 @pytest.fixture
