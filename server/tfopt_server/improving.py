@@ -45,6 +45,8 @@ class Improver:
     def _run(self) -> None:
         while True:
             version = self._todo.get()
+            if version.closing:  # unloaded while it waited its turn: minutes of all cores for nobody
+                continue
             outcome: Loaded | Exception
             try:
                 outcome = self._prepare(version)

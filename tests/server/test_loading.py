@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_server import loading
 from tfopt_server.errors import Code
+from tfopt_server.improving import Improver
 from tfopt_server.lanes import Lane
 from tfopt_server.lifecycle import All, Latest, Policy, Specific
 from tfopt_server.loading import Loader, ModelConfig, Schedule
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadError, LoadOptions, Source
-from tfopt_server.registry import Loaded, Registry
+from tfopt_server.registry import Loaded, Registry, Version
 
 from tests.server.fakes import Runner
 
@@ -326,6 +328,17 @@ def test_without_a_plan_plain_tensorflow_goes_on_serving(
         assert handle.loaded.why == "no plan could be made: broken"
     assert not house.first[1].closed
     assert "plain TensorFlow goes on serving: no plan could be made: broken" in caplog.text
+
+
+def test_no_plan_is_made_for_a_version_that_was_unloaded_while_it_waited() -> None:
+    gone, here = Version("m", 1, Path("1")), Version("m", 2, Path("2"))
+    prepared, done = list[Version](), threading.Event()
+    improver = Improver(prepared.append, done.set)  # type: ignore[arg-type, func-returns-value]
+    gone.close()
+    improver.add(gone)
+    improver.add(here)
+    assert done.wait(10)
+    assert prepared == [here]
 
 
 def test_a_plan_for_a_version_that_is_gone_is_given_back(tmp_path: Path) -> None:
