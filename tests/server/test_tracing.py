@@ -284,7 +284,13 @@ def test_a_collector_that_is_away_does_not_hold_up_the_end(monkeypatch: pytest.M
     monkeypatch.setattr("tfopt_server.tracing.FLUSH_S", 0.2)
     tracing = Tracing.open(f"http://127.0.0.1:{rpcclient.free_port()}/v1/traces", 1.0)
     tracing.end(tracing.begin(b"", b""), "POST predict", {})
+    sent, gate = list[bool](), threading.Event()
+    shutdown = tracing._provider.shutdown
+    monkeypatch.setattr(tracing._provider, "shutdown", lambda: sent.append(gate.wait(20)))
     tracing.close()
+    assert sent == []
+    gate.set()
+    threading.Thread(target=shutdown, daemon=True).start()
 
 
 def test_without_the_flag_nothing_of_it_is_there() -> None:
