@@ -26,6 +26,14 @@ LEAD = block([(b":status", b"200"), (b"content-type", b"application/grpc")])
 TRAILERS = block([(b"grpc-status", b"0")])
 
 
+# What a client hears of Talk.answer.
+_ANSWER = ("HEADERS {0} :status=200", "DATA {0} b'ok'", "HEADERS {0} grpc-status=0 end")
+
+
+def answer(stream: int) -> list[str]:
+    return [line.format(stream) for line in _ANSWER]
+
+
 class Head(NamedTuple):
     headers: Sequence[tuple[bytes, bytes]]
     content_length: int | None

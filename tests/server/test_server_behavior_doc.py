@@ -16,3 +16,6 @@ def test_every_test_that_the_document_names_exists():
     assert len(named) > 30
     assert {name for name in named if f"def {name}(" not in code} == set()
     assert {name for name in files if not (ROOT / "tests" / name).is_file()} == set()
+    placed = set(re.findall(r"`(\w+/test_\w+\.py)::(?:\w+::)*(test_\w+)", text))
+    elsewhere = {(file, name) for file, name in placed if f"def {name}(" not in (ROOT / "tests" / file).read_text()}
+    assert elsewhere == set()
