@@ -11,7 +11,7 @@ from tfopt_protos import dtypes
 def read(node: Any) -> dict[str, str]:
     """Of a NodeDef; attributes that are shapes, functions or tensors are left out."""
     found = {}
-    for name, value in node.attr.items():
+    for name, value in sorted(node.attr.items()):
         text = _text(value)
         if text is not None and not name.startswith("_"):
             found[name] = text

@@ -157,10 +157,11 @@ def numeric_shapes(graph: Graph) -> Graph:
 
 
 def _ordered(nodes: Mapping[str, Node]) -> dict[str, Node]:
-    """Nodes after their inputs. Without recursion: graphs are deeper than Python's stack. ValueError for a circle."""
+    """Nodes after their inputs, by names alone otherwise: TensorFlow lists a graph in another order in every process.
+    Without recursion: graphs are deeper than Python's stack. ValueError for a circle."""
     found: dict[str, Node] = {}
     begun = set[str]()
-    for root in nodes:
+    for root in sorted(nodes):
         todo = [root]
         while todo:
             name = todo[-1]

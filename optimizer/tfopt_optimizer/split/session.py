@@ -98,7 +98,7 @@ class GraphWriter:
     def graph(self) -> bytes:
         if self._graph.ByteSize() >= LARGEST:
             raise NotLowerable(f"{self._graph.ByteSize() / 1e9:.1f} GB of constants do not fit into a graph")
-        text: bytes = self._graph.SerializeToString()
+        text: bytes = self._graph.SerializeToString(deterministic=True)
         return text
 
 

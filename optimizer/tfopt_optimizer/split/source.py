@@ -161,12 +161,18 @@ def _exported(tf: Any, handle: Any, types: tuple[str, str]) -> tuple[np.ndarray,
 
 
 def _table(tf: Any, node: str, graph: Graph, export: Callable[[tuple[str, str]], Any]) -> Any:
-    """What `export` finds for the types that the table is looked up with, or that it turns out to have."""
+    """What `export` finds for the types that the table is looked up with, or that it turns out to have.
+
+    In the order of the keys: TensorFlow's is another in every process, and equal tables are stored once.
+    """
     for types in _table_types(graph, node):
         try:
-            return export(types)
+            keys, values = export(types)
         except tf.errors.OpError as error:
             reason = first_line(error)
+            continue
+        order = np.argsort(keys, kind="stable") if keys.ndim == 1 else slice(None)
+        return keys[order], values[order]
     raise NotLowerable(f"{node} cannot be read as a table: {reason}")
 
 
@@ -223,7 +229,8 @@ def read(
         nodes[op.name] = Node(op.name, op.type, tuple(t.name for t in op.inputs), tensors, kinds)
         controls[op.name] = [c.name for c in op.control_inputs]
     found = graphs.ordered(Graph(nodes, inputs, outputs, frozenset(variables), frozenset(tables)))
-    effects = tuple(n for n in _reached(found, controls) if nodes[n].op in EFFECTS)
+    reached = _reached(found, controls)
+    effects = tuple(n for n in found.nodes if n in reached and nodes[n].op in EFFECTS)
     found = dataclasses.replace(without_passing(found), effects=effects)
     return graphs.needed(graphs.numeric_shapes(graphs.needed(found)))
 
