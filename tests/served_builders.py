@@ -85,6 +85,69 @@ def planned(to: Path) -> None:
     tf.saved_model.save(module, str(to), signatures=signatures)
 
 
+@builder
+def examples(to: Path) -> None:
+    """Classify and regress signatures that parse tf.Examples: x (float, required), w (string, "?"), n (two int64, 1 and
+    2), v (any number of floats)."""
+    examples_plus(to, 0.0)
+
+
+@builder
+def examples_next(to: Path) -> None:
+    """The same with 100 added to every number: another version."""
+    examples_plus(to, 100.0)
+
+
+def examples_plus(to: Path, offset: float) -> None:
+    import tensorflow as tf
+
+    features = {
+        "x": tf.io.FixedLenFeature([1], tf.float32),
+        "w": tf.io.FixedLenFeature([], tf.string, "?"),
+        "n": tf.io.FixedLenFeature([2], tf.int64, [1, 2]),
+        "v": tf.io.VarLenFeature(tf.float32),
+    }
+
+    def sign(outputs: Callable[[Any], dict[str, Any]], wanted: str, name: str = "inputs") -> Any:
+        def run(**fed: Any) -> dict[str, Any]:
+            return outputs(tf.io.parse_example(fed[name], {key: features[key] for key in wanted}))
+
+        return tf.function(run).get_concrete_function(**{name: tf.TensorSpec([None], tf.string, name=name)})
+
+    def value(f: Any) -> Any:
+        return f["x"] + offset
+
+    def names(f: Any) -> Any:
+        return tf.stack([f["w"] + "-low", f["w"] + "-high"], 1)
+
+    signatures = {
+        "serving_default": sign(lambda f: {"outputs": value(f)[:, 0]}, "x"),
+        "column": sign(lambda f: {"outputs": value(f)}, "x"),
+        "whole": sign(lambda f: {"outputs": tf.cast(tf.reduce_sum(f["n"], 1), tf.float32) + offset}, "n"),
+        "any": sign(lambda f: {"outputs": tf.sparse.reduce_sum(f["v"], 1) + offset}, "v"),
+        "length": sign(lambda f: {"outputs": tf.cast(tf.strings.length(f["w"]), tf.float32) + offset}, "w"),
+        "both": sign(lambda f: {"classes": names(f), "scores": tf.concat([value(f), value(f) * 2.0], 1)}, "xw"),
+        "labels": sign(lambda f: {"classes": tf.as_string(f["n"])}, "n"),
+        "one_label": sign(lambda f: {"classes": f["w"][:, None]}, "w"),
+        "scores": sign(lambda f: {"scores": tf.concat([value(f), -value(f), value(f) / 0.0], 1)}, "x"),
+        "constant": sign(lambda f: {"classes": tf.constant(["a", "b"]), "scores": value(f)}, "x"),
+        "numbered": sign(lambda f: {"classes": f["n"], "scores": tf.cast(f["n"], tf.float32)}, "n"),
+        "wide_scores": sign(lambda f: {"classes": names(f), "scores": value(f)}, "xw"),
+        "double_scores": sign(lambda f: {"scores": tf.cast(value(f), tf.float64)}, "x"),
+        "first_scores": sign(lambda f: {"scores": value(f)[:1]}, "x"),
+        "wide": sign(lambda f: {"outputs": tf.concat([value(f), value(f)], 1)}, "x"),
+        "double": sign(lambda f: {"outputs": tf.cast(value(f)[:, 0], tf.float64)}, "x"),
+        "total": sign(lambda f: {"outputs": tf.reduce_sum(value(f))}, "x"),
+        "first": sign(lambda f: {"outputs": value(f)[:1, 0]}, "x"),
+        "misnamed": sign(lambda f: {"outputs": value(f)[:, 0]}, "x", "examples"),
+        "misnamed_outputs": sign(lambda f: {"y": value(f)[:, 0]}, "x"),
+        "floats": tf.function(lambda inputs: {"outputs": inputs + offset}).get_concrete_function(
+            tf.TensorSpec([None], tf.float32, name="inputs")
+        ),
+    }
+    tf.saved_model.save(tf.Module(), str(to), signatures=signatures)
+
+
 def main(out: Path) -> None:
     for name, build in BUILDERS.items():
         build(out / name / "1")

@@ -131,6 +131,9 @@ def start(  # noqa: PLR0917 - as Dataplane.start
     """Runs a signature that `check` has passed on [examples] of serialized tf.Examples. As Dataplane.start."""
     info = plane.signature(handle, ask.key)
     assert info is not None
+    declared = info.inputs[0].dtype
+    if declared != "string":
+        raise invalid(f"Expects arg[0] to be {declared} but string is provided")
     known = {o.name for o in info.outputs}
     wanted = [name for name in (CLASSES, SCORES, OUTPUTS) if name in known]
     return plane.start(

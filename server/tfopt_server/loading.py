@@ -269,7 +269,10 @@ class Loader:
         try:
             self._places.fetch(version.path, lambda line: log.info("%s", line, extra=extra))
             loaded = self._prepare(Source(version.name, version.number, version.path), self._options, self._metrics)
-        except (LoadError, StorageError) as error:
+        except LoadError as error:
+            self._failed(attempts, error.code, error.message, error.lasting)
+            return
+        except StorageError as error:
             self._failed(attempts, error.code, error.message)
             return
         except Exception as error:
@@ -317,10 +320,10 @@ class Loader:
                 version.replace(dataclasses.replace(current, why=why, provisional=False))
                 log.warning("plain TensorFlow goes on serving: %s", why, extra=extra)
 
-    def _failed(self, attempts: Attempts, code: Code, message: str) -> None:
+    def _failed(self, attempts: Attempts, code: Code, message: str, lasting: bool = False) -> None:
         version = attempts.version
         extra = {"model": version.name, "version": version.number, "code": code.name}
-        if attempts.made <= self._schedule.retries:
+        if attempts.made <= self._schedule.retries and not lasting:
             attempts.due = self._clock() + self._schedule.retry_s
             self._registry.move(version, Event.RETRY, code, message)
             log.warning(

@@ -45,12 +45,14 @@ _loading = threading.local()
 
 
 class LoadError(Exception):
-    """A version that cannot serve, with the code and the text that its status shows."""
+    """A version that cannot serve, with the code and the text that its status shows. `lasting`: another attempt in this
+    process can only end the same way."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, lasting: bool = False) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.lasting = lasting
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ Optimize = Callable[["OptimizeJob", Path, Say, float], "tuple[Plan, Path]"]
 
 def prepare(source: Source, options: LoadOptions, metrics: Metrics, optimize: Optimize | None = None) -> Loaded:
     """Loads and warms one version. LoadError says why it cannot serve. `optimize` stands in for the child in tests."""
+    from tfopt_optimizer.lazy_tensorflow import TensorFlowMissing
     from tfopt_optimizer.saved_model import SavedModelError
 
     begin, status = time.monotonic(), "fail"
@@ -95,7 +98,7 @@ def prepare(source: Source, options: LoadOptions, metrics: Metrics, optimize: Op
         loaded = _Preparation(source, options, metrics, optimize or _optimized).run()
         status = "success"
     except (SavedModelError, BatchingParametersError, WarmingFailed, OSError) as error:
-        raise LoadError(_code(error), str(error)) from error
+        raise LoadError(_code(error), str(error), isinstance(error, TensorFlowMissing)) from error
     finally:
         _loading.now = False
         metrics.load_attempts.labels(source.folder, status).inc()

@@ -195,7 +195,7 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
         v["grpc_channel_arguments"] = _channel_arguments(v["grpc_channel_arguments"])
     except ValueError as error:
         errors.append(str(error))
-    cache = env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")
+    cache = cache_folder(env)
     v["plan_bucket"] = None
     if v["plan_cache_dir"] and uris.is_uri(v["plan_cache_dir"]):
         try:
@@ -203,8 +203,8 @@ def _fill_in(v: dict[str, Any], given: set[str], env: Mapping[str, str], errors:
         except ValueError as error:
             errors.append(f"--plan_cache_dir: {error}")
         v["plan_cache_dir"] = None
-    v["plan_cache_dir"] = Path(v["plan_cache_dir"] or f"{cache}/tfopt/plans").absolute()
-    v["model_cache_dir"] = Path(v["model_cache_dir"] or f"{cache}/tfopt/models").absolute()
+    v["plan_cache_dir"] = Path(v["plan_cache_dir"] or cache / "plans").absolute()
+    v["model_cache_dir"] = Path(v["model_cache_dir"] or cache / "models").absolute()
     v["record_warmup_dir"] = Path(v["record_warmup_dir"]).absolute() if v["record_warmup_dir"] else None
     for name in _FILES:
         v[name] = Path(v[name]).absolute() if v[name] else None
@@ -369,3 +369,8 @@ def _cross_field(v: dict[str, Any]) -> list[str]:
 
 def _flag(name: str) -> Flag:
     return next(f for f in flags.ALL if f.name == name)
+
+
+def cache_folder(env: Mapping[str, str]) -> Path:
+    """Where plans and models from buckets lie by default."""
+    return Path(env.get("XDG_CACHE_HOME") or (f"{env['HOME']}/.cache" if "HOME" in env else "/tmp")) / "tfopt"

@@ -8,13 +8,17 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
+import bucketstub
 import pytest
 import savedmodels
+from bucketstub import Bucket
 from tfopt_optimizer import plan as plans
 from tfopt_protos import messages
 
 from .servers import tfopt
+from .test_storage import put
 
 pytestmark = pytest.mark.process
 
@@ -94,6 +98,32 @@ def test_inspect_shows_a_model_to_people_and_to_programs():
     assert lines[-4].split() == ["hidden", "Variable_2", "float[19,", "32]", "2.43", "kB"]
     document = json.loads(tfopt("inspect", model, "--json").stdout)
     assert [v["bytes"] for v in document["variables"]] == [2432, 384, 160, 128]
+
+
+@pytest.mark.parametrize("cloud", ["gs", "s3", "az"])
+def test_both_look_at_models_in_buckets(cloud: str, tmp_path: Path) -> None:
+    """The newest version, as a copy in --model_cache_dir, which a server finds there."""
+    bucket = Bucket("models")
+    for version in ("1", "2"):
+        put(bucket, f"path/{version}", savedmodels.path("multi"))
+    with bucketstub.serving(bucket) as address:
+        environ = bucketstub.environment(address) | {"HOME": str(tmp_path)}
+        shown = tfopt("inspect", f"{cloud}://models/path", "--json", **environ)
+        here = json.loads(tfopt("inspect", str(savedmodels.path("multi")), "--json").stdout)
+        found = json.loads(shown.stdout)
+        assert found["signatures"] == here["signatures"]
+        assert Path(found["model"]).is_relative_to(tmp_path / ".cache" / "tfopt" / "models")
+        assert Path(found["model"]).name == "2"
+        assert f"downloaded {cloud}://models/path/2" in shown.stderr
+        done = tfopt("doctor", f"{cloud}://models/path/1", f"--model_cache_dir={tmp_path}/own", "--json", **environ)
+        assert done.returncode in {0, 1}
+        assert Path(json.loads(done.stdout)["model"]).is_relative_to(tmp_path / "own")
+        for tool in ("inspect", "doctor"):
+            refused = tfopt(tool, f"{cloud}://other/path", **environ)
+            assert refused.returncode == 2
+            assert f"tfopt {tool}: {cloud}://other/path: there is no bucket 'other'" in refused.stderr
+    refused = tfopt("inspect", "hdfs://m/x", HOME=str(tmp_path))
+    assert (refused.returncode, "expected a folder, gs://, s3:// or az://" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,15 @@ def test_a_server_whose_only_version_fails_for_good_says_so(tmp_path: Path) -> N
     assert house.loader.failure() == ""
 
 
+def test_what_cannot_mend_itself_is_not_tried_again(tmp_path: Path) -> None:
+    """TensorFlow that is not installed comes with another image, not with another attempt."""
+    house = House(tmp_path / "m", retries=5)
+    house.put(1)
+    house.broken[1] = LoadError(Code.FAILED_PRECONDITION, "TensorFlow is not installed", lasting=True)
+    assert house.round() == {1: "END"}
+    assert house.loader.failure().endswith("due to error: FAILED_PRECONDITION: TensorFlow is not installed}, }")
+
+
 def test_versions_whose_folders_vanish_go_and_may_come_back(house: House) -> None:
     house.put(1)
     house.round()

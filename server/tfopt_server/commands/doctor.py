@@ -1,6 +1,7 @@
 """`tfopt doctor MODEL`: is this SavedModel fit to be served, and what should be changed before the next export.
 
-MODEL is a SavedModel or a base path with versions (the newest is taken). Needs no TensorFlow and takes about a second.
+MODEL is a SavedModel or a base path with versions (the newest is taken), here or in a bucket. Needs no TensorFlow and
+takes about a second, and what a bucket takes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from tfopt_server import argv as arguments
 from tfopt_server import flags
 from tfopt_server.commands import HELP
+from tfopt_server.commands.models import CACHE
 from tfopt_server.commands.text import plain
 
 if TYPE_CHECKING:
@@ -25,10 +27,11 @@ if TYPE_CHECKING:
 FLAGS = (
     flags.Flag("json", "bool", False, "one JSON object instead of text"),
     flags.Flag("strict", "bool", False, "warnings count as errors in the exit status"),
+    CACHE,
     flags.Flag("saved_model_tags", "strs", ("serve",), "tags of the graph to examine"),
 )
 USAGE = (
-    "usage: tfopt doctor MODEL [--json] [--strict] [--saved_model_tags=serve]\n\n"
+    "usage: tfopt doctor MODEL [--json] [--strict] [--saved_model_tags=serve] [--model_cache_dir=DIR]\n\n"
     "Checks a SavedModel for what makes serving fail, slow or large, with a remedy for each finding.\n"
     "Exit status 0: nothing that must be mended; 1: errors (with --strict: or warnings); 2: the model cannot be read.\n"
 )
@@ -48,18 +51,19 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write("".join(f"tfopt doctor: {mistake}\n" for mistake in mistakes) + USAGE)
         return CANNOT_READ
     tags = parsed.values.get("saved_model_tags", ("serve",))
-    return _examine(parsed.positionals[0], tags if isinstance(tags, tuple) else (), parsed.values)
+    chosen = tags if isinstance(tags, tuple) else ()
+    return _examine(parsed.positionals[0], chosen, parsed.values, environ)
 
 
-def _examine(model: str, tags: Sequence[object], values: Mapping[str, object]) -> int:
+def _examine(model: str, tags: Sequence[object], values: Mapping[str, object], environ: Mapping[str, str]) -> int:
     from tfopt_optimizer.doctor.examine import exit_status
     from tfopt_optimizer.saved_model import SavedModelError
 
     from tfopt_server import checkup
-    from tfopt_server.commands.optimize import newest
+    from tfopt_server.commands import models
 
     try:
-        folder = newest(Path(model))
+        folder = models.named(model, values, environ)
         findings = checkup.examine(folder, [str(tag) for tag in tags])
     except (SavedModelError, OSError) as error:
         sys.stderr.write(f"tfopt doctor: {error}\n")

@@ -1,6 +1,7 @@
 """`tfopt inspect MODEL`: what a SavedModel declares and holds, and which of its operations could leave the host.
 
-MODEL is a SavedModel or a base path with versions (the newest is taken). Needs no TensorFlow and takes about a second.
+MODEL is a SavedModel or a base path with versions (the newest is taken), here or in a bucket. Needs no TensorFlow and
+takes about a second, and what a bucket takes.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfopt_server import argv as arguments
 from tfopt_server import flags
 from tfopt_server.commands import HELP
+from tfopt_server.commands.models import CACHE
 from tfopt_server.commands.text import plain, table
 
 if TYPE_CHECKING:
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 FLAGS = (
     flags.Flag("json", "bool", False, "one JSON object instead of text"),
     flags.Flag("all", "bool", False, "every variable and kind of operation, not only the largest and most frequent"),
+    CACHE,
     flags.Flag("saved_model_tags", "strs", ("serve",), "tags of the graph to look into"),
 )
 USAGE = (
-    "usage: tfopt inspect MODEL [--json] [--all] [--saved_model_tags=serve]\n\n"
+    "usage: tfopt inspect MODEL [--json] [--all] [--saved_model_tags=serve] [--model_cache_dir=DIR]\n\n"
     "Shows a SavedModel's signatures with shapes and types, the operations that a compiler could take and why the\n"
     "others stay on the host, and the variables with their sizes.\n"
 )
@@ -48,18 +50,19 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write("".join(f"tfopt inspect: {mistake}\n" for mistake in mistakes) + USAGE)
         return CANNOT_READ
     tags = parsed.values.get("saved_model_tags", ("serve",))
-    return _inspect(parsed.positionals[0], tags if isinstance(tags, tuple) else (), parsed.values)
+    chosen = tags if isinstance(tags, tuple) else ()
+    return _inspect(parsed.positionals[0], chosen, parsed.values, environ)
 
 
-def _inspect(model: str, tags: Sequence[object], values: Mapping[str, object]) -> int:
+def _inspect(model: str, tags: Sequence[object], values: Mapping[str, object], environ: Mapping[str, str]) -> int:
     from tfopt_optimizer.doctor import patient
     from tfopt_optimizer.inspection import inspect
     from tfopt_optimizer.saved_model import SavedModelError, meta_graph
 
-    from tfopt_server.commands.optimize import newest
+    from tfopt_server.commands import models
 
     try:
-        folder, names = newest(Path(model)), [str(tag) for tag in tags]
+        folder, names = models.named(model, values, environ), [str(tag) for tag in tags]
         meta_graph(folder, names)  # raises for tags that it does not have
         inspection = inspect(patient.read(folder, names))
     except (SavedModelError, OSError) as error:

@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tfopt_server import argv as arguments
-from tfopt_server import flags, logs, repository
-from tfopt_server.commands import HELP, progress
+from tfopt_server import flags, logs
+from tfopt_server.commands import HELP, models, progress
 from tfopt_server.commands.serve import announce, complain
-from tfopt_server.repository import Listing
 from tfopt_server.settings import Notice, Settings, SettingsErrors, resolve
 from tfopt_server.storage import plans
-from tfopt_server.storage.places import Places
-from tfopt_server.storage.store import StorageError
 from tfopt_server.uris import Uri
 
 if TYPE_CHECKING:
@@ -122,23 +119,4 @@ def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
 
 def brought(settings: Settings) -> Path:
     """The newest SavedModel at the base path, a bucket's as a copy on this machine. OSError."""
-    places = Places(settings.model_cache_dir)
-    listing = places.look(settings.model_base_path)
-    folder = _newest(listing, settings.model_base_path)
-    try:
-        places.fetch(folder, print)
-    except StorageError as error:
-        raise OSError(error.message) from error
-    return folder
-
-
-def newest(base: Path) -> Path:
-    """The SavedModel at a base path, of several versions the newest. OSError says what is there instead."""
-    return _newest(repository.look(base), base)
-
-
-def _newest(listing: Listing, base: Path | Uri) -> Path:
-    if listing.versions:
-        return listing.versions[max(listing.versions)]
-    lacking = "; ".join(f"version {number} lacks {what}" for number, what in sorted(listing.incomplete.items()))
-    raise FileNotFoundError(listing.problem or lacking or f"there is no SavedModel at {base}")
+    return models.newest(settings.model_base_path, settings.model_cache_dir, print)
