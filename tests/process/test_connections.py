@@ -55,6 +55,9 @@ class Wire:
     def create_task(self, coroutine: Any) -> Any:
         return asyncio.get_running_loop().create_task(coroutine)
 
+    def call_soon(self, function: Any) -> None:
+        asyncio.get_running_loop().call_soon(function)
+
     def call_later(self, _seconds: float, function: Any) -> None:
         function()
 
@@ -319,6 +322,30 @@ def test_whoever_leaves_cancels_what_he_waited_for():
         await asyncio.sleep(0)
         assert app.waiting[0][1].cancelled()
         assert wire.connections == set()
+
+    run(story)
+
+
+def test_whoever_leaves_at_once_leaves_nothing_held():
+    held = []
+
+    async def answer() -> Response:
+        try:
+            return await asyncio.get_running_loop().create_future()
+        finally:
+            held.clear()
+
+    def app(_request: Request) -> Awaitable[Answer]:
+        held.append("a version")
+        return answer()
+
+    async def story() -> None:
+        wire = Wire(app)
+        wire(GET)
+        wire.connection.connection_lost(None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert held == []
 
     run(story)
 

@@ -87,7 +87,9 @@ class Connection(asyncio.Protocol):
         self._ended = True
         self._waiting.clear()
         if self._task is not None:
-            self._task.cancel()  # nobody waits for the answer: what is queued need not run
+            # Nobody waits for the answer: what is queued need not run. Not before the task has begun: a coroutine that
+            # never began gives nothing back, and the model's version would stay held.
+            self._loop.call_soon(self._task.cancel)
         if self._writable is not None:
             self._writable.set()
 
