@@ -187,6 +187,17 @@ def test_a_batch_runs_as_parts_side_by_side(engine, variant, rows):
     hammer([functools.partial(_agrees, runner, *pair) for pair in zip(batches, expected, strict=True)])
 
 
+def test_a_part_that_is_declined_leaves_nothing_behind(engine, made):
+    """The parts before it have been started; the next call's answers are its own."""
+    rows = dataclasses.replace(made("looked_up", *LIMITED["looked_up"]), variant="f32-s2p1", rows=3)
+    runner = engine("looked_up").runner(rows)
+    for last in (1, 0) * 20:
+        with pytest.raises(Declined, match=r"input 'x' has values outside 0 to 1$"):
+            runner({"x": np.array([1, 0, 2], np.int32)})
+        found = runner({"x": np.array([0, 1, last], np.int32)})
+        np.testing.assert_array_equal(found["y"], [10, 20, 10 + 10 * last])
+
+
 def test_parts_are_equal_shares_or_single_rows():
     four = dataclasses.replace(target("cnn", "serving_default", "f32-s2", 4), rows=4)
     assert openvino.parts(four)["image"][0] == 2

@@ -218,12 +218,15 @@ class Team:
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
         size = next(iter(feeds.values())).shape[0] // len(self._members)
-        for number, member in enumerate(self._members):
-            member.fill({name: array[number * size : (number + 1) * size] for name, array in feeds.items()})
-        for member in self._members:
-            member.start()
-        # All are waited for before any failure is told: one that still runs would write into buffers of the next call.
-        failures = [error for member in self._members if (error := _waited(member)) is not None]
+        started: list[Request] = []
+        try:
+            for number, member in enumerate(self._members):
+                member.fill({name: array[number * size : (number + 1) * size] for name, array in feeds.items()})
+                member.start()  # works while the next one's part is copied
+                started.append(member)
+        finally:
+            # All are waited for before any failure is told: who still runs would write into buffers of the next call.
+            failures = [error for member in started if (error := _waited(member)) is not None]
         if failures:
             raise failures[0]
         found = [member.found(outputs) for member in self._members]
