@@ -4,8 +4,8 @@
 
 `tfopt optimize MODEL --in_place` writes them. One is used when it was made for this model, its records and these flags,
 when what it needs is here (fitness.py), and when its files are whole. Others are passed over, each with its reason.
-Where no plan can be made, because TensorFlow is not installed, one that was measured on another processor may serve,
-and one from the plan cache.
+Where no plan can be made, because TensorFlow is not installed, one that was measured on another processor or with other
+threads may serve, and one from the plan cache.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def find(job: OptimizeJob, cache_dir: Path | None = None) -> tuple[Found | None,
         other = fitness.elsewhere(plan, here)
         if not other:
             return (plan, place, _why(plan, place, job.model_dir)), passed_over
-        fitting.append((plan, place, f"{_why(plan, place, job.model_dir)}, on another machine: {other}"))
+        fitting.append((plan, place, f"{_why(plan, place, job.model_dir)}, measured where this was otherwise: {other}"))
     return (fitting[0] if fitting else None), passed_over
 
 

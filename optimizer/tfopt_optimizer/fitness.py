@@ -32,6 +32,8 @@ _INSIDE_TENSORFLOW = ("xla", "jit")
 # a server that says them itself.
 _EFFORT = ("optimize_budget_s", "candidate_timeout_s")
 _WIDTH = ("engines", "without_tensorflow")
+# How many threads the candidates were measured with is like the processor: another plan may be better, none is wrong.
+_THREADS = ("intra_op_threads", "inter_op_threads")
 
 
 def needs(plan: Plan) -> tuple[str, ...]:
@@ -56,12 +58,12 @@ def unfit(plan: Plan, here: Fingerprint, *, replaceable: bool) -> list[str]:
     """Why the plan cannot be used here, [] when it can.
 
     `here` is the fingerprint that a plan made here would have; `replaceable`: one could be made, so that a plan that
-    was measured on another processor is not good enough.
+    was measured on another processor, or with other threads, is not good enough.
     """
     made, found = plan.fingerprint, list[str]()
     if made.model != here.model:
         found.append(f"model: {made.model} != {here.model}")
-    found += _flags(made.flags, here.flags)
+    found += [text for name, text in _flags(made.flags, here.flags).items() if replaceable or name not in _THREADS]
     if made.versions.get("proof") != here.versions.get("proof"):
         found.append("its rows were proven independent in another way; make it anew")
     for package in needs(plan):
@@ -75,7 +77,8 @@ def unfit(plan: Plan, here: Fingerprint, *, replaceable: bool) -> list[str]:
 
 def elsewhere(plan: Plan, here: Fingerprint) -> str:
     """What was another way where the plan's candidates were measured, "" when nothing was."""
-    return "; ".join(_hardware(plan.fingerprint, here))
+    threads = [text for name, text in _flags(plan.fingerprint.flags, here.flags).items() if name in _THREADS]
+    return "; ".join([*_hardware(plan.fingerprint, here), *threads])
 
 
 def _hardware(made: Fingerprint, here: Fingerprint) -> list[str]:
@@ -91,8 +94,8 @@ def _missing(made: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
     return [f"this processor lacks {' '.join(sorted(lacking))}"] if lacking else []
 
 
-def _flags(made: str, here: str) -> list[str]:
-    """Each flag that differs, apart from those that only say how to search, as far as `here` leaves them open.
+def _flags(made: str, here: str) -> dict[str, str]:
+    """Each flag that differs, by name, apart from those that only say how to search, as far as `here` leaves them open.
 
     A flag that one of them does not know yet has its default there.
     """
@@ -101,7 +104,7 @@ def _flags(made: str, here: str) -> list[str]:
         then: dict[str, Any] = {**usual, **json.loads(made)}
         now: dict[str, Any] = {**usual, **json.loads(here)}
     except ValueError:
-        return [] if made == here else [f"flags: {made} != {here}"]
+        return {} if made == here else {"flags": f"flags: {made} != {here}"}
     free = {*_EFFORT, *(name for name in _WIDTH if not now[name])}
     names = sorted((set(then) | set(now)) - free)
-    return [f"flags.{n}: {then.get(n)} != {now.get(n)}" for n in names if then.get(n) != now.get(n)]
+    return {n: f"flags.{n}: {then.get(n)} != {now.get(n)}" for n in names if then.get(n) != now.get(n)}

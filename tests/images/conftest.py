@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import importlib.util
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -33,8 +35,11 @@ build, lock = script("build"), script("lock")
 
 
 def free_port() -> int:
-    with socket.create_server(("", 0)) as s:
-        return s.getsockname()[1]
+    """Below those that the system gives to outgoing connections: a container opens its port only seconds later."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 class Subject(NamedTuple):

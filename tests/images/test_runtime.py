@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tfopt_protos import messages, tensors
 
-from .conftest import ROOT, Container, build, free_port, readable, volume
+from .conftest import ROOT, Container, build, flags_for, free_port, readable, volume
 
 pytestmark = pytest.mark.image
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -119,10 +119,17 @@ def test_the_dockerfile_of_deploy_makes_an_image_with_the_model_in_it(program, i
     words = ["build", "--file", str(ROOT / "deploy" / "runtime" / "Dockerfile"), "--tag", name]
     more = ["--format=docker", "--layers=false"] if program == "podman" else []
     arguments = [f"--build-arg=ENGINE={runtime}", f"--build-arg=RUNTIME={image}", f"--build-arg=FULL={full}"]
+    flags = flags_for(runtime)
+    arguments += [f"--build-arg=FLAGS={' '.join(flags)}"]
+    arguments += ["--build-arg=ENGINES=litert,openvino"] if runtime == "runtime" else []
     context = Path(shutil.copytree(ROOT / "demo" / "models" / "digits" / "1", tmp_path / "model"))
-    subprocess.run([program, *words, *more, *arguments, str(context)], check=True, capture_output=True)
+    built = subprocess.run(
+        [program, *words, *more, *arguments, str(context)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
     port = free_port()
-    container = Container(program, name, [f"--rest_api_port={port}", f"--port={free_port()}"], ["--read-only"], port)
+    ports = [f"--rest_api_port={port}", f"--port={free_port()}"]
+    container = Container(program, name, [*ports, *flags], ["--read-only"], port)
     try:
         container.wait_until_ready()
         assert container.request("GET", "/v1/models/model/metadata")[0] == 200

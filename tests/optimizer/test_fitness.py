@@ -130,6 +130,15 @@ def test_how_widely_was_searched_binds_only_who_says_so(made, here, said):
     assert fitness.unfit(plan(LITERT, made=there), wanted, replaceable=True) == said
 
 
+def test_other_threads_are_no_reason_where_no_other_plan_can_be_made():
+    """As another processor: the answers are the same, another engine might be faster."""
+    here = dataclasses.replace(MADE, flags=flags(intra_op_threads=2, allow_compression=True))
+    threads, compression = "flags.intra_op_threads: 0 != 2", "flags.allow_compression: False != True"
+    assert fitness.unfit(plan(LITERT), here, replaceable=True) == [compression, threads]
+    assert fitness.unfit(plan(LITERT), here, replaceable=False) == [compression]
+    assert fitness.elsewhere(plan(LITERT), here) == threads
+
+
 def test_a_flag_that_the_plan_does_not_know_yet_had_its_default_then():
     known = {name: value for name, value in json.loads(MADE.flags).items() if name != "lossy_top1"}
     there = dataclasses.replace(MADE, flags=json.dumps(known))

@@ -62,8 +62,8 @@ def why_not(folder: Path, cache: Path, flags: OptimizerFlags = FLAGS) -> tuple[C
 def test_a_plan_of_another_processor_is_better_than_none(model: Path, tmp_path: Path) -> None:
     loaded = prepare(Source("m", 1, model), options(tmp_path), Metrics())
     buckets = loaded.servable.signatures["serving_default"].all_buckets()
-    assert [(b.batch, b.engine.partition("/")[0]) for b in buckets] == [(1, "litert"), (4, "litert")]
-    assert "on another machine: hardware.cores: 96 != " in loaded.why
+    assert {b.engine.partition("/")[0] for b in buckets} == {"litert"}  # how many fit into a second is the machine's
+    assert "measured where this was otherwise: hardware.cores: 96 != " in loaded.why
     assert loaded.warning == ""
     loaded.servable.close()
 
