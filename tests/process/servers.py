@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FAKE = Path(__file__).with_name("fake_server.py")
+PATIENCE_S = 60.0
 
 
 def free_port() -> int:
@@ -79,7 +80,9 @@ class Server:
 
 
 def until(condition, seconds: float, what) -> None:
-    """Polls; a timeout says `what()`, because a bare timeout tells nobody anything."""
+    """Polls; a timeout says `what()`, because a bare timeout tells nobody anything. On a busy machine things take
+    longer than `seconds`, which say what is usual."""
+    seconds = max(seconds, PATIENCE_S)
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -74,7 +74,7 @@ def test_a_request_under_way_is_answered_and_told_to_close(tmp_path):
         answer = connection.getresponse()
         assert (answer.status, answer.getheader("connection")) == (200, "close")
         assert json.loads(answer.read())["echo"] == "late"
-        assert server.process.wait(5) == 0
+        assert server.process.wait(25) == 0
 
 
 def test_an_idle_connection_may_bring_one_more_request_and_does_not_hold_the_server_up(tmp_path):
@@ -91,7 +91,7 @@ def test_an_idle_connection_may_bring_one_more_request_and_does_not_hold_the_ser
         assert (answer.status, answer.getheader("connection"), answer.read()) == (
             503, "close", b'{"status": "draining"}'
         )  # fmt: skip
-        assert server.process.wait(20) == 0  # 30 s are the time to drain
+        assert server.process.wait(25) == 0  # 30 s are the time to drain
         assert silent.sock.recv(1) == b""
 
 
@@ -101,7 +101,7 @@ def test_during_the_grace_period_new_connections_are_still_served(tmp_path):
         server.process.send_signal(signal.SIGTERM)
         until(lambda: server.health() == 503, 2, server.text)
         assert server.get("/predict", "POST", b"x")[0] == 200
-        assert server.process.wait(5) == 0
+        assert server.process.wait(25) == 0
 
 
 def test_no_request_outlives_the_drain_timeout(tmp_path):
@@ -122,7 +122,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path):
             time.sleep(0.2)
             server.process.send_signal(signal.SIGTERM)
             until(lambda: "draining" in server.messages(), 5, server.text)
-            assert server.stop(signal.SIGINT, 3) == 128 + signal.SIGINT
+            assert server.stop(signal.SIGINT) == 128 + signal.SIGINT
 
 
 def test_sigterm_before_the_server_is_ready(tmp_path):
@@ -200,7 +200,7 @@ def test_a_worker_that_is_replaced_gets_no_request_before_it_can_answer(tmp_path
 
 def test_workers_that_die_before_they_are_ready_end_the_server(tmp_path):
     with fake(tmp_path, {"crash_at_build": True}) as server:
-        assert server.process.wait(15) == 255
+        assert server.process.wait(60) == 255
     assert server.messages()[-2:] == [
         "Failed to start server. Error: 3 workers in a row died before they were ready", "stopped"
     ]  # fmt: skip
@@ -245,7 +245,7 @@ def test_ten_starts_and_stops_right_away_never_hang(tmp_path):
         with fake(folder) as server:
             until(lambda: "listening" in server.text(), 10, server.text)
             time.sleep(delay)
-            codes.append(server.stop(seconds=10))
+            codes.append(server.stop(seconds=25))
 
     threads = [threading.Thread(target=once, args=(i * 0.03,)) for i in range(10)]
     for thread in threads:
