@@ -11,15 +11,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import os
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+
+from tfopt_server import sockets
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
 SO_ATTACH_FILTER = 26  # linux/asm-generic/socket.h; the socket module has no name for it
 
 # Classic BPF on the TCP header (linux/filter.h): drop what carries SYN (byte 13, bit 2), keep the rest, so that the
@@ -46,18 +45,15 @@ def listen(ports: Sequence[int]) -> list[socket.socket]:
     off) it listens on a port of the kernel's choice on the loopback address, because the arbiter needs a socket.
     """
     if not ports:
-        return [socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)]
-    dual = socket.has_dualstack_ipv6()
+        return [socket.create_server(("127.0.0.1", 0), backlog=sockets.BACKLOG)]
     opened: list[socket.socket] = []
     for port in ports:
         try:
-            family = socket.AF_INET6 if dual else socket.AF_INET
-            opened.append(socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=dual))
+            opened.append(sockets.tcp(port))
         except OSError as error:
             for other in opened:
                 other.close()
-            reason = os.strerror(error.errno) if error.errno else str(error)  # strerror itself repeats the address
-            raise ListenError(f"cannot listen on port {port}: {reason}") from error
+            raise ListenError(f"cannot listen on port {port}: {sockets.reason(error)}") from error
     return opened
 
 
@@ -67,17 +63,16 @@ def claim(port: int, shared: bool) -> socket.socket | None:
     `shared`: every worker will open a listening socket of its own on it (SO_REUSEPORT), which any program of this user
     could join. A bound socket that does not listen, returned here, keeps the port for those who join it.
     """
-    dual = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if dual else socket.AF_INET
     try:
-        socket.create_server(("", port), family=family, dualstack_ipv6=dual).close()
+        found = sockets.tcp(port)
     except OSError as error:
-        raise ListenError(f"gRPC cannot listen on [::]:{port}: {os.strerror(error.errno or 0)}") from error
+        raise ListenError(f"gRPC cannot listen on [::]:{port}: {sockets.reason(error)}") from error
+    found.close()
     if not shared:
         return None
-    held = socket.socket(family)
+    held = socket.socket(found.family)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if dual:
+    if held.family == socket.AF_INET6:
         held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     with contextlib.suppress(OSError):  # connections of another program that had the port are still fading
         held.bind(("", port))
@@ -85,19 +80,11 @@ def claim(port: int, shared: bool) -> socket.socket | None:
 
 
 def listen_unix(path: str) -> socket.socket:
-    """A listening UNIX socket that all workers share; ListenError names the path. What a server left there that has
-    ended is replaced; one that runs is found out by its port."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    """A listening UNIX socket that all workers share; ListenError names the path."""
     try:
-        if Path(path).is_socket():
-            Path(path).unlink()
-        sock.bind(path)
-        sock.listen(BACKLOG)
+        return sockets.unix(path)
     except OSError as error:
-        sock.close()
-        raise ListenError(f"gRPC cannot listen on unix:{path}: {os.strerror(error.errno or 0)}") from error
-    sock.setblocking(False)
-    return sock
+        raise ListenError(f"gRPC cannot listen on unix:{path}: {sockets.reason(error)}") from error
 
 
 def turn_deaf(sockets: Iterable[socket.socket]) -> None:

@@ -26,9 +26,9 @@ from tfopt_server.health import Gate
 from tfopt_server.process.arbiter import lead_group
 from tfopt_server.process.backend import Backend, CannotStart, Shared
 from tfopt_server.process.connections import Connection
-from tfopt_server.process.listeners import BACKLOG
 from tfopt_server.process.native import Stderr
 from tfopt_server.settings import Settings
+from tfopt_server.sockets import BACKLOG
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfopt_server import sockets
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.metrics import Metrics
 from tfopt_server.oip.repository import Repository
@@ -29,7 +30,6 @@ from tfopt_server.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 2048
 # After the sockets turned deaf: a handshake that had begun completes within a round trip.
 HANDSHAKE_S = 0.1
 TICK_S = 1.0
@@ -51,7 +51,7 @@ class RpcServer:
 
     async def listen(self, sock: socket.socket) -> None:
         make = self.shared.loop.create_server
-        server = await make(lambda: Transport(self.shared), sock=sock, backlog=BACKLOG, **self._tls)
+        server = await make(lambda: Transport(self.shared), sock=sock, backlog=sockets.BACKLOG, **self._tls)
         self._servers.append(server)
         self.sockets.append(sock)
         if sock.family == socket.AF_UNIX:
@@ -118,32 +118,18 @@ async def start(
         shared.read = traced.reader(shared.read, dataplane.tracing)
     server = RpcServer(shared, context)
     if settings.port:
-        sock = _tcp(settings.port, settings.workers > 1)
+        sock = _opened(f"[::]:{settings.port}", lambda: sockets.tcp(settings.port, settings.workers > 1))
         server.port = sock.getsockname()[1]
         await server.listen(sock)
     if settings.grpc_socket_path:
-        await server.listen(_unix(settings.grpc_socket_path) if unix is None else unix.dup())
+        path = settings.grpc_socket_path
+        own = unix.dup() if unix is not None else _opened(f"unix:{path}", lambda: sockets.unix(path))
+        await server.listen(own)
     return server
 
 
-def _tcp(port: int, shared: bool) -> socket.socket:
-    dual = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if dual else socket.AF_INET
+def _opened(where: str, make: Callable[[], socket.socket]) -> socket.socket:
     try:
-        return socket.create_server(("", port), family=family, backlog=BACKLOG, dualstack_ipv6=dual, reuse_port=shared)
+        return make()
     except OSError as error:
-        raise OSError(f"gRPC cannot listen on [::]:{port}: {os.strerror(error.errno or 0)}") from error
-
-
-def _unix(path: str) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if Path(path).is_socket():
-            Path(path).unlink()  # of a server that ended; one that runs is found out by its port
-        sock.bind(path)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise OSError(f"gRPC cannot listen on unix:{path}: {os.strerror(error.errno or 0)}") from error
-    sock.setblocking(False)
-    return sock
+        raise OSError(f"gRPC cannot listen on {where}: {sockets.reason(error)}") from error
