@@ -559,3 +559,47 @@ def middle(to: Path) -> None:
 
     module.before, module.after = before, after
     _save(module, to, {"serving_default": serve}, {"before": before, "after": after})
+
+
+@builder
+def unfit(to: Path) -> None:
+    """x [n, 4] -> y [n, 2]. Aliases that cannot be batched: fixed, unequal, total, columns, tokens; that hold what no
+    TPU takes: sparse, ragged; whose result's size depends on values: positive. Cures: dense, padded."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 4, 2))
+    x, row = tf.TensorSpec([None, 4], tf.float32, name="x"), tf.TensorSpec([1, 4], tf.float32, name="x")
+    indices, values = tf.TensorSpec([None, 2], tf.int64, name="indices"), tf.TensorSpec([None], tf.float32, name="v")
+    two = [tf.TensorSpec([3, 4], tf.float32, name="a"), tf.TensorSpec([5, 4], tf.float32, name="b")]
+    functions: dict[str, tuple[list[Any], Callable[..., Any]]] = {
+        "fixed": ([row], lambda x: x @ module.w),
+        "unequal": (two, lambda a, b: tf.concat([a, b], 0)[: tf.shape(a)[0]] @ module.w),
+        "total": ([x], lambda x: tf.reduce_sum(x @ module.w)),
+        "columns": ([x], lambda x: tf.reduce_sum(x @ module.w, 0)),
+        "tokens": ([tf.TensorSpec([None, None], tf.float32, name="x")], lambda x: tf.reduce_sum(x, 1)),
+        "sparse": (
+            [indices, values],
+            lambda i, v: tf.sparse.sparse_dense_matmul(tf.SparseTensor(i, v, [8, 4]), module.w),
+        ),
+        "ragged": (
+            [values, tf.TensorSpec([None], tf.int64, name="splits")],
+            lambda v, splits: tf.RaggedTensor.from_row_splits(v, splits, validate=False).to_tensor(shape=[None, 4]),
+        ),
+        "positive": ([x], lambda x: tf.boolean_mask(x, x[:, 0] > 0) @ module.w),
+        "dense": ([x], lambda x: x @ module.w),
+        "padded": ([x], lambda x: tf.where(x[:, :1] > 0, x @ module.w, 0.0)),
+    }
+    traced = {name: tf.function(call, input_signature=spec) for name, (spec, call) in functions.items()}
+    for name, function in traced.items():
+        setattr(module, f"{name}_func", function)
+
+    @tf.function(input_signature=[indices, values])
+    def serve(indices: Any, v: Any) -> Any:
+        return {"y": traced["dense"](tf.sparse.to_dense(tf.SparseTensor(indices, v, [8, 4])))}
+
+    @tf.function(input_signature=[x])
+    def masked(x: Any) -> Any:
+        return {"y": traced["padded"](x)}
+
+    _save(module, to, {"serving_default": serve, "masked": masked}, traced)

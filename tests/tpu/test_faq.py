@@ -1,10 +1,16 @@
-"""Errors that the documentation of the original answers questions about: here they come at conversion."""
+"""What the documentation of the original answers questions about: here it comes at conversion, or is no question.
+
+docs/tpu.md has the whole list, with a test for each.
+"""
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
-from tfopt_optimizer.tpu import advice, constants, convert, options, static_check
+from tfopt_optimizer.tpu import advice, ahead, constants, convert, options, static_check
+from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
 from tfopt_optimizer.tpu.graph import ModelGraph
@@ -89,3 +95,77 @@ def test_every_operation_that_wants_its_shape_at_compile_time(op: str, through: 
     told = f"of {op} (node Node of 'f') depends on the values of argument 'size'"
     expected = [] if through else [f"TPU function 'f': input {i} {told}" for i in asked]
     assert [p.split(": the value")[0] for p in found] == expected
+
+
+BATCHING = "batch_options { num_batch_threads: 1 max_batch_size: 8 batch_timeout_micros: 100 allowed_batch_sizes: [8] }"
+
+
+@pytest.fixture
+def unfit(tpu_model, tmp_path):
+    """unfit(alias, more options, **samples) -> the report of a conversion of the model of this name."""
+
+    def convert_alias(alias: str, more: str = "", topology: str = "", **samples):
+        text = f'{PLAIN} tpu_functions {{ function_alias: "{alias}" }} {more}'
+        calls = {key: [feeds] for key, feeds in samples.items()}
+        job = ConversionJob(tpu_model("unfit"), tmp_path / "out", options.parse(text), calls, "made up", topology)
+        return convert.convert(job)
+
+    return convert_alias
+
+
+UNBATCHABLE = {
+    "fixed": "the first dimension of the inputs is fixed to 1; a batch needs an unknown one",
+    "unequal": "Batching input tensors supplied in a given op invocation must have equal 0th-dimension size",
+    "total": "Batched output tensor has 0 dimensions",
+    "columns": "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input",
+}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("alias", UNBATCHABLE)
+def test_what_cannot_be_batched_is_refused_with_tensorflows_words(unfit, alias) -> None:
+    with pytest.raises(ConversionError, match=UNBATCHABLE[alias].replace("'", ".")):
+        unfit(alias, BATCHING)
+    assert unfit(alias).placed  # the cure: not to batch it
+
+
+@pytest.mark.tensorflow
+def test_requests_of_different_lengths_are_a_caution(unfit) -> None:
+    cautions = unfit("tokens", BATCHING).cautions
+    assert any('cannot share a batch ("Dimensions of inputs should match")' in c for c in cautions)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(("alias", "op"), [("sparse", "SparseTensorDenseMatMul"), ("ragged", "RaggedTensorToTensor")])
+def test_sparse_and_ragged_tensors_are_refused_and_dense_ones_are_the_cure(unfit, alias, op) -> None:
+    with pytest.raises(ConversionError) as error:
+        unfit(alias)
+    told = next(p for p in error.value.problems if op in p)
+    assert told.endswith(
+        "pass dense tensors to the TPU function: tf.sparse.to_dense, or RaggedTensor.to_tensor, before it"
+    )
+    feeds = {"indices": np.array([[0, 1], [7, 3]]), "v": np.array([1.0, 2.0], np.float32)}
+    assert unfit("dense", serving_default=feeds).tried[0].agreement.max_rel_error < 1e-5
+
+
+@pytest.mark.tensorflow
+def test_a_result_whose_size_depends_on_values_is_a_caution_and_padding_the_cure(unfit, tmp_path) -> None:
+    told = "its result's shape depends on values: pad to a static size (size= or max_output_size)"
+    assert sum(told in c for c in unfit("positive").cautions) == 2  # the operation, and the result of the function
+    shutil.rmtree(tmp_path / "out")
+    report = unfit("padded", masked={"x": np.array([[1, 2, 3, 4], [-1, 0, 0, 0]], np.float32)})
+    assert report.cautions == ()
+    assert report.tried[0].agreement.max_rel_error < 1e-5
+
+
+@pytest.mark.tensorflow
+def test_what_does_not_fit_is_told_and_no_operation_is_blamed(tpu_model, tmp_path, monkeypatch) -> None:
+    def full(programs, topology):
+        return [Compiled(p.name, error="RESOURCE_EXHAUSTED: E1000", about='op_name="body/MatMul"') for p in programs]
+
+    monkeypatch.setattr(ahead, "compile_all", full)
+    job = ConversionJob(tpu_model("toy"), tmp_path / "out", options.parse(PLAIN), {}, "", topology="v5e:1x1")
+    with pytest.raises(ConversionError) as error:
+        convert.convert(job)
+    told = "it does not fit into the TPU's memory; allow smaller batch sizes only, convert it to bfloat16 or place less"
+    assert all(told in problem for problem in error.value.problems)

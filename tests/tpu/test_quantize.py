@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tfopt_optimizer.tpu import convert, files, options
+from tfopt_optimizer.tpu import convert, files, options, quantize
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
 
@@ -89,3 +89,15 @@ def test_what_needs_no_ranges_needs_no_records(run, method) -> None:
 def test_mistakes(run, more, samples, words) -> None:
     with pytest.raises(ConversionError, match=words):
         run(quantization("METHOD_STATIC_RANGE_INT8", more), samples)
+
+
+def test_a_quantizer_that_dies_is_told_with_its_last_words(run, tmp_path, monkeypatch) -> None:
+    script = (
+        "import os, sys\nsys.stderr.write('noise\\nLLVM ERROR: no result type\\n')\nsys.stderr.flush()\nos.abort()\n"
+    )
+    (tmp_path / "dies.py").write_text(script)
+    monkeypatch.setattr(quantize, "CHILD", "dies")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ConversionError, match="quantizer died with exit code -6: LLVM ERROR: no result type"):
+        run(quantization("METHOD_DYNAMIC_RANGE_INT8"))
+    assert not (tmp_path / "out").exists()

@@ -63,7 +63,8 @@ def convert(job: ConversionJob) -> Report:
     if job.output is not None:
         files.check_output(job.source, job.output)
     _refuse_missing(job.options)
-    model = ModelGraph(files.meta_graph(files.read(job.source), job.source))
+    saved_model = files.read(job.source)
+    model = ModelGraph(files.meta_graph(saved_model, job.source))
     graph.refuse_tf1(model)
     if job.options.quantization is None:
         return _convert(job, job.source)
@@ -71,9 +72,18 @@ def convert(job: ConversionJob) -> Report:
     with files.workplace(job.output) as work:
         smaller = work / "quantized"
         calibration = quantize.Calibration(job.samples, job.samples_source)
-        quantized = quantize.quantize(job.source, smaller, job.options.quantization, calibration, keys)
+        source = _with_joined_handles(job.source, saved_model, model, work)
+        quantized = quantize.quantize(source, smaller, job.options.quantization, calibration, keys)
         samples = {key: calls for key, calls in job.samples.items() if key in quantized.signatures}
         return _convert(dataclasses.replace(job, source=smaller, samples=samples), job.source, quantized)
+
+
+def _with_joined_handles(source: Path, saved_model: Any, model: ModelGraph, work: Path) -> Path:
+    """What the quantizer can read: it opens a model in a session, as TensorFlow Serving does."""
+    if not objects.repair_handles(model, objects.checkpoint_keys(source)):
+        return source
+    files.link(source, saved_model, work / "joined")
+    return work / "joined"
 
 
 def _convert(job: ConversionJob, original: Path, quantized: Quantized | None = None) -> Report:

@@ -137,7 +137,8 @@ def lines(report: Report) -> list[str]:
 def _quantized(q: Quantized) -> list[str]:
     ranges = f", ranges from {q.calibrated_on}" if q.calibrated_on else ""
     shrunk = f"the model goes from {size(q.bytes_before)} to {size(q.bytes_after)}"
-    return [f"quantized: {q.method}, signatures {', '.join(q.signatures)}{ranges}; {shrunk}"]
+    left = [f"quantized: not {', '.join(q.left)}: TensorFlow's quantizer cannot do them so"] if q.left else []
+    return [f"quantized: {q.method}, signatures {', '.join(q.signatures)}{ranges}; {shrunk}", *left]
 
 
 def _cut(found: Parted) -> list[str]:
