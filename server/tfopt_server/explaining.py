@@ -1,7 +1,7 @@
 """Sampled Shapley attributions of a model's outputs to its inputs, run batch by batch through the dataplane.
 
     run = Run(plane, handle, key, deadline, unwanted)
-    found = explain(run, job, run.outputs(feeds), picked)
+    found = explain(run, job, predictions(run, job), picked)
 
 One batch is in flight at a time, through the same queue as everybody's requests: a predict waits for at most one batch
 of an explanation, and an explanation for its turn. Nothing here knows a face.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tfopt_server import shapley
+from tfopt_server import rows, shapley
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.registry import Handle
@@ -88,6 +88,18 @@ class Job(NamedTuple):
     starts: int
     players: Players
     paths: int
+
+
+def predictions(run: Run, job: Job) -> Arrays:
+    """The outputs of all instances: a batch at a time too, for a request of many would be many batches in a row."""
+    size = run.batch or job.rows
+    parts = []
+    for start in range(0, job.rows, size):
+        stop = min(start + size, job.rows)
+        parts.append(run.outputs({**rows.cut(job.instances, start, stop), **job.constants}))
+        if size < job.rows:
+            rows.check(parts[-1], stop - start)
+    return parts[0] if len(parts) == 1 else rows.rejoined(parts)
 
 
 def cost(job: Job) -> int:

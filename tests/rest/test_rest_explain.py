@@ -355,6 +355,17 @@ def test_explanations_take_turns_and_predicts_need_not_wait() -> None:
     assert face.plane.held == 0
 
 
+def test_no_run_of_an_explanation_is_larger_than_a_batch() -> None:
+    """Nor that of the instances themselves: what is in the queue behind one waits for no more than that."""
+    face = Face(batch=4)
+    rows = np.arange(27, dtype=np.float32).reshape(9, 3)
+    answer = face.post(rows.tolist())
+    assert answer.json()["predictions"] == (rows @ W).tolist()
+    found = [each["attributions"][0]["featureAttributions"]["x"] for each in answer.json()["explanations"]]
+    np.testing.assert_allclose(found, rows * W.T[(rows @ W).argmax(axis=1)], atol=1e-4)
+    assert max(len(call[2]["x"]) for call in face.plane.calls) == 4
+
+
 def test_explanations_end_at_the_deadline() -> None:
     face = Face("--rest_api_timeout_in_ms=200", batch=1)
 

@@ -120,18 +120,22 @@ class Explain:
         target = features.target(spec, signature)
         job = features.job(found, feeds, spec.paths)
         self._affordable(job)
-        predicted = run.outputs(feeds)
+        predicted = explaining.predictions(run, job)
         picked = features.picked(spec, target, predicted, job.rows)
         if explaining.cost(job) * picked.indices.shape[1] > MOST_VALUES:
             raise invalid(f"topK: {picked.indices.shape[1]} elements of the output in so many rows are too many")
         explained = explaining.explain(run, job, predicted, picked)
-        written = [
-            {"attributions": _attributions(i, found, target, picked, explained, predicted)} for i in range(job.rows)
-        ]
-        answer = codec.answer(predicted, Layout.ROWS)
-        # NaN and Infinity as everywhere: bare tokens.
-        explanations = json.dumps(written, separators=(",", ":"), ensure_ascii=False)
-        return b'{"explanations":' + explanations.encode("utf-8", "surrogateescape") + b"," + answer[1:]
+        # Instance by instance: who writes JSON holds Python's lock meanwhile, and predicts would wait for it. NaN and
+        # Infinity as everywhere: bare tokens.
+        written = ",".join(
+            json.dumps(
+                {"attributions": _attributions(i, found, target, picked, explained, predicted)},
+                separators=(",", ":"), ensure_ascii=False,
+            )
+            for i in range(job.rows)
+        )  # fmt: skip
+        explanations = b'{"explanations":[' + written.encode("utf-8", "surrogateescape")
+        return explanations + b"]," + codec.answer(predicted, Layout.ROWS)[1:]
 
     def _affordable(self, job: Job) -> None:
         cost = explaining.cost(job)
