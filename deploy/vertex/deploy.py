@@ -4,8 +4,9 @@
         --artifact_uri=gs://BUCKET/m/1 [--accelerator_type=NVIDIA_L4] [--flag=--allow_precompilation ...]
 
 The numbers that matter: Vertex restarts a container whose port is closed for about 40 s (tfopt opens it at once) and
-sends no traffic until health is 200; with a startup probe of 60 x 10 s a first start may compile for ten minutes.
-Payloads are limited to 1.5 MB on shared and 10 MB on dedicated endpoints.
+sends no traffic until health is 200; a first start may compile as long as DEPLOYMENT_TIMEOUT_S. There is no startup
+probe: the API lets it fail three times unless told otherwise, the SDK cannot tell it, and a model that compiles for
+longer would be restarted for ever. Payloads are limited to 1.5 MB on shared and 10 MB on dedicated endpoints.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 HTTP_PORT, GRPC_PORT = 8080, 8500
-STARTUP_PERIOD_S, STARTUP_TRIES = 10, 60
+DEPLOYMENT_TIMEOUT_S = 1800
 MACHINES = {"": "n2-standard-4", "NVIDIA_TESLA_T4": "n1-standard-8", "NVIDIA_L4": "g2-standard-8"}
 
 
 def upload_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Keyword arguments of aiplatform.Model.upload."""
-    probe = {"command": ["tfopt", "healthcheck"]}
     return {
         "display_name": args.name,
         "artifact_uri": args.artifact_uri,
@@ -31,10 +31,7 @@ def upload_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "serving_container_grpc_ports": [GRPC_PORT],
         "serving_container_predict_route": "/v1/models/default:predict",
         "serving_container_health_route": "/v1/models/default",
-        "serving_container_startup_probe_exec": probe["command"],
-        "serving_container_startup_probe_period_seconds": STARTUP_PERIOD_S,
-        "serving_container_startup_probe_timeout_seconds": STARTUP_PERIOD_S,
-        "serving_container_deployment_timeout": STARTUP_PERIOD_S * STARTUP_TRIES * 3,
+        "serving_container_deployment_timeout": DEPLOYMENT_TIMEOUT_S,
     }
 
 
