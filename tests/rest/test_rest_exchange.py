@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
 from typing import Any
 
 import faceplane
@@ -211,6 +212,33 @@ def test_an_npy_file_holds_one_input(face: Face) -> None:
     app = App(plane, faceplane.configured(), plane.metrics)
     answer = restclient.call(app, "POST", TARGET, ARRAY, {"content-type": NPY})
     assert answer.error == "An .npy file holds one input, and signature serving_default has 2: a, b"
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    ("array", "on_the_loop"),
+    [
+        (np.zeros(LONG, np.float32), True),
+        (np.zeros(LONG, ">f4"), False),
+        (np.zeros((LONG, 2), np.float32, order="F"), False),
+        (np.full(LONG, b"a"), False),
+    ],
+    ids=["numbers", "of another byte order", "of another order", "strings"],
+)
+def test_long_files_that_are_not_taken_as_they_are_are_read_on_a_thread(
+    monkeypatch: pytest.MonkeyPatch, array: np.ndarray, on_the_loop: bool
+) -> None:
+    read, there = npy.array, list[bool]()
+
+    def reading(body: bytes, wanted: TensorInfo) -> np.ndarray:
+        there.append(threading.current_thread() is threading.main_thread())
+        return read(body, wanted)
+
+    monkeypatch.setattr(npy, "array", reading)
+    Face().post(saved(array), NPY)
+    assert there == [on_the_loop]
 
 
 def test_strings_that_numpy_would_shorten_are_not_written() -> None:

@@ -123,7 +123,8 @@ class Exchange:
         if forms.answer is Form.EVENTS:
             return self._events(spec, in_parameters, request, forms)
         # Numbers in .npy files are not looked at, however many there are.
-        if len(request.body) >= LONG_BODY and _body_form(forms, request.body) is not Form.NPY:
+        unread = _body_form(forms, request.body) is Form.NPY and npy.at_once(request.body)
+        if len(request.body) >= LONG_BODY and not unread:
             return through(partial(self._begin, spec, in_parameters, request, forms))
         begun = self._begin(spec, in_parameters, request, forms)
         return begun if isinstance(begun, Response) else end(begun)
