@@ -33,6 +33,19 @@ class Result(NamedTuple):
     timings: Timings
 
 
+# Bytes of an output that take about a millisecond to write, and of the pointers to strings that do.
+LONG_ANSWER = 1024 * 1024
+LONG_STRINGS = 32 * 1024
+
+
+def is_long(result: Result) -> bool:
+    """Whether an answer is to be written on a thread, not on the event loop."""
+    for array in result.outputs.values():  # without a generator, which costs more than the whole check
+        if array.nbytes >= LONG_STRINGS and (array.nbytes >= LONG_ANSWER or array.dtype == object):
+            return True
+    return False
+
+
 class Call(NamedTuple):
     """A request as it came, and where it goes. `arrived` and `deadline` are on time.monotonic's clock; `outputs` None:
     all of them; `api`: the method as TensorFlow Serving's metrics name it; `cut` takes what answers inner padding off.

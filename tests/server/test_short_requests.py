@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
+from tfopt_server import tasks
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.executor import Executor
 from tfopt_server.lanes import HOP_US, Lane
@@ -48,3 +50,18 @@ def test_what_the_engine_refuses_reaches_the_client_as_its_own_code_and_text() -
     with pytest.raises(ServingError) as refused:
         Executor(metrics, 1).start(lane, x(POISON))
     assert (refused.value.code, refused.value.message) == (Code.INVALID_ARGUMENT, "poisoned: 1 of 1 rows")
+
+
+@pytest.mark.parametrize(
+    ("array", "long"),
+    [
+        (np.zeros(1 << 18, np.float32), True),
+        (np.zeros((1 << 18) - 1, np.float32), False),
+        (np.full(4096, b"a text of some length", object), True),
+        (np.full(4095, b"a text of some length", object), False),
+        (np.zeros(4096, np.float64), False),
+    ],
+)
+def test_which_answers_are_written_on_a_thread(array: np.ndarray, long: bool) -> None:
+    """Strings by their number: the array holds pointers, however long the texts are."""
+    assert tasks.is_long(tasks.Result({"small": np.zeros(1), "y": array}, tasks.Timings(0, 0, 0, 0, 1))) is long

@@ -28,9 +28,9 @@ from tfopt_server.registry import Handle
 from tfopt_server.rest import codec
 from tfopt_server.rest.codec import Layout
 from tfopt_server.rest.forms import Form
-from tfopt_server.rest.pending import is_long, wait
+from tfopt_server.rest.pending import wait
 from tfopt_server.rows import Arrays, Feeds
-from tfopt_server.tasks import Result
+from tfopt_server.tasks import Result, is_long
 
 EVENT_BYTES = 256 * 1024  # of arrays in one event
 # Nothing on the way may hold events back, or hand them to somebody else.

@@ -25,9 +25,9 @@ from tfopt_server.rest import codec, npy
 from tfopt_server.rest.codec import Layout
 from tfopt_server.rest.events import Events
 from tfopt_server.rest.forms import Form, Forms
-from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long, through
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, through
 from tfopt_server.rows import Feeds
-from tfopt_server.tasks import Result
+from tfopt_server.tasks import Result, is_long
 from tfopt_server.threads import on_thread
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from tfopt_server.http import Request, Response
 from tfopt_server.inference import Ask, Method
 from tfopt_server.metrics import Steps
 from tfopt_server.rest import examples
-from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long, through
-from tfopt_server.tasks import Result
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, through
+from tfopt_server.tasks import Result, is_long
 
 
 class Infer:

@@ -32,8 +32,8 @@ from tfopt_server.oip.repository import Repository
 from tfopt_server.registry import Handle
 from tfopt_server.rest.call import Handler
 from tfopt_server.rest.parse import read
-from tfopt_server.rest.pending import LONG_ANSWER, LONG_BODY, Pending, end, is_long, through
-from tfopt_server.tasks import Result
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, through
+from tfopt_server.tasks import LONG_ANSWER, Result, is_long
 
 PREFIX = "/v2"
 

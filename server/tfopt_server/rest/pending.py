@@ -11,12 +11,11 @@ from typing import NamedTuple
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.http import Response
 from tfopt_server.registry import Handle
-from tfopt_server.tasks import Result
+from tfopt_server.tasks import Result, is_long
 from tfopt_server.threads import on_thread
 
 # A body of this length holds the event loop for 1 ms, and for 0.1 s at worst (deep nesting, read token by token).
 LONG_BODY = 64 * 1024
-LONG_ANSWER = 1024 * 1024
 
 
 class Pending(NamedTuple):
@@ -52,13 +51,6 @@ async def end(pending: Pending) -> Response:
         return pending.write(result)
     finally:
         pending.handle.release()
-
-
-def is_long(result: Result) -> bool:
-    for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
-        if array.nbytes >= LONG_ANSWER:
-            return True
-    return False
 
 
 async def wait(future: Future[Result], deadline: float) -> Result:

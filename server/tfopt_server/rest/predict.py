@@ -21,8 +21,8 @@ from tfopt_server.rest import codec
 from tfopt_server.rest.codec import Layout
 from tfopt_server.rest.exchange import Exchange
 from tfopt_server.rest.forms import forms_of
-from tfopt_server.rest.pending import LONG_BODY, Pending, end, is_long, through
-from tfopt_server.tasks import Result
+from tfopt_server.rest.pending import LONG_BODY, Pending, end, through
+from tfopt_server.tasks import Result, is_long
 
 
 class Predict:

@@ -25,8 +25,8 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.registry import Handle
 from tfopt_server.rpc.methods import Method as Served
 from tfopt_server.rpc.methods import Pending
-from tfopt_server.rpc.services import PREDICTION, is_long, model_spec
-from tfopt_server.tasks import Result
+from tfopt_server.rpc.services import PREDICTION, model_spec
+from tfopt_server.tasks import Result, is_long
 
 MULTI = "MultiInference"
 # Checks a call against the model; what it asks for, and of which examples.

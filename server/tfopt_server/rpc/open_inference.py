@@ -27,8 +27,8 @@ from tfopt_server.oip import datatypes, model
 from tfopt_server.oip.repository import Repository
 from tfopt_server.registry import Handle
 from tfopt_server.rpc.methods import Conversation, Method, Pending
-from tfopt_server.rpc.services import done, is_long, result_of
-from tfopt_server.tasks import Result
+from tfopt_server.rpc.services import done, result_of
+from tfopt_server.tasks import Result, is_long
 from tfopt_server.threads import on_thread
 
 Array = npt.NDArray[Any]

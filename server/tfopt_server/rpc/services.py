@@ -23,12 +23,9 @@ from tfopt_server.registry import Handle
 from tfopt_server.rows import Feeds
 from tfopt_server.rpc.known import Known, Memory
 from tfopt_server.rpc.methods import Method, Pending, Unary
-from tfopt_server.tasks import Result
+from tfopt_server.tasks import Result, is_long
 
 T = TypeVar("T")
-
-# Bytes of outputs that are written on a thread, not on the event loop: about a millisecond's worth.
-LONG_ANSWER = 1024 * 1024
 
 PREDICTION = "tensorflow.serving.PredictionService"
 MODEL = "tensorflow.serving.ModelService"
@@ -206,13 +203,6 @@ def done(result: Result) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_result(result)
     return future
-
-
-def is_long(result: Result) -> bool:
-    for array in result.outputs.values():  # noqa: SIM110 - without a generator, which costs more than the whole check
-        if array.nbytes >= LONG_ANSWER:
-            return True
-    return False
 
 
 def model_spec(request: Any) -> ModelSpec:
