@@ -131,6 +131,55 @@ def indirect(to: Path) -> None:
     _save(module, to, {"serving_default": serve}, aliases)
 
 
+@builder
+def features(to: Path) -> None:
+    """age, height, weight [n, 1], ids int32 [n, 3], image [n, 16, 16, 3] -> score [n, 1], same int32 [n, 3],
+    rows [n, 2], image [n, 16, 16, 3]. Signature two_sizes: x [n, 40], y [m, 40] -> z [n, 40]; fixed: a [2, 3], b [5],
+    c [] -> d [5], e [2, 3]. Aliases tpu_func, two_func, fixed_func."""
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.w = tf.Variable(_normal(1, 3, 1))
+
+    def spec(name: str, *shape: int | None, kind: Any = tf.float32) -> Any:
+        return tf.TensorSpec(shape, kind, name=name)
+
+    numbers = [spec(name, None, 1) for name in ("age", "height", "weight")]
+    specs = [*numbers, spec("ids", None, 3, kind=tf.int32), spec("image", None, 16, 16, 3)]
+
+    @tf.function(input_signature=specs)
+    def tpu_func(age: Any, height: Any, weight: Any, ids: Any, image: Any) -> Any:
+        score = (
+            tf.concat([age, height, weight], 1) @ module.w + tf.reduce_mean(image, [1, 2, 3], keepdims=True)[:, 0, 0]
+        )
+        return score, ids, tf.concat([score, score * 2.0], 1), image + 1.0
+
+    @tf.function(input_signature=[spec("x", None, 40), spec("y", None, 40)])
+    def two_func(x: Any, y: Any) -> Any:
+        return x + tf.reduce_sum(y, 0)
+
+    @tf.function(input_signature=[spec("a", 2, 3), spec("b", 5), spec("c")])
+    def fixed_func(a: Any, b: Any, c: Any) -> Any:
+        return b + c, a * c
+
+    @tf.function(input_signature=specs)
+    def serve(age: Any, height: Any, weight: Any, ids: Any, image: Any) -> Any:
+        names = ("score", "same", "rows", "image")
+        return dict(zip(names, tpu_func(age, height, weight, ids, image), strict=True))
+
+    @tf.function(input_signature=[spec("x", None, 40), spec("y", None, 40)])
+    def two_sizes(x: Any, y: Any) -> Any:
+        return {"z": two_func(x, y)}
+
+    @tf.function(input_signature=[spec("a", 2, 3), spec("b", 5), spec("c")])
+    def fixed(a: Any, b: Any, c: Any) -> Any:
+        return dict(zip(("d", "e"), fixed_func(a, b, c), strict=True))
+
+    module.tpu_func, module.two_func, module.fixed_func = tpu_func, two_func, fixed_func
+    aliases = {"tpu_func": tpu_func, "two_func": two_func, "fixed_func": fixed_func}
+    _save(module, to, {"serving_default": serve, "two_sizes": two_sizes, "fixed": fixed}, aliases)
+
+
 def _cnn() -> Any:
     import keras
 

@@ -33,6 +33,7 @@ from tfopt_optimizer.plan import (
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.automatic import Parted
 from tfopt_optimizer.tpu.cost import Costs, FunctionCost
+from tfopt_optimizer.tpu.io_shapes import Weighed
 from tfopt_optimizer.tpu.link import Moved, Transfer
 from tfopt_optimizer.tpu.quantize import Quantized
 from tfopt_optimizer.tpu.report import BatchedFunction, Bfloat16Function, Bfloat16Variables, PlacedFunction, Report
@@ -307,6 +308,7 @@ def conversion(word: str) -> Report:
         quantized=Quantized(word, (word,), word, 4000, 1000),
         topology=word,
         ahead=(Compiled(word, 12.0, 4_000_000, optimal_s=2.5e-5), Compiled("unmodelled")),
+        io_shapes=(Weighed(word, "back", (word,) * 6, 8, 9000, 1000, 2.5e-6, True, word),),
         link=(Transfer(word, 8, (Moved(word, "float", (8, 3), 96), Moved("long", "int32", None, None)), ()),),
     )
 
@@ -323,6 +325,7 @@ def test_a_conversion_for_cloud_tpu_is_a_page_and_a_section() -> None:
     assert "f on the host f × 2 5 3" in words  # bfloat16
     assert "f 8 rows, not split 2, 8 5 ms 2 10" in words
     assert "f 8 at least 96 B 0 B 2 + 0" in words  # across the link
+    assert "f f f f and 2 more of f back yes 8 9 kB 1 kB 2.5 µs f" in words  # forms
     assert "f 4 MB 4 MB 0 B 0 B 0 B 25 µs 12.00 s" in words
     assert "unmodelled 0 B 0 B 0 B 0 B 0 B –" in words
     served = read(render([Version("m", 1, "as it is", None, conversion("f")), Version("n", 1, "why", usual())]))

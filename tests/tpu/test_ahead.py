@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import pytest
 from jax._src.interpreters import mlir
 from jaxlib.mlir.dialects import stablehlo
-from tfopt_optimizer.tpu import ahead, convert, options, report
+from tfopt_optimizer.tpu import ahead, convert, io_programs, options, report, tiles
 from tfopt_optimizer.tpu.ahead import AheadUnavailable, Compiled, Program
 from tfopt_optimizer.tpu.convert import ConversionJob
 from tfopt_optimizer.tpu.errors import ConversionError
+from tfopt_optimizer.tpu.io_shapes import Parcel, Tensor
 
 libtpu = [
     pytest.mark.libtpu,
@@ -25,6 +27,24 @@ func.func public @main(%x: tensor<ROWSx256xf32>, %w: tensor<256x128xf32>) -> ten
   return %y : tensor<ROWSx128xf32>
 }
 """
+
+
+SHAPES = [
+    ((8, 10), "float"), ((2, 10), "float"), ((32, 26), "int32"), ((100, 1), "float"), ((512, 10), "float"),
+    ((128, 1000), "float"), ((64, 200, 100), "float"), ((8, 10, 10, 10), "float"), ((3, 5, 7, 11), "float"),
+    ((8, 16, 16, 3), "float"), ((8, 224, 224, 3), "float"), ((8, 16, 16, 64), "float"), ((8, 512, 4), "float"),
+    ((8, 16, 16, 3), "int8"), ((3, 10), "bfloat16"), ((64, 50, 100), "bfloat16"), ((9, 33), "bool"), ((40, 26), "int8"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def shaped(tmp_path):
+    """shaped(number, shape, dtype): a program that brings rank 1 into that shape."""
+
+    def write(number, shape, dtype):
+        return io_programs.program(tmp_path / str(number), Parcel((Tensor(0, "t", dtype, shape),)), 1)
+
+    return write
 
 
 @pytest.fixture
@@ -123,6 +143,26 @@ class TestLibtpu:
         assert [(c.name, c.error) for c in done.ahead] == [(f"{placed.name} x {n}", "") for n in (4, 8)]
         assert done.ahead[0].arguments > 800  # the variables are there
         assert sum(line.startswith(f"{TOPOLOGY}: {placed.name} x ") for line in report.lines(done)) == 2
+
+    def test_bytes_in_tiles_and_the_time_to_get_there_are_the_compilers(self, shaped):
+        """Sizes to the byte; the time, which only has to say which form is worth it, within a factor of four."""
+        programs = [shaped(i, *given) for i, given in enumerate(SHAPES)]
+        for (shape, dtype), made in zip(SHAPES, ahead.compile_all(programs, TOPOLOGY), strict=True):
+            assert made.error == ""
+            assert made.outputs == tiles.padded(shape, dtype), (shape, dtype)
+            assert made.arguments == tiles.padded((math.prod(shape),), dtype), (shape, dtype)
+            if made.optimal_s is not None and made.optimal_s > 1e-6:
+                assert 0.25 < tiles.relayout_s(shape, dtype) / made.optimal_s < 4, (shape, dtype)
+
+    @pytest.mark.tensorflow
+    def test_forms_on_the_link_are_weighed_by_the_compiler(self, tpu_model, tmp_path):
+        text = 'tpu_functions { function_alias: "tpu_func" } bfloat16_optimization: DISABLED'
+        given = options.parse(text)
+        done = convert.convert(ConversionJob(tpu_model("features"), tmp_path / "out", given, {}, "none", TOPOLOGY))
+        weighed = {(w.tensors, w.direction): w for w in done.io_shapes}
+        image = weighed[("image",), "to the TPU"]
+        assert (image.applied, image.source, image.bytes_before, image.bytes_after) == (True, TOPOLOGY, 196_608, 24_576)
+        assert all(c.error == "" for c in done.ahead)
 
     @pytest.mark.tensorflow
     def test_a_conversion_that_does_not_fit_is_refused(self, tpu_model, tmp_path):

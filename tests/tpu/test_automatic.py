@@ -129,7 +129,7 @@ def test_a_compiler_that_refuses_ahead_of_time_is_heard_as_well(run, monkeypatch
 
 def test_where_nothing_is_left_the_compilers_reasons_are_told(tpu_model, tmp_path, monkeypatch) -> None:
     def refuse(conversion):
-        (function,) = conversion.placed
+        (function,) = conversion.borders
         body = conversion.saved_model.meta_graphs[0].graph_def.library.function
         nodes = [n.name for f in body if f.signature.name == function for n in f.node_def if n.op == "MatMul"]
         raise CompilerError(["not liked"], {function: f"not liked {{{{node body/{nodes[0]}}}}}"})

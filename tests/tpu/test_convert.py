@@ -366,7 +366,9 @@ def test_the_command_converts_and_reports(tpu_model, tmp_path, capsys) -> None:
 def test_a_dry_run_writes_nothing(tpu_model, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     text = '--converter_options_string=disable_default_optimizations: true tpu_functions { function_alias: "tpu_func" }'
-    assert main(["convert-tpu", f"--input_model_dir={tpu_model('toy')}", text, "--dry_run"]) == 0
+    assert main(["convert-tpu", f"--input_model_dir={tpu_model('toy')}", text, "--dry_run", "--report_html=d"]) == 0
+    assert '<bdi class="name">toy</bdi>' in (tmp_path / "d").read_text()
+    (tmp_path / "d").unlink()
     assert "dry run: nothing was written" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfopt_optimizer.plan import Agreement
     from tfopt_optimizer.tpu.ahead import Compiled
     from tfopt_optimizer.tpu.cost import FunctionCost
+    from tfopt_optimizer.tpu.io_shapes import Weighed
     from tfopt_optimizer.tpu.link import Moved, Transfer
     from tfopt_optimizer.tpu.report import Report
     from tfopt_optimizer.tpu.trial import Tried
@@ -26,6 +27,10 @@ _ANSWERS = (
 )  # fmt: skip
 _PRECISION = (("function", ""), ("stayed in float32", ""), ("in bfloat16", "n"), ("casts", "n wide"))
 _LINK = (("function", ""), ("rows", "n"), ("to the TPU", "n"), ("back", "n"), ("tensors", "n wide"))
+_FORMS = (
+    ("tensors", ""), ("direction", ""), ("taken", ""), ("rows", "n"), ("in tiles", "n"), ("as rank 1", "n"),
+    ("saves a call", "n"), ("by", "n wide"),
+)  # fmt: skip
 _BATCHES = (
     ("function", ""), ("largest request", "n"), ("sizes", "n"), ("waits", "n"), ("threads", "n wide"),
     ("queue", "n wide"),
@@ -58,6 +63,7 @@ def section(found: Report) -> Markup:
         ("Precision", _precision(found)),
         ("Batching", _batching(found)),
         ("Across the host link, per call", parts.rows(_LINK, map(_transfer, found.link))),
+        ("Forms on the link that were weighed", parts.rows(_FORMS, map(_form, found.io_shapes))),
         (f"Compiled for {found.topology}", parts.rows(_AHEAD, map(_compiled, found.ahead))),
     ]
     return tag(
@@ -206,6 +212,21 @@ def _transfer(found: Transfer) -> tuple[object, ...]:
 def _bytes(tensors: Sequence[Moved]) -> str:
     least = "at least " if any(t.size is None for t in tensors) else ""
     return least + size(link.total(tensors))
+
+
+def _form(found: Weighed) -> tuple[object, ...]:
+    shown = [name(t) for t in found.tensors[:4]]
+    more = f" and {len(found.tensors) - 4} more" if len(found.tensors) > 4 else ""
+    return (
+        join([*(join([" ", one]) for one in shown), more, " ", tag("em", "of ", name(found.function))]),
+        found.direction,
+        "yes" if found.applied else "no",
+        f"{found.rows:,}",
+        size(found.bytes_before),
+        size(found.bytes_after),
+        f"{found.gain_s * 1e6:,.1f} µs",
+        found.source,
+    )
 
 
 def _compiled(found: Compiled) -> tuple[object, ...]:

@@ -24,9 +24,9 @@ def check(conversion: Conversion, topology: str, workplace: Path) -> tuple[list[
     files.link(conversion.folder, emulated, workplace / "ahead")
     functions = Functions(conversion, ModelGraph(emulated.meta_graphs[0]), str(workplace / "ahead"))
     programs, cautions = list[Program](), list[str]()
-    for name, shapes in conversion.placed.items():
+    for name, border in conversion.borders.items():
         try:
-            programs += functions.programs(name, shapes, tuple(conversion.sizes.get(name) or SIZES))
+            programs += functions.programs(name, border.to_tpu, tuple(conversion.sizes.get(name) or SIZES))
         except ValueError as error:
             cautions.append(f"{name!r} was not compiled for {topology}: {error}")
     try:

@@ -114,9 +114,9 @@ def _wrapper(graph: ModelGraph, called: str, options: BatchOptions, shapes: Func
         OP,
         [a.name for a in arguments],
         f=nodes.function(called),
-        Tin=nodes.dtypes(a.type for a in arguments[:first]),
-        Tcaptured=nodes.dtypes(a.type for a in arguments[first:]),
-        Tout=nodes.dtypes(a.type for a in original.signature.output_arg),
+        Tin=nodes.types(a.type for a in arguments[:first]),
+        Tcaptured=nodes.types(a.type for a in arguments[first:]),
+        Tout=nodes.types(a.type for a in original.signature.output_arg),
         # Two ops with one queue would batch requests of different functions together.
         batching_queue=nodes.value(called),
         shared_name=nodes.value(f"batch_{called}"),
@@ -126,7 +126,8 @@ def _wrapper(graph: ModelGraph, called: str, options: BatchOptions, shapes: Func
         allowed_batch_sizes=nodes.ints(),
     )
     _set(node, options)
-    nodes.finish(made, OP, "out_tensors", shapes.outputs)
+    results = [f"{OP}:out_tensors:{i}" for i in range(len(shapes.outputs))]
+    nodes.finish(made, OP, results, shapes.outputs)
     return made
 
 

@@ -42,7 +42,7 @@ class Check:
         found = self._lowered()
         tried = trial.run(self.original, self.conversion.folder, self.conversion.saved_model, self.samples, workplace)
         compiled, not_compiled = list[Compiled](), list[str]()
-        if self.topology and self.conversion.placed:
+        if self.topology and self.conversion.borders:
             compiled, not_compiled = ahead_placed.check(self.conversion, self.topology, workplace)
         cautions = (*found.cautions(), *self._never_compiled(found, tried), *not_compiled)
         return Checked(tuple(tried), tuple(compiled), cautions)

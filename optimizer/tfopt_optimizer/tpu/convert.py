@@ -19,6 +19,8 @@ from tfopt_optimizer.tpu import (
     cost,
     files,
     graph,
+    io_functions,
+    io_shapes,
     link,
     objects,
     place,
@@ -35,6 +37,7 @@ from tfopt_optimizer.tpu.checked import Check
 from tfopt_optimizer.tpu.constants import Demand
 from tfopt_optimizer.tpu.errors import CompilerError, ConversionError, Refused
 from tfopt_optimizer.tpu.graph import ModelGraph
+from tfopt_optimizer.tpu.io_shapes import Border, Weighed
 from tfopt_optimizer.tpu.options import Chosen, Options
 from tfopt_optimizer.tpu.precision import Precision
 from tfopt_optimizer.tpu.programs import Conversion
@@ -62,7 +65,6 @@ def convert(job: ConversionJob) -> Report:
     """ConversionError: nothing was written, and why."""
     if job.output is not None:
         files.check_output(job.source, job.output)
-    _refuse_missing(job.options)
     saved_model = files.read(job.source)
     model = ModelGraph(files.meta_graph(saved_model, job.source))
     graph.refuse_tf1(model)
@@ -119,14 +121,14 @@ def _attempt(job: ConversionJob, original: Path, quantized: Quantized | None, mo
     costs = cost.estimate(model, list(chosen), objects.arguments(model, objects.handles(model, keys)))
     precise = precision.apply(model, list(chosen), job.options.bfloat16, keys)
     inferred = shapes.infer(model, chosen, objects.arguments(model, objects.handles(model, keys)))
-    report = _rewrite(model, chosen, job, precise, inferred)
+    report, borders = _rewrite(model, chosen, job, precise, inferred)
     with files.workplace(job.output) as work:
         made = work / "model"
         files.write(job.source, saved_model, made)
         variables = precision.finish(model, precise.variables, keys, made)
         files.rewrite(saved_model, made)
         sizes = _sizes(model, chosen)
-        conversion = Conversion(saved_model, made, {name: found.inputs for name, found in inferred.items()}, sizes)
+        conversion = Conversion(saved_model, made, borders, sizes)
         check = Check(conversion, model, original, job.samples, doubts, sources.read(job.source), job.topology)
         try:
             checked = check.run(work)
@@ -160,15 +162,6 @@ def _sizes(model: ModelGraph, chosen: Mapping[str, Chosen]) -> dict[str, tuple[i
         for name in chosen
         if {name, name + place.INNER} & batch.batched_by(model, node)
     }
-
-
-def _refuse_missing(options: Options) -> None:
-    """What this version does not do must not be passed over in silence."""
-    wrong = []
-    if options.io_shapes_demanded:
-        wrong.append("io_shape_optimization: ENABLED is not part of this version")
-    if wrong:
-        raise ConversionError(wrong)
 
 
 def _part(model: ModelGraph, options: Options, keys: Mapping[str, int], moved: Moved) -> Parted | None:
@@ -210,38 +203,36 @@ def _rewrite(
     job: ConversionJob,
     precise: Precision,
     inferred: Mapping[str, FunctionShapes],
-) -> Report:
-    """`inferred`: the shapes of the functions to place."""
+) -> tuple[Report, dict[str, Border]]:
+    """`inferred`: the shapes of the functions to place. Gives what crosses to each of them, too."""
     names = list(chosen)
-    cautions = static_check.cautions(model, names, sources.read(job.source)) + _not_done(job.options)
+    cautions = static_check.cautions(model, names, sources.read(job.source))
     updated = batch.update(model, job.options.batching) if any(batch.existing(model)) else []
     wanted = batch.targets(model, job.options.batching, names)
     inferred = {**shapes.infer(model, set(wanted) - set(names)), **inferred}
     cautions += batch.check_shapes(model, wanted, inferred)
     joined = objects.repair_handles(model, objects.checkpoint_keys(job.source))
-    place.place(model, precise.bodies, {n: inferred[n].outputs for n in names}, job.options.sharding)
+    functions = io_functions.read(model, {n: inferred[n] for n in names}, wanted)
+    borders = {f.name: io_shapes.plain(f) for f in functions}
+    weighed: tuple[Weighed, ...] = ()
+    if job.options.io_shapes:
+        borders, weighed = io_functions.decide(functions, job.topology)
+    place.place(model, precise.bodies, {n: inferred[n].outputs for n in names}, job.options.sharding, borders)
     wrappers = {name: batch.add(model, name, given, inferred[name]) for name, given in wanted.items()}
-    return Report(
+    report = Report(
         placed=tuple(PlacedFunction(name, str(one)) for name, one in chosen.items()),
         batched=tuple(_batched(model, name, wrapper) for name, wrapper in wrappers.items()),
         bfloat16=precise.functions,
         bfloat16_variables=None,
         updated_batch_ops=tuple(updated),
         joined_handles=joined,
+        io_shapes=weighed,
         cautions=(*cautions, *precise.cautions),
         tried=(),
         samples=job.samples_source,
         seconds=0.0,
     )
-
-
-def _not_done(options: Options) -> list[str]:
-    """Optimizations that are on by default and not part of this version yet."""
-    if not options.io_shapes:
-        return []
-    return [
-        "io_shape_optimization is on by default in the original converter and not part of this version: not applied"
-    ]
+    return report, borders
 
 
 def _batched(model: ModelGraph, name: str, wrapper: str) -> BatchedFunction:

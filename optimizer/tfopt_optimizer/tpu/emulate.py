@@ -73,7 +73,7 @@ def _call_directly(batch: Any, call: Any) -> None:
     call.op = "StatefulPartitionedCall"
     call.attr.clear()
     call.attr["f"].CopyFrom(batch.attr["f"])
-    call.attr["Tin"].CopyFrom(nodes.dtypes([*batch.attr["Tin"].list.type, *batch.attr["Tcaptured"].list.type]))
+    call.attr["Tin"].CopyFrom(nodes.types([*batch.attr["Tin"].list.type, *batch.attr["Tcaptured"].list.type]))
     call.attr["Tout"].CopyFrom(batch.attr["Tout"])
 
 

@@ -46,9 +46,9 @@ def check(conversion: Conversion) -> Lowered:
     untried: dict[str, str] = {}
     words: dict[str, str] = {}
     with Library(emulated.graph_def.SerializeToString()) as library:
-        for name, shapes in conversion.placed.items():
+        for name, border in conversion.borders.items():
             try:
-                (program,) = functions.programs(name, shapes, [max(conversion.sizes.get(name) or [ROWS])])
+                (program,) = functions.programs(name, border.to_tpu, [max(conversion.sizes.get(name) or [ROWS])])
                 module = library.module(program.function, program.shapes, program.variables)
             except ValueError as error:
                 untried[name] = str(error)

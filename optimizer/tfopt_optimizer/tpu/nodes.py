@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tfopt_protos import messages
+from tfopt_protos import dtypes, messages
 
 from tfopt_optimizer.tpu.batch_rules import Shape
 
@@ -32,7 +32,7 @@ def dtype(number: int) -> Any:
     return messages.message("tensorflow.AttrValue")(type=number)
 
 
-def dtypes(numbers: Iterable[int]) -> Any:
+def types(numbers: Iterable[int]) -> Any:
     attr = messages.message("tensorflow.AttrValue")()
     attr.list.SetInParent()
     attr.list.type.extend(numbers)
@@ -43,6 +43,19 @@ def ints(numbers: Iterable[int] = ()) -> Any:
     attr = messages.message("tensorflow.AttrValue")()
     attr.list.SetInParent()
     attr.list.i.extend(numbers)
+    return attr
+
+
+def int32s(numbers: int | Sequence[int]) -> Any:
+    """The value of a constant: a scalar, or rank 1."""
+    attr = messages.message("tensorflow.AttrValue")()
+    attr.tensor.dtype = dtypes.NUMBERS["int32"]
+    attr.tensor.tensor_shape.SetInParent()
+    if isinstance(numbers, int):
+        numbers = [numbers]
+    else:
+        attr.tensor.tensor_shape.dim.add(size=len(numbers))
+    attr.tensor.int_val.extend(numbers)
     return attr
 
 
@@ -90,16 +103,16 @@ def shell(original: Any, name: str) -> Any:
     return made
 
 
-def finish(body: Any, call: str, output: str, shapes: Sequence[Shape]) -> None:
-    """Results of a wrapper: what its node `call` answers, with the shapes that the called function had.
+def finish(body: Any, call: str, results: Sequence[str], shapes: Sequence[Shape]) -> None:
+    """Results of a wrapper: what its node `call` answers (edges), with the shapes that the called function had.
 
     TPUPartitionedCall and BatchFunction have no shape function: without EnsureShape the signatures lose their shapes.
     """
-    for i, (arg, sizes) in enumerate(zip(body.signature.output_arg, shapes, strict=True)):
+    for i, (arg, result, sizes) in enumerate(zip(body.signature.output_arg, results, shapes, strict=True)):
         if sizes is None:
-            body.ret[arg.name] = f"{call}:{output}:{i}"
+            body.ret[arg.name] = result
             continue
-        add(body, "EnsureShape", f"EnsureShape_{i}", [f"{call}:{output}:{i}"], T=dtype(arg.type), shape=shape(sizes))
+        add(body, "EnsureShape", f"EnsureShape_{i}", [result], T=dtype(arg.type), shape=shape(sizes))
         body.ret[arg.name] = f"EnsureShape_{i}:output:0"
     body.signature.control_output.append(call)
     body.control_ret[call] = call

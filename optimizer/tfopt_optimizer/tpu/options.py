@@ -67,7 +67,6 @@ class Options:
     batching: tuple[BatchOptions, ...] = ()
     bfloat16: Bfloat16 = Bfloat16()
     io_shapes: bool = True
-    io_shapes_demanded: bool = False
     sharding: Sharding = Sharding()
     quantization: bytes | None = None  # a serialized tensorflow.quantization.QuantizationOptions
 
@@ -90,7 +89,6 @@ def parse(text: str) -> Options:
         batching=batching,
         bfloat16=_bfloat16(proto),
         io_shapes=_is_on(proto, "io_shape_optimization"),
-        io_shapes_demanded=proto.io_shape_optimization == _ENABLED,
         sharding=sharding,
         quantization=_quantization(proto),
     )

@@ -15,15 +15,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfopt_optimizer.tpu import nodes
+from tfopt_optimizer.tpu import nodes, parcels
 from tfopt_optimizer.tpu.batch_rules import Shape
 from tfopt_optimizer.tpu.graph import DT_RESOURCE, MUST_COMPILE, ModelGraph
+from tfopt_optimizer.tpu.io_shapes import Border
 from tfopt_optimizer.tpu.options import Sharding
 
 INNER, STUB = "_tpu", "_callstub"
-METADATA = "TPUReplicateMetadata"
+METADATA, CALL = "TPUReplicateMetadata", "TPUPartitionedCall"
 OUTPUT_DEVICE = "/device:TPU_REPLICATED_CORE:0"
-_BODY = "body/"
+BODY = "body/"
 
 
 def place(
@@ -31,37 +32,45 @@ def place(
     bodies: Mapping[str, Any],
     shapes: Mapping[str, Sequence[Shape]],
     sharding: Sharding,
+    borders: Mapping[str, Border] | None = None,
 ) -> None:
     """Changes the graph. `bodies`: what runs on the TPU for each function, the function itself or a rewritten one.
 
-    `shapes`: the static shapes of each function's results, in order.
+    `shapes`: the static shapes of each function's results, in order. `borders`: functions whose tensors cross to the
+    TPU in another form.
     """
-    names = list(bodies)
-    inner = {name: graph.add(computation(body, name + INNER, sharding)) for name, body in bodies.items()}
+    names, given = list(bodies), {name: b for name, b in (borders or {}).items() if b.changed}
+    inner = {}
+    for name, body in bodies.items():
+        sent = parcels.inside(body, given[name]) if name in given else body
+        inner[name] = graph.add(computation(sent, name + INNER, sharding))
     # Calls between functions on the TPU stay direct: both bodies are compiled into one program.
     leave = {*names, *(f.signature.name for f in inner.values())}
     for name in names:
-        stub = graph.add(call_stub(graph.functions[name], name, shapes[name]))
+        stub = graph.add(call_stub(graph.functions[name], inner[name].signature, shapes[name], given.get(name)))
         leave.add(stub.signature.name)
     for name in names:
         graph.redirect(name, name + STUB, leave)
 
 
-def call_stub(original: Any, name: str, shapes: Sequence[Shape]) -> Any:
+def call_stub(original: Any, inner: Any, shapes: Sequence[Shape], border: Border | None = None) -> Any:
+    """The function that callers of `original` call; `inner` is the signature of the computation."""
+    name = original.signature.name
     made = nodes.shell(original, name + STUB)
     nodes.add(made, "TPUOrdinalSelector", "TPUOrdinalSelector")
-    args = original.signature.input_arg
+    sent = parcels.sent(made, border) if border else [a.name for a in original.signature.input_arg]
     nodes.add(
         made,
-        "TPUPartitionedCall",
-        "TPUPartitionedCall",
-        [*(a.name for a in args), "TPUOrdinalSelector:device_ordinals:0"],
-        f=nodes.function(name + INNER),
-        Tin=nodes.dtypes(a.type for a in args),
-        Tout=nodes.dtypes(a.type for a in original.signature.output_arg),
+        CALL,
+        CALL,
+        [*sent, "TPUOrdinalSelector:device_ordinals:0"],
+        f=nodes.function(inner.name),
+        Tin=nodes.types(a.type for a in inner.input_arg),
+        Tout=nodes.types(a.type for a in inner.output_arg),
         autotuner_thresh=nodes.value(0),
     )
-    nodes.finish(made, "TPUPartitionedCall", "output", shapes)
+    results = [f"{CALL}:output:{i}" for i in range(len(inner.output_arg))]
+    nodes.finish(made, CALL, parcels.received(made, border, results) if border else results, shapes)
     return made
 
 
@@ -127,7 +136,7 @@ def _body(made: Any, original: Any, tag: Any, inputs: Mapping[str, str]) -> None
     for node in original.node_def:
         copied = made.node_def.add()
         copied.CopyFrom(node)
-        copied.name = _BODY + node.name
+        copied.name = BODY + node.name
         copied.device = ""
         copied.attr["_tpu_replicate"].CopyFrom(tag)
         starts = all(i.startswith("^") or i in arguments for i in node.input)
@@ -142,8 +151,8 @@ def _inside(tensor: str, names: set[str], inputs: Mapping[str, str]) -> str:
     if tensor in inputs:
         return inputs[tensor]
     if tensor.startswith("^"):
-        return f"^{_BODY}{tensor[1:]}" if tensor[1:] in names else tensor
-    return _BODY + tensor if tensor.split(":", maxsplit=1)[0] in names else tensor
+        return f"^{BODY}{tensor[1:]}" if tensor[1:] in names else tensor
+    return BODY + tensor if tensor.split(":", maxsplit=1)[0] in names else tensor
 
 
 def _rename_colocation(node: Any, names: set[str]) -> None:
@@ -154,7 +163,7 @@ def _rename_colocation(node: Any, names: set[str]) -> None:
     for i, hint in enumerate(hints):
         prefix, _, other = hint.partition(b"@")
         if prefix == b"loc:" and other.decode() in names:
-            hints[i] = b"loc:@" + _BODY.encode() + other
+            hints[i] = b"loc:@" + BODY.encode() + other
 
 
 def _outputs(made: Any, original: Any, tag: Any, inputs: Mapping[str, str]) -> None:
@@ -176,4 +185,4 @@ def _outputs(made: Any, original: Any, tag: Any, inputs: Mapping[str, str]) -> N
         made.ret[arg.name] = f"OutputShard_{i}:output:0"
     for i, node in enumerate(dict.fromkeys(original.control_ret.values())):
         made.signature.control_output.append(f"control_{i}")
-        made.control_ret[f"control_{i}"] = _BODY + node
+        made.control_ret[f"control_{i}"] = BODY + node

@@ -19,6 +19,7 @@ from tfopt_optimizer.tpu.batch_rules import BatchOptions
 from tfopt_optimizer.tpu.emulate import emulate
 from tfopt_optimizer.tpu.graph import ModelGraph, calls
 from tfopt_optimizer.tpu.options import Sharding
+from tfopt_optimizer.tpu.unpack import unpack
 
 _METADATA, _CALL = "TPUReplicateMetadata", "TPUPartitionedCall"
 _OWN = "__saved_model_"  # signatures that loading uses
@@ -66,6 +67,7 @@ def unplace(source: Path, to: Path) -> Placed | None:
     found = read(meta)
     if found is not None:
         emulate(meta, compiled=False)
+        unpack(meta)
         files.link(source, saved_model, to)
     return found
 

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tfopt_optimizer import plan
-from tfopt_optimizer.tpu import ahead, cost, link
+from tfopt_optimizer.tpu import ahead, cost, io_shapes, link
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.automatic import Parted
 from tfopt_optimizer.tpu.cost import Costs
+from tfopt_optimizer.tpu.io_shapes import Weighed
 from tfopt_optimizer.tpu.link import Transfer
 from tfopt_optimizer.tpu.quantize import Quantized
 from tfopt_optimizer.tpu.trial import Tried
@@ -84,6 +85,7 @@ class Report:
     topology: str = ""
     ahead: tuple[Compiled, ...] = ()
     link: tuple[Transfer, ...] = ()
+    io_shapes: tuple[Weighed, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2)
@@ -129,6 +131,7 @@ def lines(report: Report) -> list[str]:
     found += [f"caution: {c}" for c in report.cautions]
     found += tried(report.tried, report.samples)
     found += link.lines(report.link)
+    found += io_shapes.lines(report.io_shapes)
     found += ahead.lines(report.ahead, report.topology)
     found.append(f"written to {report.written}" if report.written else "dry run: nothing was written")
     return found

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer.placement import PLACED
-from tfopt_optimizer.tpu import files, nodes, placed
+from tfopt_optimizer.tpu import files, nodes
 from tfopt_optimizer.tpu.emulate import emulate
 from tfopt_optimizer.tpu.graph import ModelGraph
-from tfopt_optimizer.tpu.placed import Placed
+from tfopt_optimizer.tpu.placed import Placed, read
+from tfopt_optimizer.tpu.unpack import unpack
 
 FOLDER = "converted"
 _WORDS = (b"TPUPartitionedCall", b"BatchFunction")
@@ -36,7 +37,7 @@ def of(source: Path, cache: Path, *, batched: bool = False) -> tuple[Path, Place
         return source, None
     saved_model = files.read(source)
     meta = files.meta_graph(saved_model, source)
-    found = placed.read(meta)
+    found = read(meta)
     if found is None or (batched and not found.functions):
         return source, found
     key = f"{source.resolve()}\0{batched}\0".encode() + path.read_bytes()
@@ -44,6 +45,7 @@ def of(source: Path, cache: Path, *, batched: bool = False) -> tuple[Path, Place
     if not to.is_dir():
         _mark(meta, found)
         emulate(meta, compiled=False, batched=batched)
+        unpack(meta)
         _write(source, saved_model, to)
     return to, found
 

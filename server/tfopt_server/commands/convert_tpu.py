@@ -92,7 +92,8 @@ def _convert(values: dict[str, str], dry_run: bool) -> int:
 def _page(values: dict[str, str], done: Report) -> str:
     from tfopt_optimizer.page import page
 
-    return page.render_conversion(Path(values["output_model_dir"] or values["input_model_dir"]).resolve().name, done)
+    folder = Path(values.get("output_model_dir") or values["input_model_dir"]).resolve()
+    return page.render_conversion(f"{folder.parent.name}/{folder.name}" if folder.name.isdigit() else folder.name, done)
 
 
 def _job(values: dict[str, str], dry_run: bool) -> ConversionJob:
