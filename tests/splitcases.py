@@ -76,3 +76,18 @@ class Model:
 
 def words(tf, name="word"):
     return tf.TensorSpec([None], tf.string, name=name)
+
+
+def tf1_loop(tf, to):
+    """Saves text string [n] -> y [n, 4]: hashed words through a while loop of Enter, Merge, Switch and Exit."""
+    v1 = tf.compat.v1
+    v1.disable_control_flow_v2()
+    try:
+        with tf.Graph().as_default(), v1.Session() as session:
+            text, dense = v1.placeholder(tf.string, [None]), v1.get_variable("dense", [4, 4], use_resource=False)
+            x = tf.one_hot(v1.strings.to_hash_bucket_fast(text, 4), 4)
+            _, y = v1.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(y @ dense)), (0, x))
+            session.run(v1.global_variables_initializer())
+            v1.saved_model.simple_save(session, str(to), {"text": text}, {"y": y})
+    finally:
+        v1.enable_control_flow_v2()

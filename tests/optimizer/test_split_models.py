@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from splitcases import KEYS, WORDS, Model, table, weights, words
+from splitcases import KEYS, WORDS, Model, table, tf1_loop, weights, words
 from tfopt_optimizer import saved_model
 from tfopt_optimizer.errors import NotLowerable
 
@@ -48,7 +48,6 @@ def test_keras_3_saved_with_two_handles_for_every_variable(tf, tmp_path):
     for engine, variant in (("xla", "pjrt"), ("litert", "t1"), ("openvino", "f32")):
         model.check({"word": WORDS, "x": x}, engine=engine, variant=variant)
     assert {t.dtype for s in model.segments() for t in s.takes if s.where == "device"} == {"int32", "float"}
-    print(model.segments())
     assert where(model) == ["host", "device"]
 
 
@@ -78,17 +77,7 @@ def test_tf1_variables_of_both_kinds_behind_parsing(tf, tmp_path, resource):
 
 
 def test_loops_and_branches_of_tf1_are_left_whole(tf, tmp_path):
-    v1 = tf.compat.v1
-    v1.disable_control_flow_v2()
-    try:
-        with tf.Graph().as_default(), v1.Session() as session:
-            text, dense = v1.placeholder(tf.string, [None]), v1.get_variable("dense", [4, 4], use_resource=False)
-            x = tf.one_hot(v1.strings.to_hash_bucket_fast(text, 4), 4)
-            _, y = v1.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.tanh(y @ dense)), (0, x))
-            session.run(v1.global_variables_initializer())
-            v1.saved_model.simple_save(session, str(tmp_path / "model"), {"text": text}, {"y": y})
-    finally:
-        v1.enable_control_flow_v2()
+    tf1_loop(tf, tmp_path / "model")
     model = opened(tmp_path)
     assert model.plain({"text": WORDS})["y"].shape == (5, 4)
     with pytest.raises(NotLowerable, match=r"its graph is TF1's \((Enter|Exit|Merge|NextIteration|Switch)\)"):
