@@ -16,5 +16,5 @@ async def on_thread(work: Callable[[], T], unwanted: Callable[[T], object]) -> T
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        task.add_done_callback(lambda done: done.exception() or unwanted(done.result()))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception() or unwanted(done.result()))
         raise
