@@ -70,7 +70,7 @@ class Container:
     """One running container of the image, on the host's network. Removed at the end of the test."""
 
     def __init__(self, program: str, image: str, args: list[str], options: list[str], port: int) -> None:
-        self.port = port
+        self.port, self.image = port, image
         self._program = program
         self.name = f"tfopt-test-{os.getpid()}-{port}"
         quiet = ["--no-healthcheck"]  # timers need a service manager; tests ask by themselves
@@ -133,6 +133,13 @@ class Container:
     def log(self) -> list[dict]:
         """Every line of the log, which must be JSON."""
         return [json.loads(line) for line in self.log_text().splitlines()]
+
+    def complaints(self) -> list[dict]:
+        """The lines that a healthy life does not write. On a machine without its device an image may say so."""
+        lines = [line for line in self.log() if line["severity"] not in ("DEBUG", "INFO")]
+        device = self.image.rpartition("/tfopt-")[2].partition(":")[0]
+        absent = f"--device={device}: serving on the cpu ("
+        return [line for line in lines if device == "cpu" or not line["message"].startswith(absent)]
 
     def remove(self) -> None:
         self._run("rm", "--force", self.name, check=False)

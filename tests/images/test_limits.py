@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from .conftest import BLANK, Container, free_port, volume
+from .conftest import BLANK, free_port, volume
 
 pytestmark = pytest.mark.image
 
@@ -64,7 +64,7 @@ def test_a_model_that_takes_minutes_to_compile_is_alive_meanwhile_and_healthy_af
     probe.over.set()
     assert probe.failures == 0
     assert BLANK.right(container.predict("/p", [BLANK.row])[0])
-    assert unhealthy(container) == []
+    assert container.complaints() == []
 
 
 @pytest.mark.tensorflow
@@ -81,7 +81,7 @@ def test_sigterm_ends_a_start_that_still_compiles(start, models):
     began = time.monotonic()
     assert container.stop() == 0
     assert time.monotonic() - began < 25  # else it was killed, and the code would be 137
-    assert unhealthy(container) == []
+    assert container.complaints() == []
 
 
 @pytest.mark.tensorflow
@@ -94,7 +94,7 @@ def test_an_optimizer_that_the_memory_limit_kills_costs_the_plan_and_not_the_ser
     container.wait_until_ready()
     (found,) = container.predict("/v1/models/model:predict", [BLANK.row])
     assert BLANK.right(found)
-    (line,) = unhealthy(container)
+    (line,) = container.complaints()
     assert line["message"].startswith("no plan could be made, plain TensorFlow serves the model: ")
     assert "SIGKILL" in line["message"]
 
@@ -107,7 +107,7 @@ def test_any_user_may_run_it(start, models, subject):
     container.wait_until_ready()
     assert subject.right(container.predict(subject.predict, [subject.row])[0])
     assert container.exec("id", "-u").stdout.strip() == "1234567"
-    assert unhealthy(container) == []
+    assert container.complaints() == []
 
 
 def test_the_files_that_tensorflow_serving_reads_are_read(start, models, subject, tmp_path):
@@ -141,7 +141,7 @@ def test_the_files_that_tensorflow_serving_reads_are_read(start, models, subject
     (found,) = container.predict("/v1/models/a/labels/stable:predict", [subject.row])
     assert subject.right(found)
     assert b":tensorflow:serving:request_count" in container.request("GET", "/m")[1]
-    assert unhealthy(container) == []
+    assert container.complaints() == []
 
 
 def test_every_core_that_the_container_may_use_and_no_more(start, models, subject):
@@ -155,11 +155,6 @@ def test_every_core_that_the_container_may_use_and_no_more(start, models, subjec
     if model["why"].startswith("made"):
         assert model["plan"]["fingerprint"]["hardware"]["cores"] == "1"
     assert subject.right(container.predict(subject.predict, [subject.row])[0])
-
-
-def unhealthy(container: Container) -> list[dict]:
-    """The lines that a healthy life does not write."""
-    return [line for line in container.log() if line["severity"] not in ("DEBUG", "INFO")]
 
 
 def listening(port: int) -> bool:

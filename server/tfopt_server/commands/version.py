@@ -1,4 +1,4 @@
-"""`tfopt version`: this version and those of the engines, without importing them."""
+"""`tfopt version`: this version and those of the engines and their devices' runtimes, without importing them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib import metadata
 
 PACKAGES = (
     *("tfopt", "tensorflow", "tensorflow-cpu", "jax", "jaxlib", "ai-edge-litert", "openvino", "onnxruntime"),
+    *("libtpu", "jax-cuda12-plugin", "nvidia-cuda-runtime-cu12", "nvidia-cudnn-cu12"),
     *("numpy", "grpcio", "gunicorn"),
 )
 
