@@ -5,7 +5,8 @@
 Made with O_EXCL, which is atomic on local disks, NFS and the bucket mounts that check preconditions (flock is not there
 on all of them). A holder that stops renewing for EXPIRY_S, by the waiter's own clock, is dead and loses it; one whose
 process is gone from this very machine loses it at once. The lock saves work, it does not keep results right: there may
-be two holders when one was frozen for so long, and what they make must be published by an atomic rename.
+be two holders when one was frozen for so long, or when several take over at the same moment, and what they make must be
+published by an atomic rename.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ class _Watched:
 
 
 def _remove(path: Path, token: str) -> None:
-    """Takes a dead holder's file away; of several that try, one moves it."""
+    """Takes a dead holder's file away; of several that try at once, one moves it. One that comes just after may move
+    the next holder's instead: then both work, as the module says."""
     stale = path.with_name(f"{path.name}.{token}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(stale)
