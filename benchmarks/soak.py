@@ -202,7 +202,9 @@ def rpc_client(house: House, turn: int) -> None:
 def rpc_call(house: House, call: Callable[..., Any], request: Any, excuse: Excuse) -> None:
     tally, name, known = house.rpc_tally, request.model_spec.name, house.guest
     try:
-        (output,) = call(request, timeout=30).outputs.values()
+        # wait_for_ready: a connection that waited in a killed worker's queue is reset, and grpcio then sends nothing
+        # for a second. Calls that it fails meanwhile never left the client, and say nothing of the server.
+        (output,) = call(request, timeout=30, wait_for_ready=True).outputs.values()
     except grpc.RpcError as error:
         code = error.code()
         if code is grpc.StatusCode.UNAVAILABLE and excuse.taken():
