@@ -164,9 +164,11 @@ def signature_functions(graph: ModelGraph, key: str) -> list[str]:
     nodes = {node.name: node for node in graph.meta.graph_def.node}
     found: list[str] = []
     for output in graph.meta.signature_def[key].outputs.values():
-        node = nodes.get(output.name.split(":")[0])
-        while node is not None and node.op == "Identity":
-            node = nodes.get(node.input[0].split(":")[0])
+        name, _, port = output.name.partition(":")
+        node = nodes.get(name)
+        while node is not None and node.op in ("Identity", "IdentityN"):  # the second in what the quantizer writes
+            name, _, port = node.input[int(port or 0)].partition(":")
+            node = nodes.get(name)
         if node is not None and node.op in _CALL_OPS:
             found += [f.name for f in calls(node) if f.name not in found]
     return found
