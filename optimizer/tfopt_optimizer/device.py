@@ -21,7 +21,8 @@ FIND_TIMEOUT_S = 120.0  # a TPU's first start takes tens of seconds
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """`kind` is the accelerator's model in its runtime's words, "" on cpu. `count`: how many run replicas, 0 all.
+    """`kind` is the accelerator's model in its runtime's words, "" on cpu. `count`: how many are used, 0 all.
+    `per_replica`: over how many each copy of a model is spread.
 
     `memory_fraction` of a gpu's memory is the most that this process takes, 0.0 what XLA takes by itself (3/4);
     `reserve`: at its start, so that nobody else can have it.
@@ -32,6 +33,11 @@ class Device:
     count: int = 1
     memory_fraction: float = 0.0
     reserve: bool = False
+    per_replica: int = 1
+
+    @property
+    def replicas(self) -> int:
+        return self.count // self.per_replica
 
     @property
     def accelerated(self) -> bool:

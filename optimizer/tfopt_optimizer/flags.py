@@ -44,6 +44,7 @@ class OptimizerFlags:
     device: str = CPU
     device_kind: str = ""
     memory_fraction: float = 0.0
+    devices_per_replica: int = 1
     engines: tuple[str, ...] = ()
     optimize_for: str = LATENCY
     lossy_mean_rel_error: float = 1e-4
@@ -63,5 +64,6 @@ class OptimizerFlags:
         return verify.Tolerance(self.lossy_max_rel_error, self.lossy_mean_rel_error, self.lossy_top1)
 
     def accelerator(self) -> Device:
-        """The device for one of the optimizer's processes: a single one, and no more of its memory than is needed."""
-        return Device(self.device, self.device_kind, memory_fraction=self.memory_fraction)
+        """The device for one of the optimizer's processes: those of one replica, and no more memory than is needed."""
+        needed = self.devices_per_replica
+        return Device(self.device, self.device_kind, needed, self.memory_fraction, per_replica=needed)

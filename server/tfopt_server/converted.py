@@ -97,4 +97,4 @@ def _lines(found: Placed, batching: Mapping[str, BatchingParameters]) -> list[st
 
 
 def _cores(number: int) -> str:
-    return f", spread over {number} cores (one device serves it)" if number > 1 else ""
+    return f", spread over {number} cores (here --num_cores_per_replica decides)" if number > 1 else ""

@@ -33,5 +33,10 @@ def chosen(found: Found, settings: Settings) -> Device:
     count = min(settings.num_devices or there, there)
     if count < settings.num_devices:
         log.warning("--num_devices=%d: there are %d, which serve", settings.num_devices, there)
-    log.info("device: %s (%s), %d of %d", found.device.name, found.device.kind, count, there)
-    return Device(found.device.name, found.device.kind, count, fraction, reserve=fraction > 0.0)
+    name, kind, each = found.device.name, found.device.kind, settings.num_cores_per_replica
+    if count < each:
+        raise DeviceMissing(f"--num_cores_per_replica: expected at least {each} {name}s to serve on, there are {count}")
+    count -= count % each
+    spread = f", {each} for each replica" if each > 1 else ""
+    log.info("device: %s (%s), %d of %d%s", name, kind, count, there, spread)
+    return Device(name, kind, count, fraction, reserve=fraction > 0.0, per_replica=each)

@@ -190,6 +190,10 @@ OWN: tuple[Flag, ...] = (
         "$TFOPT_DEVICE, else cpu)", choices=("cpu", "gpu", "tpu", "auto"),
     ),
     Flag("require_device", "bool", False, "end with an error where --device is not there, instead of serving on cpu"),
+    Flag(
+        "num_cores_per_replica", "int", 1, "gpus or tpu cores over which each replica of a model is spread, its large "
+        "weights in parts", within=(1, 1024),
+    ),
     Flag("num_devices", "int", 0, "gpus or tpu cores that serve replicas of every model; 0: all", within=(0, 1024)),
     Flag("http_port", "int", None, "HTTP port of the platform (default $AIP_HTTP_PORT)", within=_PORT),
     Flag("health_route", "str", None, "health route (default $AIP_HEALTH_ROUTE, else /health)"),

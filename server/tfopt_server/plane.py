@@ -77,7 +77,7 @@ def build(
     options = load_options(settings, device)
     threads = options.parameters.num_batch_threads if options.parameters is not None else None
     # A call to an accelerator waits: the next one's inputs go there meanwhile.
-    executor = Executor(metrics, threads or max(usable_cores(), 2 * device.count if device.accelerated else 0))
+    executor = Executor(metrics, threads or max(usable_cores(), 2 * device.replicas if device.accelerated else 0))
     registry = Registry(first.judged)
     registry.configure([model.name for model in first.models.configs])
     ahead = settings.allow_version_labels_for_unavailable_models
@@ -119,7 +119,7 @@ def _runners(executor: Executor, threads: int | None, device: Device) -> Callabl
             executor.runners = max(executor.runners, version.parameters.num_batch_threads)
         elif threads is None and version.plan is not None and version.plan.runners:
             # As many as were measured to answer most: what more than that have in hand only waits in the engine.
-            wishes.append(version.plan.runners * device.count)
+            wishes.append(version.plan.runners * device.replicas)
             executor.runners = max(wishes)
 
     return loaded
@@ -153,6 +153,7 @@ def optimizer_flags(settings: Settings, device: Device = ON_CPU) -> OptimizerFla
         device=device.name,
         device_kind=device.kind,
         memory_fraction=device.memory_fraction,
+        devices_per_replica=device.per_replica,
         allow_precompilation=settings.allow_precompilation,
         allow_compression=settings.allow_compression,
         use_tfrt=settings.use_tfrt,

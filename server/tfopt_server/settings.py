@@ -87,6 +87,7 @@ class Settings:
     device: str
     require_device: bool
     num_devices: int
+    num_cores_per_replica: int
     per_process_gpu_memory_fraction: float
     # Batching.
     enable_batching: bool

@@ -63,6 +63,19 @@ def test_a_fraction_is_reserved_by_the_server_and_not_by_the_optimizer_beside_it
     assert plane.load_options(given, found).flags.accelerator() == Device("gpu", "NVIDIA H100", 1, 0.4, reserve=False)
 
 
+def test_a_replica_is_spread_over_several_gpus(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    given = settings("--device=gpu", "--num_cores_per_replica=2", "--num_devices=3")
+    found = devices.chosen(HERE, given)
+    assert found == Device("gpu", "NVIDIA H100", 2, per_replica=2)
+    assert found.replicas == 1
+    assert caplog.messages == ["device: gpu (NVIDIA H100), 2 of 4, 2 for each replica"]
+    assert plane.load_options(given, found).flags.accelerator() == Device("gpu", "NVIDIA H100", 2, per_replica=2)
+    with pytest.raises(DeviceMissing) as caught:
+        devices.chosen(HERE, settings("--device=gpu", "--num_cores_per_replica=8"))
+    assert str(caught.value) == "--num_cores_per_replica: expected at least 8 gpus to serve on, there are 4"
+
+
 @pytest.mark.parametrize(("asked", "level"), [("gpu", "WARNING"), ("auto", "INFO")])
 def test_without_the_device_the_cpu_serves_and_one_line_says_why(
     asked: str, level: str, caplog: pytest.LogCaptureFixture

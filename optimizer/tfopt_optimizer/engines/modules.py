@@ -1,11 +1,14 @@
-"""StableHLO modules read and rewritten with jaxlib's MLIR: result types, large constants, precision, donated inputs."""
+"""StableHLO modules read and rewritten with jaxlib's MLIR: result types, large constants, precision, donated inputs,
+shardings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+
+from tfopt_optimizer import sharding
 
 LARGE_CONSTANT = 64 << 10  # bytes
 _HOISTED = ("f32", "f64", "i32", "i64")
@@ -87,6 +90,31 @@ def for_accelerator(module: bytes, inputs: int, *, exact: bool) -> bytes:
             for operation in _operations(parsed.operation):
                 if operation.name in _PRODUCTS:
                     operation.attributes["precision_config"] = highest
+        parsed.operation.verify()
+        return bytes(stablehlo.serialize_portable_artifact(parsed, stablehlo.get_current_version()))
+
+
+def partitioned(module: bytes, parts: int, shardings: Sequence[str]) -> bytes:
+    """The module for GSPMD over `parts` devices: a sharding for each parameter, every result whole on each device."""
+    from jax._src.interpreters import mlir
+    from jaxlib.mlir import ir
+    from jaxlib.mlir.dialects import stablehlo
+
+    with mlir.make_ir_context() as context, ir.Location.unknown():
+        parsed = stablehlo.deserialize_portable_artifact(context, module)
+        main = next(f for f in parsed.body.operations if f.attributes["sym_name"].value == "main")
+        kind = ir.FunctionType(main.attributes["function_type"].value)
+        wanted = [[*shardings], [sharding.WHOLE] * len(kind.results)]
+        for name, texts in zip(("arg_attrs", "res_attrs"), wanted, strict=True):
+            given = list(main.attributes[name]) if name in main.attributes else [ir.DictAttr.get({})] * len(texts)
+            main.attributes[name] = ir.ArrayAttr.get(
+                [
+                    ir.DictAttr.get({**{a.name: a.attr for a in old}, "mhlo.sharding": ir.StringAttr.get(text)})
+                    for old, text in zip(given, texts, strict=True)
+                ]
+            )
+        number = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), parts)
+        parsed.operation.attributes["mhlo.num_partitions"] = number
         parsed.operation.verify()
         return bytes(stablehlo.serialize_portable_artifact(parsed, stablehlo.get_current_version()))
 

@@ -5,7 +5,8 @@ pages of the plan's weights file themselves. A target's folder (artifacts.py) ga
 module beside it is what it can be compiled from again. Variants: `pjrt` on a CPU; `gpu` and `tpu` on accelerators,
 which compute products in float32 there, and `gpu+tf32`, `tpu+bf16-products` with the accelerator's own rounding.
 
-With several accelerators each has the weights and every executable, and calls take turns.
+With several accelerators each has the weights and every executable, and calls take turns. A replica may be spread over
+several of them (sharding.py); "device" then means such a group.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tfopt_protos import dtypes
 
+from tfopt_optimizer import sharding
 from tfopt_optimizer.engines import artifacts, modules, pjrt, weights
 from tfopt_optimizer.engines.artifacts import MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
@@ -45,17 +47,26 @@ class Replicas:
         self._buffers: dict[tuple[int, int], Any] = {}  # (device, number of the weights)
 
     def weights(self, numbers: Sequence[int], device: int = 0) -> list[Any]:
+        for number, array in zip(numbers, self._read(numbers), strict=True):
+            if (device, number) not in self._buffers:
+                self._buffers[device, number] = self.client.put(array, device)
+        return [self._buffers[device, number] for number in numbers]
+
+    def _read(self, numbers: Sequence[int]) -> list[np.ndarray]:
         if any(n >= len(self._arrays) for n in numbers):
             self._arrays = weights.read(self._plan_dir)
-        for number in numbers:
-            if (device, number) not in self._buffers:
-                self._buffers[device, number] = self.client.put(self._arrays[number], device)
-        return [self._buffers[device, number] for number in numbers]
+        return [self._arrays[n] for n in numbers]
 
     def compile(self, target: Target, device: int = 0) -> pjrt.Executable:
         """Compiles the target's module. Raises jaxlib's JaxRuntimeError."""
-        folder = self._plan_dir / target.folder
-        return self.client.compile(module_for(folder, target.variant), device)
+        folder, parts = self._plan_dir / target.folder, self.client.parts
+        module = module_for(folder, target.variant)
+        if parts > 1:
+            meta = artifacts.read_meta(folder)
+            arrays = self._read(meta.weights)
+            cut = [sharding.text(a.ndim, sharding.axis(a.shape, a.nbytes, parts), parts) for a in arrays]
+            module = modules.partitioned(module, parts, [sharding.WHOLE] * len(meta.inputs) + cut)
+        return self.client.compile(module, device)
 
     def open(self, target: Target, note: Callable[[str], None]) -> XlaRunner:
         """The runner of a finished plan. An executable that does not load is compiled again, which `note` tells.
