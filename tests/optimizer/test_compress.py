@@ -175,6 +175,7 @@ def test_without_records_they_are_checked_loudly_or_refused(savedmodel, tmp_path
     assert not any(c.precision for c in refused.signature(KEY).buckets[0].candidates)
 
 
+@pytest.mark.slow
 def test_a_compressed_plan_is_small_and_served(savedmodel, tmp_path, monkeypatch):
     """The exact engines are out of the way, so that a compressed model is chosen."""
 

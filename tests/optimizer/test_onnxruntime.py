@@ -142,6 +142,7 @@ def test_a_model_is_asked_for_and_a_missing_file_named(tmp_path):
         opener.runner(Target(wanted.signature, "t1", wanted.shapes, "s0/onnxruntime"), print)
 
 
+@pytest.mark.slow
 def test_it_wins_a_recurrent_model_and_is_served_without_tensorflow(savedmodel, tmp_path):
     """LiteRT cannot take the loop; OpenVINO is out here, as it may or may not leave TensorFlow behind."""
     flags = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=("litert", "onnxruntime"))

@@ -39,7 +39,8 @@ def test_a_cut_signature_wins_and_is_served_without_tensorflow(savedmodel, tmp_p
     flags = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("xla",))
     samples = {"serving_default": (record(1), record(4), record(7))}
     job = OptimizeJob(model, folder, ("serve",), flags, samples, "warmup")
-    plan = optimize(job, lambda _: None, entrants=table.splits(table.entrants(flags)[0]))
+    with paced(lambda label: PLAIN_US / 10 if label.endswith("/pjrt") else PLAIN_US):
+        plan = optimize(job, lambda _: None, entrants=table.splits(table.entrants(flags)[0]))
     assert plans.read(folder) == plan
     plans.verify(plan, folder)
     (signature,) = plan.signatures

@@ -66,6 +66,7 @@ def states(server: Server, rpc: int, model: str) -> dict[int, str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_worker_serves_what_a_client_configures_and_so_does_a_replacement(tmp_path, savedmodel):
     base = tmp_path / "models"
     for name in ("first", "second"):
