@@ -358,6 +358,10 @@ _RULES: tuple[tuple[Callable[[dict[str, Any]], bool], str], ...] = (
         "--require_device: expected --device=gpu, tpu or auto with it, received cpu",
     ),
     (
+        lambda v: v["num_cores_per_replica"] > 1 and v["device"] == "cpu",
+        "--num_cores_per_replica: expected --device=gpu, tpu or auto with it, received cpu",
+    ),
+    (
         lambda v: v["drain_grace_s"] >= v["drain_timeout_s"],
         "--drain_grace_s: expected less than --drain_timeout_s ({drain_timeout_s:g}), received {drain_grace_s:g}",
     ),

@@ -31,6 +31,8 @@ def test_an_image_says_which_device_and_a_flag_wins() -> None:
         (["--device=cuda"], {}, "--device: expected one of 'cpu', 'gpu', 'tpu', 'auto', received 'cuda'"),
         ([], {"TFOPT_DEVICE": "cuda"}, "TFOPT_DEVICE: expected one of 'cpu', 'gpu', 'tpu', 'auto', received 'cuda'"),
         (["--require_device"], {}, "--require_device: expected --device=gpu, tpu or auto with it, received cpu"),
+        (["--num_cores_per_replica=2"], {},
+         "--num_cores_per_replica: expected --device=gpu, tpu or auto with it, received cpu"),
     ],
 )  # fmt: skip
 def test_mistakes(flags: list[str], environ: dict[str, str], error: str) -> None:
