@@ -117,6 +117,9 @@ class Tournament:
         if self._job.flags.optimize_for == MEMORY and len(known) == len(trials):
             trials = tuple(choose.by_memory(known, self._weights_bytes))
             self._log.say(f"{info.key}: for memory: {choose.memory_line([t for t in trials if t])}")
+        elif self._job.flags.optimize_for == MEMORY and known:
+            left = f"{len(trials) - len(known)} of {len(trials)} buckets were not opened"
+            self._log.say(f"{info.key}: chosen by latency, not for memory: {left} (--optimize_budget_s)")
         return Result(info, found, trials, why)
 
     def _tell_inner(self, found: Study) -> None:

@@ -278,6 +278,13 @@ def test_when_time_is_up_the_likeliest_candidate_is_tried_and_what_is_left_runs_
     assert signature.row_independent
 
 
+def test_a_search_for_memory_that_runs_out_of_time_says_that_it_chose_by_latency(savedmodel, tmp_path):
+    flags = OptimizerFlags(optimize_budget_s=0.0, allowed_batch_sizes=(1, 2, 4), optimize_for="memory")
+    plan = optimize(job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None)
+    told = "chosen by latency, not for memory: 2 of 3 buckets were not opened (--optimize_budget_s)"
+    assert f"serving_default: {told}" in plan.log
+
+
 @pytest.mark.slow
 def test_for_throughput_candidates_are_measured_with_all_cores_busy(savedmodel, tmp_path):
     flags = OptimizerFlags(optimize_for="throughput", allowed_batch_sizes=(4,), engines=("litert", "openvino"))
