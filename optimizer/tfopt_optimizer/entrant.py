@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from tfopt_optimizer import likely
 from tfopt_optimizer.choose import label
@@ -41,10 +42,11 @@ class Entrant:
     def split(self) -> bool:
         return self.engine.startswith(likely.HOST)
 
-    def refuses(self, signature: SignatureInfo) -> str:
-        """Why this engine cannot take a signature, by what it declares; "" when it has to be tried."""
+    def refuses(self, signature: SignatureInfo, unchecked: Mapping[str, str]) -> str:
+        """Why this engine cannot take a signature, by what it declares and by what TensorFlow checks and engines do not
+        (engine -> reason); "" when it has to be tried."""
         if self.engine != "xla":
-            return ""
+            return unchecked.get(self.engine, "")
         for kind, tensors in (("input", signature.inputs), ("output", signature.outputs)):
             for tensor in tensors:
                 if tensor.dtype in ("string", "resource", "variant"):

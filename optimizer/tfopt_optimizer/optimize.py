@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tfopt_optimizer import contest, cpu, entry, plan, saved_model
 from tfopt_optimizer.allotment import Allotment
+from tfopt_optimizer.engines import unchecked
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import OptimizeError
@@ -47,14 +48,15 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     except SavedModelError as error:
         raise OptimizeError(str(error)) from error
     allowed = _without_writers(allowed, states, log)
-    splits = worth.worth_splitting(job.model_dir, job.tags, signatures)
+    refused = unchecked.reasons(job.model_dir, job.tags, signatures)
+    splits = worth.worth_splitting(job.model_dir, job.tags, signatures) | {key for key in refused if refused[key]}
     allowed = tuple(e for e in allowed if splits or not e.split)
-    needed = [e for e in allowed if any(not e.refuses(s) for s in signatures)]
+    needed = [e for e in allowed if any(not e.refuses(s, refused[s.key]) for s in signatures)]
     with _workers(job, needed) as workers:
         loaders = _open_reference(workers[TENSORFLOW], job, log)
         broken = _open_others(workers, needed, log)
         able = tuple(e for e in allowed if e not in broken)
-        tournament = Tournament(job, log, workers, loaders, able, budget=budget, splits=splits)
+        tournament = Tournament(job, log, workers, loaders, able, budget=budget, splits=splits, unchecked=refused)
         results = tournament.run(signatures, states)
     made = settle(job, results, loaders, log, started)
     plan.write(made, job.plan_dir)

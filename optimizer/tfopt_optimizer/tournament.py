@@ -23,6 +23,7 @@ from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import Contest
 from tfopt_optimizer.engines import calibration
+from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import MEMORY
 from tfopt_optimizer.job import OptimizeJob
@@ -63,9 +64,10 @@ class Tournament:
         *,
         budget: Allotment,
         splits: Collection[str],
+        unchecked: Reasons,
     ) -> None:
         self._job, self._log, self._entrants, self._budget, self._splits = job, log, entrants, budget, splits
-        self._least_s = 0.0
+        self._least_s, self._unchecked = 0.0, unchecked
         self._reference = Reference(workers[TENSORFLOW], loaders)
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
@@ -153,7 +155,7 @@ class Tournament:
         trials: dict[int, tuple[Trial, ...]] = {}
         winners = Counter[tuple[str, str]]()
         there = [e for e in self._entrants if not e.split or found.info.key in self._splits]
-        refused = {e: reason for e in there if (reason := e.refuses(found.info))}
+        refused = {e: reason for e in there if (reason := e.refuses(found.info, self._unchecked[found.info.key]))}
         able = [e for e in there if e not in refused]
         for_memory = self._job.flags.optimize_for == MEMORY  # who is slow may be small
         costs, left_out = (

@@ -1,7 +1,9 @@
-"""What plain TensorFlow would refuse for its values and XLA computes all the same: indices outside a table (XLA clamps
-them), assertions (it drops them), a division of integers by zero.
+"""What plain TensorFlow would refuse for its values and an engine computes all the same: indices outside a table (XLA
+clamps them), assertions (all engines drop them), a division of integers by zero.
 
-    limits, refusal = find(graph, inputs, tables)
+    guards = find(nodes, inputs, tables)
+
+Engines do not notice the same things: `Blind` says what one does not, and is XLA's, who notices nothing, by default.
 
 `limits` are the values of an input that every look-up it feeds can take; the runner declines others, and TensorFlow
 answers in its own words. `refusal` names what cannot be bounded by an input alone: the engine does not take it then.
@@ -22,14 +24,22 @@ _LOOKUPS = {
     "Gather": (0, 1), "GatherV2": (0, 1), "ResourceGather": (0, 1), "GatherNd": (0, 1), "ResourceGatherNd": (0, 1),
 }  # fmt: skip
 _INTEGERS = frozenset({3, 4, 5, 6, 9, 17, 22, 23})  # DataType: int32, uint8, int16, int8, int64, uint16, uint32, uint64
-# Others that check a value: type -> which input. Only constants pass.
-_CHECKED = {
-    "ScatterNd": 0, "TensorScatterUpdate": 1, "TensorScatterAdd": 1, "TensorScatterSub": 1, "TensorScatterMax": 1,
-    "TensorScatterMin": 1, "UnsortedSegmentSum": 1, "UnsortedSegmentMax": 1, "UnsortedSegmentMin": 1,
-    "UnsortedSegmentProd": 1, "ReverseSequence": 1, "CheckNumerics": 0, "CheckNumericsV2": 0, "InvertPermutation": 0,
-    "SparseSoftmaxCrossEntropyWithLogits": 1, "MatrixInverse": 0, "MatrixSolve": 0, "Bincount": 0, "DenseBincount": 0,
-    "TensorListGetItem": 1, "TensorListSetItem": 1, "Slice": 1, "SegmentSum": 1, "SegmentSumV2": 1, "SegmentProdV2": 1,
-    "SegmentMinV2": 1, "SegmentMaxV2": 1,
+# Others that check a value: type -> which inputs. Only constants pass. (In scattering some engines also answer wrongly
+# where an index comes twice.)
+_SEGMENTS = dict.fromkeys((
+    "UnsortedSegmentSum", "UnsortedSegmentMax", "UnsortedSegmentMin", "UnsortedSegmentProd", "SegmentSum",
+    "SegmentMean", "SegmentProd", "SegmentMin", "SegmentMax", "SegmentSumV2", "SegmentProdV2", "SegmentMinV2",
+    "SegmentMaxV2",
+), (1,))  # fmt: skip
+_SCATTERS = dict.fromkeys((
+    "TensorScatterUpdate", "TensorScatterAdd", "TensorScatterSub", "TensorScatterMax", "TensorScatterMin",
+), (1,))  # fmt: skip
+_SPARSE = dict.fromkeys(("SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN"), (1, 2))
+_CHECKED: Mapping[str, tuple[int, ...]] = {
+    **_SEGMENTS, **_SCATTERS, **_SPARSE, "ScatterNd": (0,), "ReverseSequence": (1,), "CheckNumerics": (0,),
+    "CheckNumericsV2": (0,), "InvertPermutation": (0,), "SparseSoftmaxCrossEntropyWithLogits": (1,),
+    "MatrixInverse": (0,), "MatrixSolve": (0,), "MatrixTriangularSolve": (0,), "Bincount": (0,), "DenseBincount": (0,),
+    "TensorListGetItem": (1,), "TensorListSetItem": (1,), "Slice": (1, 2), "SplitV": (1,), "DynamicStitch": (0,),
 }  # fmt: skip
 _DIVISIONS = frozenset({"FloorDiv", "FloorMod", "Mod", "Div", "TruncateDiv", "TruncateMod"})
 # Type -> (attributes that name what is called, the first input that it is given).
@@ -39,7 +49,36 @@ _CALLERS = {
     "Case": (("branches",), 1), "StatelessCase": (("branches",), 1),
     "PartitionedCall": (("f",), 0), "StatefulPartitionedCall": (("f",), 0),
 }  # fmt: skip
+_BY_NAME: tuple[tuple[str, ...], int] = ((), 0)
 Functions = Mapping[str, Any]  # FunctionDefs by name
+
+
+@dataclasses.dataclass(frozen=True)
+class Blind:
+    """An engine by its name in refusals. `noticed`: kinds of operations whose values it checks itself, or its converter
+    does; `lookups`: whether indices have to be looked after for it."""
+
+    engine: str
+    noticed: frozenset[str] = frozenset()
+    lookups: bool = True
+
+
+XLA = Blind("XLA")
+# What no converter of theirs has a form of; then found by trying each with values that TensorFlow refuses
+# (docs/decisions/0186).
+_UNCONVERTED = frozenset({"Bincount", "DenseBincount", "SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN"})
+WHOLE: Mapping[str, Blind] = {
+    "litert": Blind(
+        "LiteRT",
+        _UNCONVERTED
+        | _DIVISIONS
+        | _SEGMENTS.keys()
+        | {"ScatterNd", "Slice", "SplitV", "TensorListGetItem", "Pow", "DynamicStitch"},
+        lookups=False,
+    ),
+    "openvino": Blind("OpenVINO", _UNCONVERTED | {"ReverseSequence"}, lookups=False),
+    "onnxruntime": Blind("ONNX Runtime", _DIVISIONS | {"ReverseSequence", "SplitV"}, lookups=False),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +96,8 @@ def find(
     tables: Mapping[str, Shape],
     functions: Functions | None = None,
     evaluate: Scalar = lambda tensor: None,
+    *,
+    blind: Blind = XLA,
 ) -> Guards:
     """`nodes` of a GraphDef; `inputs`: node name -> the signature's input; `tables`: node name of a captured variable
     (or of anything else whose shape is known) -> its shape; `functions`: those that the nodes call; `evaluate` computes
@@ -66,24 +107,37 @@ def find(
     asserting = {name for name in called if "Assert" in _kinds(name, called)}
     limits: dict[str, Limits] = {}
     for node in graph.nodes.values():
-        refusal = _refusal(graph, node, limits, asserting) or _inside(graph, node, limits, called)
+        refusal = _refusal(graph, node, limits, asserting, blind) or _inside(graph, node, limits, called, blind)
         if refusal:
             return Guards(limits, refusal, node.name)
     return Guards(limits)
 
 
-def _refusal(graph: Graph, node: Any, limits: dict[str, Limits], asserting: set[str]) -> str:
+def _refusal(graph: Graph, node: Any, limits: dict[str, Limits], asserting: set[str], blind: Blind) -> str:
+    if node.op in blind.noticed:
+        return ""
     if node.op in _LOOKUPS:
-        return _look_up(graph, node, limits)
+        return _look_up(graph, node, limits) if blind.lookups else ""
     if _asserts(node, asserting) and graph.depends(node.input[0]):
-        return f"it asserts something of its inputs ({node.name}), which XLA drops"
-    if node.op in _DIVISIONS and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
-        return f"it divides integers by what its inputs say ({node.name}), and XLA does not notice a zero"
-    if node.op == "Pow" and node.attr["T"].type in _INTEGERS and graph.depends(node.input[1]):
-        return f"it raises integers to what its inputs say ({node.name}), and XLA does not notice a negative power"
-    if node.op in _CHECKED and graph.depends(node.input[_CHECKED[node.op]]):
-        return f"TensorFlow checks what {node.name} ({node.op}) is given, XLA does not"
+        return f"it asserts something of its inputs ({node.name}), which {blind.engine} drops"
+    whole = node.op in _DIVISIONS | {"Pow"} and node.attr["T"].type in _INTEGERS
+    if whole and node.op == "Pow" and graph.depends(node.input[1]):
+        return (
+            f"it raises integers to what its inputs say ({node.name}), and {blind.engine} does not notice a negative "
+            "power"
+        )
+    if whole and node.op != "Pow" and graph.depends(node.input[1]):
+        return f"it divides integers by what its inputs say ({node.name}), and {blind.engine} does not notice a zero"
+    if any(place < len(node.input) and graph.depends(node.input[place]) for place in _checked(node)):
+        return f"TensorFlow checks what {node.name} ({node.op}) is given, {blind.engine} does not"
     return ""
+
+
+def _checked(node: Any) -> Iterable[int]:
+    """Which inputs of a node TensorFlow checks the values of."""
+    if node.op == "StridedSlice":  # a single index must be there; ranges are cut to what is
+        return (1,) if node.attr["shrink_axis_mask"].i else ()
+    return range(node.attr["N"].i) if node.op == "DynamicStitch" else _CHECKED.get(node.op, ())
 
 
 def _asserts(node: Any, asserting: set[str]) -> bool:
@@ -106,19 +160,19 @@ def _kinds(name: str, functions: Functions) -> set[str]:
 
 
 def _called(node: Any) -> list[str]:
-    found = []
-    for attribute in _CALLERS.get(node.op, ((), 0))[0]:
+    found = [node.op]  # a function's name may be an operation's
+    for attribute in _CALLERS.get(node.op, _BY_NAME)[0]:
         value = node.attr[attribute]
         found += [value.func.name] if value.HasField("func") else [f.name for f in value.list.func]
     return found
 
 
-def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Functions) -> str:
+def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Functions, blind: Blind) -> str:
     """The refusal of what a node calls. Limits of arguments narrow those of the inputs that they are."""
     bodies = [functions[name] for name in _called(node) if name in functions]
     if not bodies:
         return ""
-    given = graph.feeders(node)[_CALLERS[node.op][1] :]
+    given = graph.feeders(node)[_CALLERS.get(node.op, _BY_NAME)[1] :]
     loop = "While" in node.op
     depending = {i for i, tensor in enumerate(given) if graph.depends(tensor)}
     if loop:
@@ -127,7 +181,8 @@ def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Funct
         names = [arg.name for arg in body.signature.input_arg]
         arguments = [_Argument(name) for name in names]
         shapes = {n: shape for n, t in zip(names, given, strict=True) if (shape := graph.shape(t)) is not None}
-        found = find([*arguments, *body.node_def], {names[i]: names[i] for i in sorted(depending)}, shapes, functions)
+        fed = {names[i]: names[i] for i in sorted(depending)}
+        found = find([*arguments, *body.node_def], fed, shapes, functions, blind=blind)
         if found.refusal:
             return f"{found.refusal}, in {node.name}" if node.op not in found.refusal else found.refusal
         for name, limit in found.limits.items():

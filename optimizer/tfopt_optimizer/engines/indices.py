@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,15 +51,21 @@ class Graph:
 
     def depends(self, tensor: str) -> bool:
         """Whether the values (not only the shape) depend on an input."""
-        todo, seen = [tensor], set[str]()
+        return tensor.partition(":")[0] in self._dependents
+
+    @functools.cached_property
+    def _dependents(self) -> frozenset[str]:
+        takers: dict[str, list[Any]] = {}
+        for node in self.nodes.values():
+            for tensor in self.feeders(node) if node.op not in _SHAPES else ():
+                takers.setdefault(tensor.partition(":")[0], []).append(node)
+        found, todo = set(self.inputs), list(self.inputs)
         while todo:
-            node = self.maker(todo.pop())
-            if node.name in self.inputs:
-                return True
-            if node.name not in seen and node.op not in _SHAPES:
-                seen.add(node.name)
-                todo += self.feeders(node)
-        return False
+            for node in takers.get(todo.pop(), ()):
+                if node.name not in found:
+                    found.add(node.name)
+                    todo.append(node.name)
+        return frozenset(found)
 
     def inputs_of(self, index: str, limit: Limits) -> tuple[dict[str, Limits], bool]:
         """What inputs may be so that an index is within `limit`, and whether it is computed from inputs in a way that

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer.engines import compilations, stablehlo
+from tfopt_optimizer.engines import compilations, guards, stablehlo
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
+from tfopt_optimizer.engines.indices import Limits
+from tfopt_optimizer.engines.limits import Within
 from tfopt_optimizer.engines.tensorflow import JIT, FunctionModel
 from tfopt_optimizer.errors import EngineError, NotLowerable
 
@@ -23,11 +25,15 @@ from tfopt_optimizer.errors import EngineError, NotLowerable
 class JitRunner:
     """Runs one compiled function. Feeds must have exactly its shapes and dtypes: the caller pads and checks."""
 
-    def __init__(self, tf: Any, function: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, tf: Any, function: Any, inputs: Sequence[str], outputs: Sequence[str], limits: Mapping[str, Limits]
+    ) -> None:
+        self._check = Within(limits)
         self._constant, self._function, self._errors = tf.constant, function, tf.errors.OpError
         self._inputs, self._outputs = tuple(inputs), tuple(enumerate(outputs))
 
     def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
+        self._check(feeds)
         try:
             found = self._function(*[self._constant(feeds[name]) for name in self._inputs])
             return {n: found[i].numpy() for i, n in self._outputs if not outputs or n in outputs}
@@ -41,13 +47,25 @@ class JitRunner:
 def open_runner(model: FunctionModel, target: Target) -> JitRunner:
     """Compiles by calling once. NotLowerable names what XLA does not take."""
     assert target.shapes is not None
-    signature = model.signature(target.signature.key)
+    tf, signature = model.tf, model.signature(target.signature.key)
     names, outputs = [t.name for t in target.signature.inputs], sorted(signature.structured_outputs)
-    runner = JitRunner(model.tf, stablehlo.compiled_function(model.tf, signature, names, outputs), names, outputs)
-    zeros = {t.name: np.zeros(target.shapes[t.name], dtypes.to_numpy(t.dtype)) for t in target.signature.inputs}
+    function = stablehlo.compiled_function(tf, signature, names, outputs)
+    specs = [tf.TensorSpec(target.shapes[t.name], t.dtype) for t in target.signature.inputs]
+    try:
+        guarded = guards.read(tf, function.get_concrete_function(*specs), names)
+    except (tf.errors.OpError, ValueError, TypeError) as error:
+        raise NotLowerable(stablehlo.lowering_reason(error)) from error
+    if guarded.refusal:
+        raise NotLowerable(guarded.refusal)
+    runner = JitRunner(tf, function, names, outputs, guarded.limits)
+    least = {name: max(0, low) for name, (low, _) in guarded.limits.items()}
+    given = {
+        t.name: np.full(target.shapes[t.name], least.get(t.name, 0), dtypes.to_numpy(t.dtype))
+        for t in target.signature.inputs
+    }
     compilations.tell("jit")
     try:
-        runner(zeros)
+        runner(given)
     except (EngineError, ValueError, TypeError) as error:
         raise NotLowerable(stablehlo.lowering_reason(error)) from error
     return runner

@@ -24,8 +24,9 @@ from tfopt_optimizer import sharding
 from tfopt_optimizer.engines import artifacts, modules, pjrt, weights
 from tfopt_optimizer.engines.artifacts import MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
+from tfopt_optimizer.engines.indices import Limits
+from tfopt_optimizer.engines.limits import Within
 from tfopt_optimizer.errors import (
-    Declined,
     EngineError,
     NeedsConversion,
     NotLowerable,
@@ -114,10 +115,8 @@ class XlaRunner:
     """Runs one executable, by turns on each device. Feeds must have exactly its shapes and dtypes: the caller pads and
     checks. OutOfMemory when a device has no room for the call."""
 
-    def __init__(
-        self, replicas: Sequence[Replica], outputs: Sequence[str], limits: Mapping[str, tuple[int, int]]
-    ) -> None:
-        self._limits = tuple((name, *pair) for name, pair in limits.items())
+    def __init__(self, replicas: Sequence[Replica], outputs: Sequence[str], limits: Mapping[str, Limits]) -> None:
+        self._check = Within(limits)
         self._replicas = tuple(replicas)
         self._next = itertools.cycle(self._replicas).__next__  # one call of C code: threads may share it
         self._outputs = list(enumerate(outputs))
@@ -125,10 +124,7 @@ class XlaRunner:
 
     def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         to_numpy = pjrt.to_numpy
-        for name, low, high in self._limits:
-            array = feeds[name]
-            if array.size and not (array.min() >= low and array.max() <= high):  # NaN is neither
-                raise Declined("INVALID_ARGUMENT", f"input {name!r} has values outside {low} to {high}")
+        self._check(feeds)
         execute, putters, held = self._next()
         try:
             found = execute([put(feeds[name]) for name, put in putters] + held)
