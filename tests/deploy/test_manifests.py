@@ -50,12 +50,34 @@ def test_arguments_of_manifests_are_flags_that_the_server_takes(name):
     assert ports <= {*parsed.http_ports, parsed.port}
 
 
-def test_a_pod_has_time_to_drain():
-    deployment = documents("kubernetes/tfopt.yaml")[0]
-    (container,) = containers(deployment)
-    parsed, _ = settings.parse(container["args"], {})
-    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-    assert parsed.drain_grace_s < parsed.drain_timeout_s < grace
+def time_until_killed(name: str) -> float:
+    """Seconds between a platform's SIGTERM and its SIGKILL."""
+    if name == "kubernetes/tfopt.yaml":
+        return documents(name)[0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    if name == "compose/compose.yaml":
+        return float(documents(name)[0]["services"]["tfopt"]["stop_grace_period"].removesuffix("s"))
+    # Kubernetes' default, which KServe's Standard mode keeps; Knative takes the model's timeout. Cloud Run: its contract.
+    return {"kserve/runtime.yaml": min(30, model_timeout()), "cloudrun/service.yaml": 10}[name]
+
+
+def model_timeout() -> float:
+    return documents("kserve/model.yaml")[0]["spec"]["predictor"]["timeout"]
+
+
+@pytest.mark.parametrize(
+    "name", ["kubernetes/tfopt.yaml", "kserve/runtime.yaml", "cloudrun/service.yaml", "compose/compose.yaml"]
+)
+def test_a_server_has_time_to_drain(name):
+    args = [arg for container in containers(documents(name)) for arg in container["args"]]
+    parsed, _ = settings.parse([*args, "--model_base_path=/m"], {})
+    assert parsed.drain_grace_s < parsed.drain_timeout_s < time_until_killed(name)
+
+
+def test_nothing_ends_a_start_on_knative_before_its_deadline():
+    """Knative before 1.15 refuses startup probes, and later ones end what still compiles."""
+    (container,) = containers(documents("kserve/runtime.yaml"))
+    assert "startupProbe" not in container
+    assert "livenessProbe" not in container
 
 
 @pytest.fixture(scope="module")
