@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from tfopt_server.commands import healthcheck
 from tfopt_server.settings import parse
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +34,20 @@ def test_an_image_sets_no_variable_of_the_platform_and_does_not_run_as_root():
 def test_an_image_serves_on_its_device_by_default(device):
     settings, _ = parse(["--model_base_path=/m"], environment(device))
     assert settings.device == device
+
+
+def test_a_health_check_waits_for_a_first_start_and_for_its_own_command():
+    (options,) = re.findall(r"^HEALTHCHECK (.*) CMD", dockerfile("cpu"), re.MULTILINE)
+    seconds = {name: int(value) for name, value in re.findall(r"--([a-z-]+)=(\d+)s", options)}
+    assert seconds["timeout"] > healthcheck.TIMEOUT_S  # else nobody reads why it is ill
+    probe = manifest_probe()
+    assert seconds["start-period"] == probe["periodSeconds"] * probe["failureThreshold"]
+
+
+def manifest_probe() -> dict[str, int]:
+    """The startup probe of the Kubernetes manifest."""
+    deployment = next(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "tfopt.yaml").read_text()))
+    return deployment["spec"]["template"]["spec"]["containers"][0]["startupProbe"]
 
 
 def environment(device: str) -> dict[str, str]:
