@@ -56,7 +56,7 @@ def time_until_killed(name: str) -> float:
         return documents(name)[0]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
     if name == "compose/compose.yaml":
         return float(documents(name)[0]["services"]["tfopt"]["stop_grace_period"].removesuffix("s"))
-    # Kubernetes' default, which KServe's Standard mode keeps; Knative takes the model's timeout. Cloud Run: its contract.
+    # Kubernetes' default, which KServe's Standard mode keeps; Knative takes the model's timeout. Cloud Run says 10.
     return {"kserve/runtime.yaml": min(30, model_timeout()), "cloudrun/service.yaml": 10}[name]
 
 
