@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import plan, saved_model
+from tfopt_optimizer import saved_model, typed_json
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.plan import SignatureInfo
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Iterator[tuple[Model, Path, Target]]:
     """Every module below `folder`: the model, the folder with its weights, and the target without a variant."""
     for path in sorted(folder.glob(f"*/{FILE}")):
         told = json.loads(path.read_text())
-        info = plan.build(SignatureInfo, told["signature"], str(path))
+        info = typed_json.build(SignatureInfo, told["signature"], str(path))
         for batch in told["batches"]:
             shapes = {name: tuple(shape) for name, shape in batch["shapes"].items()}
             target = Target(info, "", shapes, f"b{batch['rows']}", batch["rows"])

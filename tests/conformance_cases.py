@@ -282,7 +282,7 @@ SPELLINGS = [
     Spelling("escapes", r'{"inputs": "\u00e9\ud83d\ude00\/\u0000"}', {"outputs": "é😀/\0"}, "echo_string"),
 ]  # fmt: skip
 
-# Real SavedModels (tests/model_builders.py), through plain TensorFlow.
+# Real SavedModels (tests/builders), through plain TensorFlow.
 REAL_ANSWERS = [
     Answer("half plus two", "serving_default", {"x": F([[1], [2]])}, {"y": F([[2.5], [3]])}, model="half_plus_two"),
     Answer("TF1", "serving_default", {"x": F([[1], [2]])}, {"y": F([[2.5], [3]])}, model="half_plus_two_v1"),

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of a table reads best on few lines
-"""Classify, regress and MultiInference on a real SavedModel (served_builders.examples): every row through REST, its own
+"""Classify, regress and MultiInference on a real SavedModel (builders/served.py, examples): every row through REST, its own
 gRPC method and a MultiInference of one task.
 
 ANSWERS have results; REFUSED the text of TensorFlow Serving or, ended by `*`, of the graph; ROUTED ask versions and labels.

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of a table reads best on few lines
-"""The conformance table on real SavedModels (tests/served_builders.py): hundreds of requests, each through every face.
+"""The conformance table on real SavedModels (tests/builders/served.py): hundreds of requests, each through every face.
 
 ANSWERS go as rows, as columns, and as typed and packed tensors to plain TensorFlow and to a server that batches; PLANNED
 to plain TensorFlow and to an optimized plan with buckets. ROUTES hold the same mistake for both faces where both can make

@@ -1,4 +1,4 @@
-"""The test models are what model_builders.py says, so that a test that fails on one accuses the right thing."""
+"""The test models are what their builders say, so that a test that fails on one accuses the right thing."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tfopt_optimizer import typed_json
 
 FORMAT_VERSION = 1
 # Of the proofs that a plan stands on (independent rows, padding). It rises when they learn to see more: a plan that an
@@ -329,7 +330,10 @@ def parsed(data: Any, where: str) -> Plan:
     found = data.get("format_version") if isinstance(data, dict) else None
     if found != FORMAT_VERSION:
         raise PlanError(f"{where}: format_version: expected {FORMAT_VERSION}, received {found!r}")
-    return typing.cast(Plan, build(Plan, data, where))
+    try:
+        return typing.cast(Plan, typed_json.build(Plan, data, where))
+    except typed_json.DocumentError as error:
+        raise PlanError(str(error)) from error
 
 
 def checksums(directory: Path) -> dict[str, str]:
@@ -358,44 +362,3 @@ def verify(plan: Plan, directory: Path) -> None:
             raise PlanError(f"{directory / name}: missing")
         if found != expected:
             raise PlanError(f"{directory / name}: damaged: size and checksum are {found}, expected {expected}")
-
-
-def build(kind: Any, value: Any, where: str) -> Any:
-    """Turns parsed JSON into the type `kind` (dataclasses, tuples, mappings, unions with None, scalars)."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, where)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return build(next(a for a in args if a is not type(None)), value, where)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise PlanError(f"{where}: expected a list, received {value!r}")
-        return tuple(build(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, dict):
-            raise PlanError(f"{where}: expected an object, received {value!r}")
-        return {k: build(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise PlanError(f"{where}: expected {kind.__name__}, received {value!r}")
-    return value
-
-
-def _build_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise PlanError(f"{where}: expected an object, received {value!r}")
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
-    if unknown := sorted(set(value) - set(fields)):
-        raise PlanError(f"{where}: unknown field {unknown[0]!r}")
-    missing = [
-        n
-        for n, f in fields.items()
-        if n not in value and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise PlanError(f"{where}: missing field {missing[0]!r}")
-    return kind(**{n: build(hints[n], v, f"{where}.{n}") for n, v in value.items()})

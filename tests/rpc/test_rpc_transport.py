@@ -1,113 +1,19 @@
-"""gRPC over the HTTP/2 core, without a socket: a transport that remembers what was written."""
+"""gRPC over the HTTP/2 core, in memory: calls, refusals, messages cut anywhere, junk."""
 
 from __future__ import annotations
 
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import hpack
 import pytest
-from h2wire import REQUEST, data, headers, ping, read, rst, settings, spelled, window
-from hyperframe import frame as hf
+from h2wire import data, headers, rst, settings, window
 from hypothesis import given
 from hypothesis import strategies as st
-from tfopt_server.errors import Code, ServingError
+from rpcwire import Wire, fields, message, run
 from tfopt_server.rpc import messages
-from tfopt_server.rpc.http2.frames import PREFACE
-from tfopt_server.rpc.http2.limits import Limits
 from tfopt_server.rpc.messages import Message
-from tfopt_server.rpc.methods import Conversation, Method
-from tfopt_server.rpc.options import Options
-from tfopt_server.rpc.transport import Shared, Transport
-
-
-class Socket(asyncio.Transport):
-    def __init__(self) -> None:
-        super().__init__()
-        self.sent = b""
-        self.closed = self.aborted = False
-
-    def write(self, part: bytes) -> None:
-        self.sent += part
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.closed = self.aborted = True
-
-
-def reverse(request: bytes, _deadline: float | None) -> bytes:
-    if request == b"refuse":
-        raise ServingError(Code.NOT_FOUND, "no 100 % match: ä\n")
-    if request == b"fail":
-        raise RuntimeError("secret")
-    return request[::-1]
-
-
-async def double(conversation: Conversation) -> AsyncIterator[bytes]:
-    async for message in conversation.requests():
-        yield message * 2
-
-
-METHODS = {b"/s/M": Method("/s/M", reverse), b"/s/Double": Method("/s/Double", streaming=double)}
-
-
-class Wire:
-    """A greeted connection to METHODS, and what its client sees."""
-
-    def __init__(self, greet: bool = True, **options: Any) -> None:
-        self.shared = Shared(METHODS, Options(Limits(), **options), asyncio.get_running_loop())
-        self.transport, self.socket = Transport(self.shared), Socket()
-        self.transport.connection_made(self.socket)
-        self.decoder = hpack.Decoder()
-        if greet:
-            self.say(PREFACE + settings())
-            self.heard()
-
-    def say(self, *parts: bytes) -> None:
-        for part in parts:
-            self.transport.data_received(part)
-
-    def frames(self) -> list[str]:
-        found, self.socket.sent = read(self.socket.sent), b""
-        return [spelled(frame) for frame in found]
-
-    def heard(self) -> dict[int, tuple[dict[str, str], bytes]]:
-        """Per stream: all its headers, and its bytes."""
-        found: dict[int, tuple[dict[str, str], bytes]] = {}
-        frames, self.socket.sent = read(self.socket.sent), b""
-        for frame in frames:
-            if frame.stream_id:
-                fields, body = found.get(frame.stream_id, ({}, b""))
-                if isinstance(frame, hf.HeadersFrame):
-                    fields = fields | dict(self.decoder.decode(frame.data))
-                elif isinstance(frame, hf.DataFrame):
-                    body += frame.data
-                found[frame.stream_id] = fields, body
-        return found
-
-    async def until(self, heard: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
-            while not heard():
-                await asyncio.sleep(0.001)
-
-
-def message(body: bytes, compressed: bool = False) -> bytes:
-    return bytes([compressed]) + len(body).to_bytes(4, "big") + body
-
-
-def fields(**changed: str | None) -> list[tuple[str, str]]:
-    """REQUEST with other values; names with _ for -, None leaves out."""
-    wanted = dict(REQUEST) | {name.replace("_", "-"): value for name, value in changed.items()}
-    return [(name, value) for name, value in wanted.items() if value is not None]
-
-
-def run(story: Callable[[], Any]) -> None:
-    asyncio.run(story())
 
 
 def test_a_unary_call_and_its_refusals():
@@ -248,6 +154,8 @@ FRAMES = st.builds(
     ),
     st.integers(0, 10), st.integers(0, 63), st.integers(0, 9), st.binary(max_size=24),
 )  # fmt: skip
+
+
 GOOD = st.integers(0, 4).flatmap(
     lambda n: st.sampled_from(
         [
@@ -283,7 +191,11 @@ def test_any_frames_leave_nothing_behind(said: list[bytes]):
     run(story)
 
 
-@pytest.mark.parametrize(("encoding", "packed"), [("gzip", gzip.compress(b"abc")), ("deflate", zlib.compress(b"abc"))])
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [("gzip", gzip.compress(b"abc")), ("deflate", zlib.compress(b"abc"))],
+    ids=["gzip", "deflate"],
+)
 def test_compressed_messages(encoding: str, packed: bytes):
     async def story() -> None:
         wire = Wire()
@@ -295,112 +207,6 @@ def test_compressed_messages(encoding: str, packed: bytes):
         assert heard[1][1] == message(b"cba")
         assert heard[9][1] == message(b"nialp")
         assert [heard[number][0]["grpc-status"] for number in (3, 5, 7)] == ["13"] * 3
-
-    run(story)
-
-
-def test_a_streaming_method_goes_at_its_clients_pace():
-    async def story() -> None:
-        wire = Wire()
-        wire.say(settings({4: 10}), headers(1, fields(**{":path": "/s/Double"})))
-        wire.say(*(data(1, message(b"abcdef")) for _ in range(30)))
-        await asyncio.sleep(0.01)
-        assert wire.heard()[1][1] == message(b"abcdefabcdef")[:10]
-        talk = wire.transport.core.streams[1].owner
-        assert len(talk._messages) == 29  # it waits for the client to read before it takes the next
-        wire.say(window(1, 10_000), data(1, b"", end=True))
-        await wire.until(lambda: not wire.transport.core.streams)
-        assert wire.heard()[1][1] == message(b"abcdefabcdef")[10:] + message(b"abcdefabcdef") * 29
-
-    run(story)
-
-
-def test_while_the_socket_is_full_answers_wait():
-    async def story() -> None:
-        wire = Wire()
-        wire.transport.pause_writing()
-        wire.say(headers(1) + data(1, message(b"abc"), end=True))
-        assert wire.heard() == {}
-        wire.transport.resume_writing()
-        assert wire.heard()[1][1] == message(b"cba")
-
-    run(story)
-
-
-# What only time brings about: the server calls tick() once a second.
-
-
-async def later(wire: Wire, seconds: float) -> list[str]:
-    await asyncio.sleep(seconds)
-    wire.transport.tick()
-    return wire.frames()
-
-
-def test_who_breaks_the_rules_and_reads_nothing_is_cut(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tfopt_server.rpc.transport.LINGER_S", 0.01)
-
-    async def story() -> None:
-        wire = Wire()
-        wire.say(ping() * 2000)
-        assert wire.transport.core.failed is not None
-        await wire.until(lambda: wire.socket.closed)
-        await wire.until(lambda: wire.socket.aborted)
-
-    run(story)
-
-
-def test_who_never_greets_is_cut():
-    async def story() -> None:
-        silent, client = Wire(greet=False, handshake_s=0.02), Wire(handshake_s=0.02)
-        silent.say(PREFACE[:5])
-        silent.transport.tick()
-        assert not silent.socket.closed
-        await later(silent, 0.03)
-        await later(client, 0.03)
-        assert (silent.socket.closed, client.socket.closed) == (True, False)
-
-    run(story)
-
-
-def test_a_client_that_is_silent_is_asked_and_cut_when_it_does_not_answer():
-    async def story() -> None:
-        wire = Wire(keepalive_s=0.02, keepalive_timeout_s=0.02)
-        assert await later(wire, 0.03) == []  # no calls: nothing to keep it for
-        wire.say(headers(1))
-        assert await later(wire, 0.03) == ["PING b'areyouup'"]
-        wire.say(ping(b"areyouup", ack=True))
-        assert await later(wire, 0.0) == []
-        assert await later(wire, 0.03) == ["PING b'areyouup'"]
-        assert await later(wire, 0.03) == []
-        assert wire.socket.closed
-
-    run(story)
-
-
-def test_connections_that_are_idle_or_old_end_as_in_a_drain(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tfopt_server.rpc.transport.LAST_CALL_S", 0.02)
-    monkeypatch.setattr("tfopt_server.rpc.transport.LINGER_S", 0.01)
-
-    async def story() -> None:
-        goodbye = ["GOAWAY 2147483647 NO_ERROR", "PING b'lastcall'"]
-        idle = Wire(idle_s=0.02)
-        idle.say(headers(1))
-        assert await later(idle, 0.03) == []  # a call is under way
-        idle.say(data(1, message(b"abc"), end=True))
-        idle.heard()
-        assert await later(idle, 0.03) == goodbye
-        assert await later(idle, 0.03) == ["GOAWAY 1 NO_ERROR"]  # no echo came
-        await asyncio.sleep(0.02)
-        assert idle.socket.closed
-        old = Wire(age_s=0.02, age_grace_s=0.05)
-        old.say(headers(1))
-        assert await later(old, 0.03) == goodbye
-        old.say(ping(b"lastcall", ack=True))
-        assert old.frames() == ["GOAWAY 1 NO_ERROR"]
-        await later(old, 0.03)
-        assert not old.socket.closed  # the call may take its time,
-        await later(old, 0.05)
-        assert old.socket.closed  # but not for ever
 
     run(story)
 

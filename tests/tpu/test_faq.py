@@ -46,7 +46,7 @@ def test_a_shape_that_is_no_compile_time_constant(problems) -> None:
 def test_also_in_a_loop_of_a_function_that_is_called(problems) -> None:
     problem = problems("nested")
     assert "input 1 of Reshape (node while/Reshape, " in problem
-    assert "tpu_builders.py:" in problem
+    assert "refusals.py:" in problem
     assert ", in PartitionedCall -> while) depends on the values of argument 'size'" in problem
 
 
@@ -54,7 +54,7 @@ def test_also_in_a_loop_of_a_function_that_is_called(problems) -> None:
 def test_an_operation_without_a_kernel_with_its_source_line(problems) -> None:
     problem = problems("segment")
     assert "SegmentSum has no compiled kernel (node SegmentSum, " in problem
-    assert "tpu_builders.py:" in problem
+    assert "refusals.py:" in problem
     assert problem.endswith("move it out of the TPU function, so that it runs on the CPU before or after")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tfopt_optimizer import plan
+from tfopt_optimizer import plan, typed_json
 from tfopt_optimizer.plan import SignatureInfo
 
 FILE_NAME, HOST_GRAPH = "split.json", "host.pb"
@@ -119,7 +119,7 @@ def write(program: Program, folder: Path) -> None:
 
 
 def read(folder: Path) -> Program:
-    """OSError or ValueError (PlanError) when it is not there or damaged."""
+    """OSError or ValueError (DocumentError) when it is not there or damaged."""
     path = folder / FILE_NAME
-    found: Any = plan.build(Program, json.loads(path.read_text()), str(path))
+    found: Any = typed_json.build(Program, json.loads(path.read_text()), str(path))
     return typing.cast(Program, found)

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import plan
+from tfopt_optimizer import typed_json
 from tfopt_optimizer.tpu import ahead, cost, io_shapes, link
 from tfopt_optimizer.tpu.ahead import Compiled
 from tfopt_optimizer.tpu.automatic import Parted
@@ -109,10 +109,10 @@ def read(model: Path) -> Report | None:
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"{model / FILE} cannot be read: {error}") from error
     try:
-        return typing.cast(Report, plan.build(Report, json.loads(text), str(model / FILE)))
+        return typing.cast(Report, typed_json.build(Report, json.loads(text), str(model / FILE)))
     except json.JSONDecodeError as error:
         raise ReportError(f"{model / FILE}: not valid JSON: {error}") from error
-    except plan.PlanError as error:
+    except typed_json.DocumentError as error:
         raise ReportError(str(error)) from error
 
 

@@ -1,20 +1,15 @@
-"""Writes the SavedModels that the doctor's tests examine; each docstring says what is wrong. Run by savedmodels.py."""
+"""The SavedModels that the doctor's tests examine; each docstring says what is wrong."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-BUILDERS: dict[str, Callable[[Path], None]] = {}
+from builders.registry import Builders
 
-
-def builder(build: Callable[[Path], None]) -> Callable[[Path], None]:
-    BUILDERS[build.__name__] = build
-    return build
+builder = BUILDERS = Builders()
 
 
 @builder
@@ -133,12 +128,3 @@ def sick_empty(to: Path) -> None:
         only_a = v1.train.Saver([a])
         saver.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature}, saver=only_a)
         saver.save()
-
-
-def main(out: Path) -> None:
-    for name, build in BUILDERS.items():
-        build(out / name / "1")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,25 +1,21 @@
-"""Writes the SavedModels of the conformance table (served_cases.py): one signature per thing that a request can meet.
+"""The SavedModels of the conformance table (served_cases.py): one signature per thing that a request can meet.
 
-Run by savedmodels.py; each docstring says the inputs and outputs.
+Each docstring says the inputs and outputs.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BUILDERS: dict[str, Callable[[Path], None]] = {}
+from builders.registry import Builders
+
+builder = BUILDERS = Builders()
 ECHOES = (
     "float32", "float64", "int32", "int16", "int8", "uint8", "uint16", "int64", "uint32", "uint64", "bool", "string",
     "float16", "bfloat16", "complex64", "complex128",
 )  # fmt: skip
-
-
-def builder(build: Callable[[Path], None]) -> Callable[[Path], None]:
-    BUILDERS[build.__name__] = build
-    return build
 
 
 @builder
@@ -146,12 +142,3 @@ def examples_plus(to: Path, offset: float) -> None:
         ),
     }
     tf.saved_model.save(tf.Module(), str(to), signatures=signatures)
-
-
-def main(out: Path) -> None:
-    for name, build in BUILDERS.items():
-        build(out / name / "1")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
