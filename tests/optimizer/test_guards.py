@@ -88,6 +88,26 @@ def test_what_no_limit_covers_is_refused(tf):
     }
     for words, call in refused.items():
         assert words in found(tf, call, ids).refusal
+    numbers = tf.TensorSpec((2, 9), tf.float32)
+    places = {
+        "the largest": lambda x: tf.argmax(x, -1),
+        "the smallest": lambda x: tf.argmin(x, 1),
+        "the best two": lambda x: tf.math.top_k(x, 2).indices,
+        "those above": lambda x: tf.where(x[0] > 0)[:, 0],
+        "in any axis": lambda x: tf.where(x > 0)[:, 0],
+        "of which kind": lambda x: tf.unique(x[0]).idx,
+        "shifted": lambda x: tf.argmax(x[:, :7], -1) + 1,
+    }
+    for call in places.values():
+        assert "looks up what it computes" in found(tf, lambda x, call=call: tf.gather(small, call(x)), numbers).refusal
+        assert found(tf, lambda x, call=call: tf.gather(table, call(x)), numbers) == guards.Guards({})
+    counted = found(tf, lambda x: tf.gather(table, tf.size(tf.where(x > 0))), numbers)
+    assert "looks up what it computes" in counted.refusal
+    wide = tf.Variable(np.zeros((9, 8), np.float32))
+    fits = (lambda x: tf.argmax(x @ wide[:, :6], -1), lambda x: tf.argmax(tf.gather(wide, tf.argmax(x, -1)), 0) - 2 + 2)
+    fits += (lambda x: tf.argmax(x, 0), lambda x: tf.argmax(x[:, :6], -1) + 1, lambda x: tf.size(x[0, :3]))
+    for call in fits:
+        assert found(tf, lambda x, call=call: tf.gather(small, call(x)), numbers) == guards.Guards({})
     shapes = found(tf, lambda x: 10 // tf.shape(x)[0], ids)
     assert shapes == guards.Guards({})
 
@@ -124,9 +144,14 @@ def test_loops_branches_and_calls_are_looked_into(tf):
     }
     harmless = loop(lambda i, x, y: (x, y + tf.gather(small, i % 7) + tf.gather(small, tf.argmax(y[0, 0]))))
     assert found(tf, harmless, ids) == guards.Guards({})
+    fits = loop(lambda i, x, y: (x, tf.cast(x, tf.float32)[..., None] + tf.gather(small, tf.argmax(y[0, 0]))))
+    assert found(tf, fits, ids) == guards.Guards({})
     refused = {
         "looks up what a loop computes": loop(lambda i, x, y: (x + 1, y + tf.gather(table, x))),
         "looks up what it computes": loop(lambda i, x, y: (x, y + tf.gather(table, x * 2))),
+        "looks up what it computes from": loop(
+            lambda i, x, y: (x, tf.cast(x, tf.float32)[..., None] + tf.gather(small, tf.argmax(tf.repeat(y[0, 0], 2))))
+        ),
         "divides integers": loop(lambda i, x, y: (100 // x, y)),
         "asserts something": loop(checked),
     }

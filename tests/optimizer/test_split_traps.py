@@ -127,6 +127,27 @@ def test_what_a_device_segment_would_look_up_wrongly_is_looked_up_on_the_host(tf
         runner({"word": WORDS[:3]})
 
 
+@pytest.mark.parametrize("rows", [3, 8])
+def test_the_best_of_more_than_a_table_has_is_looked_up_on_the_host(tf, tmp_path, rows):
+    module = tf.Module()
+    module.vectors, module.table = tf.Variable(np.eye(8, dtype=np.float32)[::2]), table(tf)
+    module.best, module.dense = weights(tf, rows, 8), weights(tf, 8, 2)
+
+    def serve(word):
+        best = tf.argmax(tf.nn.relu(tf.gather(module.vectors, module.table.lookup(word))), -1)
+        return {"y": tf.gather(module.best, best) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf))
+    runner = model.check({"word": WORDS[[0, 1, 0]]})
+    why = [o.why for s in model.segments() for o in s.operations if "Gather" in o.op]
+    assert ["looks up what it computes" in each for each in why] == ([True] if rows == 3 else [])
+    if rows == 3:  # the third word's best is the fifth of them
+        with pytest.raises(Declined, match="not in"):
+            runner({"word": KNOWN[[0, 1, 2]]})
+    else:
+        model.check({"word": KNOWN[:3]})
+
+
 def test_an_int64_input_of_any_value_travels_in_64_bits(tf, tmp_path):
     module = tf.Module()
     module.ids = tf.lookup.StaticHashTable(

@@ -14,10 +14,12 @@ they hold is looked at as a graph of its own, whose inputs are the arguments tha
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tfopt_optimizer.engines.indices import Graph, Limits, Scalar, Shape, evaluated, narrow
+from tfopt_optimizer.engines.inferred import Inferred
 
 # Type -> (which input is the table, which the indices).
 _LOOKUPS = {
@@ -51,6 +53,7 @@ _CALLERS = {
 }  # fmt: skip
 _BY_NAME: tuple[tuple[str, ...], int] = ((), 0)
 Functions = Mapping[str, Any]  # FunctionDefs by name
+ShapeOf = Callable[[str, str], Shape | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,10 @@ class Guards:
     node: str = ""
 
 
+def _not_known(_function: str, _node: str) -> Shape | None:
+    return None
+
+
 def find(
     nodes: Iterable[Any],
     inputs: Mapping[str, str],
@@ -98,16 +105,21 @@ def find(
     evaluate: Scalar = lambda tensor: None,
     *,
     blind: Blind = XLA,
+    inferred: ShapeOf = _not_known,
+    function: str = "",
 ) -> Guards:
-    """`nodes` of a GraphDef; `inputs`: node name -> the signature's input; `tables`: node name of a captured variable
-    (or of anything else whose shape is known) -> its shape; `functions`: those that the nodes call; `evaluate` computes
-    a whole number that nothing fed decides."""
+    """`nodes` of a GraphDef, or of `function`; `inputs`: node name -> the signature's input; `tables`: node name of a
+    captured variable (or of anything else whose shape is known) -> its shape; `functions`: those that the nodes call;
+    `evaluate` computes a whole number that nothing fed decides; `inferred`: the shape of what a node in a function (""
+    outside all) gives."""
     called = functions or {}
-    graph = Graph({node.name: node for node in nodes}, inputs, tables, evaluate)
+    own = functools.partial(inferred, function)
+    graph = Graph({node.name: node for node in nodes}, inputs, tables, evaluate, own)
     asserting = {name for name in called if "Assert" in _kinds(name, called)}
     limits: dict[str, Limits] = {}
     for node in graph.nodes.values():
-        refusal = _refusal(graph, node, limits, asserting, blind) or _inside(graph, node, limits, called, blind)
+        refusal = _refusal(graph, node, limits, asserting, blind)
+        refusal = refusal or _inside(graph, node, limits, called, blind, inferred)
         if refusal:
             return Guards(limits, refusal, node.name)
     return Guards(limits)
@@ -167,7 +179,14 @@ def _called(node: Any) -> list[str]:
     return found
 
 
-def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Functions, blind: Blind) -> str:
+def _inside(  # noqa: PLR0917
+    graph: Graph,
+    node: Any,
+    limits: dict[str, Limits],
+    functions: Functions,
+    blind: Blind,
+    inferred: ShapeOf,
+) -> str:
     """The refusal of what a node calls. Limits of arguments narrow those of the inputs that they are."""
     bodies = [functions[name] for name in _called(node) if name in functions]
     if not bodies:
@@ -181,8 +200,8 @@ def _inside(graph: Graph, node: Any, limits: dict[str, Limits], functions: Funct
         names = [arg.name for arg in body.signature.input_arg]
         arguments = [_Argument(name) for name in names]
         shapes = {n: shape for n, t in zip(names, given, strict=True) if (shape := graph.shape(t)) is not None}
-        fed = {names[i]: names[i] for i in sorted(depending)}
-        found = find([*arguments, *body.node_def], fed, shapes, functions, blind=blind)
+        fed, nodes = {names[i]: names[i] for i in sorted(depending)}, [*arguments, *body.node_def]
+        found = find(nodes, fed, shapes, functions, blind=blind, inferred=inferred, function=body.signature.name)
         if found.refusal:
             return f"{found.refusal}, in {node.name}" if node.op not in found.refusal else found.refusal
         for name, limit in found.limits.items():
@@ -261,17 +280,19 @@ def read(tf: Any, concrete: Any, names: Iterable[str]) -> Guards:
     given = list(names)
     inlined = _run_inline_graph_optimization(concrete, lower_control_flow=False, aggressive_inlining=True)
     places = [tensor.op.name for tensor in concrete.inputs]
-    tables = {}
-    for place, captured in zip(places[len(given) :], concrete.captured_inputs, strict=True):
-        data = getattr(captured, "_handle_data", None)
-        if captured.dtype == tf.resource and data is not None and data.is_set and data.shape_and_type:
+    captured = dict(zip(places[len(given) :], concrete.captured_inputs, strict=True))
+    tables, handles = {}, {}
+    for place, value in captured.items():
+        data = getattr(value, "_handle_data", None)
+        if value.dtype == tf.resource and data is not None and data.is_set and data.shape_and_type:
             shape = tf.TensorShape(data.shape_and_type[0].shape)
-        elif captured.dtype != tf.resource:
-            shape = captured.shape
+            handles[place] = value
+        elif value.dtype != tf.resource:
+            shape = value.shape
         else:
             continue
         if shape.is_fully_defined():
             tables[place] = tuple(shape.as_list())
     functions = {f.signature.name: f for f in inlined.library.function}
-    inputs = dict(zip(places, given, strict=False))
-    return find(inlined.node, inputs, tables, functions, evaluated(tf, inlined))
+    inputs, inferred = dict(zip(places, given, strict=False)), Inferred(tf, inlined, handles)
+    return find(inlined.node, inputs, tables, functions, evaluated(tf, inlined), inferred=inferred)

@@ -16,13 +16,15 @@ _CARRIERS = frozenset({
 # Clipping is no proof (the bounds may be another table's): what was clipped is held to the limits before that.
 _JOINERS = frozenset({"ConcatV2", "Pack", "Maximum", "Minimum"})
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-# Whose results fit the axis they were made for, whatever goes in.
-_BOUNDED = frozenset({
-    "ArgMax", "ArgMin", "TopK", "TopKV2", "Where", "Range", "Shape", "ShapeN", "Size", "Rank", "Const", "Unique",
-    "ReadVariableOp", "RandomUniformInt", "ZerosLike", "OnesLike",
-})  # fmt: skip
+# What goes in does not decide them.
+_BOUNDED = frozenset({"Const", "ReadVariableOp", "RandomUniformInt"})
+# Places in what goes in: as many as it is long.
+_PLACES = frozenset({"ArgMax", "ArgMin", "TopK", "TopKV2", "Where", "Unique"})
+# Values decide the shapes of their results.
+_VALUE_SHAPED = frozenset({"Where", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2", "ListDiff"})
 # Their first results are values that went in, only the second ones are places.
 _OF_VALUES = frozenset({"TopK", "TopKV2", "Unique", "UniqueV2", "UniqueWithCounts", "UniqueWithCountsV2"})
+_FIRST = frozenset({"values", "y", "z", "output", "product", "activations", "value"})  # of results, in functions
 _SUMS = frozenset({"Add", "AddV2", "Sub"})
 _SELECTS = frozenset({"Select", "SelectV2"})
 _UNKNOWN = frozenset({"Placeholder", "PlaceholderWithDefault", "_Arg", "VarHandleOp"})
@@ -40,8 +42,10 @@ class Graph:
         inputs: Mapping[str, str],
         tables: Mapping[str, Shape],
         evaluate: Scalar = lambda tensor: None,
+        inferred: Callable[[str], Shape | None] = lambda node: None,
     ) -> None:
-        self.nodes, self.inputs, self.tables, self._evaluate = nodes, inputs, tables, evaluate
+        self.nodes, self.inputs, self.tables = nodes, inputs, tables
+        self._evaluate, self._inferred = evaluate, inferred
 
     def maker(self, tensor: str) -> Any:
         return self.nodes[tensor.partition(":")[0]]
@@ -57,15 +61,21 @@ class Graph:
     def _dependents(self) -> frozenset[str]:
         takers: dict[str, list[Any]] = {}
         for node in self.nodes.values():
-            for tensor in self.feeders(node) if node.op not in _SHAPES else ():
+            for tensor in self.feeders(node):
                 takers.setdefault(tensor.partition(":")[0], []).append(node)
-        found, todo = set(self.inputs), list(self.inputs)
-        while todo:
-            for node in takers.get(todo.pop(), ()):
-                if node.name not in found:
-                    found.add(node.name)
-                    todo.append(node.name)
-        return frozenset(found)
+
+        def followed(found: set[str], shapes: bool) -> set[str]:
+            todo = list(found)
+            while todo:
+                takes = [n for n in takers.get(todo.pop(), ()) if shapes or n.op not in _SHAPES]
+                more = {node.name for node in takes} - found
+                found |= more
+                todo += more
+            return found
+
+        by_value = followed(set(self.inputs), shapes=False)
+        shaping = {name for name in by_value if name in self.nodes and self.nodes[name].op in _VALUE_SHAPED}
+        return frozenset(by_value | followed(shaping, shapes=True))
 
     def inputs_of(self, index: str, limit: Limits) -> tuple[dict[str, Limits], bool]:
         """What inputs may be so that an index is within `limit`, and whether it is computed from inputs in a way that
@@ -131,7 +141,23 @@ class Graph:
         if node.op == "FloorMod":
             divisor = self.scalar(node.input[1])
             return divisor is not None and 0 < divisor <= limit[1] + 1 and limit[0] <= 0
-        return node.op in _BOUNDED
+        if node.op in _PLACES:
+            places = self._places(node)
+            return places is not None and limit[0] <= 0 and places <= limit[1] + 1
+        return node.op in _BOUNDED or (node.op in _SHAPES and node.name not in self._dependents)
+
+    def _places(self, node: Any) -> int | None:
+        """How many places there are to point at; None where that is not known."""
+        shape = self.shape(node.input[0])
+        if not shape:
+            return None
+        if node.op in ("ArgMax", "ArgMin"):
+            axis = self.scalar(node.input[1])
+            return shape[axis] if axis is not None and -len(shape) <= axis < len(shape) else None
+        if node.op in ("TopK", "TopKV2"):
+            return shape[-1]
+        known = [size for size in shape if size is not None]  # Where tells a place on any axis
+        return max(known) if len(known) == len(shape) else None
 
     def scalar(self, tensor: str) -> int | None:
         """The value of a whole number that nothing fed decides; None when it is none, or not known."""
@@ -147,19 +173,24 @@ class Graph:
         return int(values[0]) if values else 0
 
     def shape(self, tensor: str) -> Shape | None:
-        """Of a variable, a constant or what `tables` names; None for anything else."""
+        """Of a variable, a constant, what `tables` names or what is inferred (the first result of a node alone)."""
         node = self.maker(tensor)
         while node.op in ("Identity", "ReadVariableOp", "EnsureShape") and node.name not in self.tables:
-            node = self.maker(node.input[0])
+            tensor = node.input[0]
+            node = self.maker(tensor)
         if node.op == "Const":
             return tuple(int(dim.size) for dim in node.attr["value"].tensor.tensor_shape.dim)
-        return self.tables.get(node.name)
+        if not _is_first(tensor):
+            return None
+        found = self.tables.get(node.name)
+        return found if found is not None else self._inferred(node.name)
 
 
 def _is_first(tensor: str) -> bool:
     """Whether a tensor is its node's first result: "node", "node:0", or in a function "node:values:0"."""
     _, _, result = tensor.partition(":")
-    return result in ("", "0") or result.partition(":")[0] in ("values", "y")
+    name, _, number = result.partition(":")
+    return result in ("", "0") or (number == "0" and name in _FIRST)
 
 
 def narrow(limits: dict[str, Limits], name: str, limit: Limits) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from tfopt_optimizer.engines.indices import Shape
+from tfopt_optimizer.engines.inferred import Inferred
 from tfopt_optimizer.engines.stablehlo import lowering_reason
 from tfopt_optimizer.errors import NotLowerable
 from tfopt_optimizer.split.graph import node_of
@@ -40,6 +42,14 @@ class Emitter:
             return None
         (found,) = self.values([tensor if ":" in tensor else f"{tensor}:0"])
         return int(found.item()) if found.size == 1 else None
+
+    def inferred(self, definition: Any, shapes: Mapping[str, Shape]) -> Inferred:
+        """The shapes in what `definition` gave, where its placeholders have these, which are written into it."""
+        for node in definition.node:
+            if node.op == "Placeholder" and node.name in shapes:
+                node.attr["shape"].shape.CopyFrom(self._tf.TensorShape(shapes[node.name]).as_proto())
+        variables = [node.name for node in definition.node if node.name in self._source.graph.variables]
+        return Inferred(self._tf, definition, {name: self._variable(name).handle for name in variables})
 
     def lower(self, inputs: Sequence[Input], outputs: Sequence[str], shapes: Sequence[Any]) -> str:
         """What XLA says against a device segment, "" when it lowers it."""

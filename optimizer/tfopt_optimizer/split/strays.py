@@ -47,7 +47,8 @@ def find(
         if (shape := graph.shape(tensor)) is not None:
             shapes[name] = shape
     functions = {f.signature.name: f for f in definition.library.function}
-    found = guards.find(definition.node, inputs, shapes, functions, emitter.scalar)
+    inferred = emitter.inferred(definition, {name: shapes[name] for name in inputs if name in shapes})
+    found = guards.find(definition.node, inputs, shapes, functions, emitter.scalar, inferred=inferred)
     if found.refusal:
         return Strays({}, {found.node: found.refusal})
     return Strays({t: limit for t, limit in found.limits.items() if not _within(values(t), limit)}, {})

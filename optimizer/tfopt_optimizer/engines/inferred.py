@@ -1,0 +1,50 @@
+"""The shapes of a GraphDef's tensors, and of those in its functions, as TensorFlow infers them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from tfopt_optimizer.engines.indices import Shape
+
+
+class Inferred:
+    """Called with a function's name ("" for the graph itself) and a node's, it gives the shape of the node's first
+    result; None for an unknown rank. `variables`: the handles that nodes stand for, which know their shapes. Nothing is
+    inferred before it is asked for."""
+
+    def __init__(self, tf: Any, definition: Any, variables: Mapping[str, Any]) -> None:
+        self._tf, self._definition, self._variables = tf, definition, variables
+        self._known: dict[str, Mapping[str, Shape]] = {}
+
+    def __call__(self, function: str, node: str) -> Shape | None:
+        if function not in self._known:
+            self._known[function] = _shapes(self._inside(function) if function else self._graph)
+        return self._known[function].get(node)
+
+    @functools.cached_property
+    def _graph(self) -> Any:
+        graph = self._tf.__internal__.FuncGraph("shapes")
+        with graph.as_default():
+            captured = {
+                f"{node}:0": graph.capture(handle, name=f"tfopt_variable_{i}")
+                for i, (node, handle) in enumerate(self._variables.items())
+            }
+            self._tf.graph_util.import_graph_def(self._definition, captured, name="")
+        return graph
+
+    def _inside(self, name: str) -> Any:
+        from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+        found = next(f for f in self._definition.library.function if f.signature.name == name)
+        with self._graph.as_default():  # which knows the functions that this one calls
+            return function_def_to_graph(found)
+
+
+def _shapes(graph: Any) -> dict[str, Shape]:
+    return {
+        operation.name: tuple(operation.outputs[0].shape.as_list())
+        for operation in graph.get_operations()
+        if operation.outputs and operation.outputs[0].shape.rank is not None
+    }
