@@ -73,7 +73,10 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
     }
 
     _, folder, plan, _ = planned["cnn"]
-    assert chosen(plan) == [(batch, "openvino", "f32", True, "s0/openvino") for batch in (1, 4)]
+    # Which of OpenVINO's variants in float32 is the fastest is not asserted: they share their files.
+    assert [(b, engine, v[:3], *rest) for b, engine, v, *rest in chosen(plan)] == [
+        (batch, "openvino", "f32", True, "s0/openvino") for batch in (1, 4)
+    ]
     assert files(folder) == ["plan.json", "s0/openvino/model.bin", "s0/openvino/model.xml"]
     assert plan.weights_bytes == (folder / "s0/openvino/model.bin").stat().st_size
     for _, folder, plan, _ in planned.values():
@@ -121,10 +124,16 @@ def labels(**flags):
     return [f"{e.engine}/{e.variant}" for e in entrants]
 
 
-@pytest.mark.parametrize(("isa", "amx"), [("avx2", []), ("avx2 amx_bf16", ["openvino/f32-amx"])])
-def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, amx):
+BLOCKED = ["openvino/f32-blocked", "openvino/f32-blocked-s4"]
+
+
+@pytest.mark.parametrize(
+    ("isa", "more"),
+    [("avx2", []), ("avx512f avx512bw", BLOCKED), ("avx512f avx512bw amx_bf16", ["openvino/f32-amx", *BLOCKED])],
+)
+def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, more):
     monkeypatch.setattr(table.cpu, "processor", lambda: {"isa": isa})
-    openvino = ["openvino/f32", "openvino/f32-s4", "openvino/f32-s4p1", *amx]
+    openvino = ["openvino/f32", "openvino/f32-s4", "openvino/f32-s4p1", *more]
     lossless = ["litert/t1", "litert/t4", "litert/s4", *openvino, "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]

@@ -203,7 +203,9 @@ def test_parts_are_equal_shares_or_single_rows():
     assert openvino.parts(four)["image"][0] == 2
     assert openvino.parts(dataclasses.replace(four, variant="f32-s2p1"))["image"][0] == 1
     assert openvino.parts(dataclasses.replace(four, variant="f32"))["image"][0] == 4
-    assert openvino.streams_of("f32-s2p1") == openvino.streams_of("f32-s2") == 2
+    assert [openvino.streams_of(v) for v in ("f32", "bf16", "f32-blocked", "f32-s2", "f32-s2p1", "f32-blocked-s2")] == [
+        *(1, 1, 1, 2, 2, 2)
+    ]
 
 
 def _agrees(runner, given, expected):

@@ -13,6 +13,7 @@ at 4 % of its time (ResNet50 1 %). Small models are compiled per bucket: there a
 
 Variants: `f32`, one stream of all cores, and `f32-s<cores>`, as many streams of one thread each: a batch runs as equal
 parts side by side, which stay in their core's cache and do not wait for each other within a layer. So do calls.
+`f32-blocked` and `f32-blocked-s<cores>`: convolutions on blocked layouts (openvino_blocked.py).
 `f32-s<cores>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves for the
 next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two
 parts with cold caches, 0.96 with warm ones).
@@ -35,13 +36,15 @@ from typing import Any
 import numpy as np
 
 from tfopt_optimizer import compression, cpu
+from tfopt_optimizer.engines import openvino_blocked
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.pool import Pool
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 
 F32 = "f32"
 AMX = f"{F32}-amx"  # matrix products by the processor's bfloat16 unit, in three parts (openvino_amx.py)
-STREAMS = f"{F32}-s"  # + a number: so many streams of one thread each, a batch's parts run side by side on them
+BLOCKED = f"{F32}-blocked"  # convolutions on blocked layouts (openvino_blocked.py)
+STREAMS = "-s"  # + a number: so many streams of one thread each, a batch's parts run side by side on them
 ROW = "p1"  # after it: parts of one row
 SPARSE = 0.65  # quantizing moves a few weights across zero
 FOLDER, MODEL, WEIGHTS = "openvino", "model.xml", "model.bin"
@@ -107,8 +110,8 @@ class Model:
     """A signature's model, read once. RuntimeError when the files are not there or damaged."""
 
     def __init__(self, device: Device, folder: Path) -> None:
-        self._device = device
-        self._model = device.core.read_model(str(folder / MODEL))
+        self._device, self._file = device, str(folder / MODEL)
+        self._model = openvino_blocked.without(device.core.read_model(self._file))
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
         self._limits = {port.any_name: limits(port) for port in self._model.inputs}
         self._compiled: dict[tuple[Any, ...], Any] = {}
@@ -126,8 +129,8 @@ class Model:
         key = (variant.removesuffix(ROW), tuple(sorted(wanted.items())))
         try:
             if key not in self._compiled:
-                self._model.reshape({p.any_name: list(wanted[p.any_name]) for p in self._model.inputs})
-                model = self._split() if variant == AMX else self._model
+                model = self._of(variant)
+                model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
                 self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
             one = functools.partial(Request, self._device.openvino, self._compiled[key], part, self._limits)
             number = streams if not target.variant.endswith(ROW) else target.rows or 1
@@ -135,6 +138,16 @@ class Model:
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
+
+    def _of(self, variant: str) -> Any:
+        if variant == AMX:
+            return self._split()
+        if not variant.startswith(BLOCKED):
+            return self._model
+        model = self._device.core.read_model(self._file)
+        if not openvino_blocked.wishes(model):
+            raise NotLowerable("it has no convolutions")
+        return model
 
     def _split(self) -> Any:
         from tfopt_optimizer.engines import openvino_amx
@@ -151,7 +164,8 @@ class Model:
 
 
 def streams_of(variant: str) -> int:
-    return int(variant.removeprefix(STREAMS).removesuffix(ROW)) if variant.startswith(STREAMS) else 1
+    _, found, number = variant.removesuffix(ROW).partition(STREAMS)
+    return int(number) if found else 1
 
 
 def parts(target: Target) -> Shapes:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tfopt_optimizer import compression, verify
-from tfopt_optimizer.engines import calibration, openvino, openvino_prune
+from tfopt_optimizer.engines import calibration, openvino, openvino_blocked, openvino_prune
 from tfopt_optimizer.engines.base import Arrays, Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import NotLowerable, first_line
 
@@ -32,7 +32,7 @@ class Converter:
         source = self._place.plan_dir / openvino.folder(Target(target.signature, openvino.F32, folder=target.folder))
         if not (source / openvino.MODEL).exists():
             raise NotLowerable("OpenVINO has no float32 model to make it of")
-        model = self._device.core.read_model(str(source / openvino.MODEL))
+        model = openvino_blocked.without(self._device.core.read_model(str(source / openvino.MODEL)))
         try:
             made = MAKERS[target.variant](self, model, target)
         except NotLowerable:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.engines import openvino
+from tfopt_optimizer.engines import openvino, openvino_blocked
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
@@ -48,6 +48,7 @@ def write_model(device: openvino.Device, place: Place, signature: SignatureInfo,
         raise NotLowerable(f"it computes with int64 inputs ({growing}), OpenVINO does so in 32 bits")
     folder.mkdir(parents=True, exist_ok=True)
     device.openvino.save_model(model, str(folder / openvino.MODEL), compress_to_fp16=False)
+    openvino_blocked.wish(folder / openvino.MODEL)
     for name in (GRAPH, NAMES):
         (folder / name).unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfopt_optimizer import compression, cpu, device, likely
+from tfopt_optimizer.engines import openvino_blocked
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 
@@ -54,6 +55,10 @@ def _streams(cores: int) -> tuple[str, ...]:
     return ("f32", f"f32-s{cores}", f"f32-s{cores}p1") if cores > 1 else ("f32",)
 
 
+def _blocked(cores: int) -> tuple[str, ...]:
+    return ("f32-blocked", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
+
+
 def least_rows(engine: str, variant: str, cores: int) -> int:
     """From how many rows on a variant differs from a simpler one. LiteRT loses a dimension of lone rows."""
     if engine == "litert" and variant.startswith("s"):
@@ -84,6 +89,8 @@ ROWS = (
         "openvino_freeze:Converter", standby=True),
     Row("openvino", "openvino", lambda cores: ("f32-amx",), "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
+    Row("openvino", "openvino", _blocked, "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True, allowed=lambda flags: openvino_blocked.usable()),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener", splits=False,

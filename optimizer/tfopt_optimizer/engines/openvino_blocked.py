@@ -1,0 +1,70 @@
+"""Convolutions on blocked layouts: sixteen channels side by side (nChw16c), one AVX-512 register each.
+
+On processors with AVX-512 OpenVINO takes oneDNN's kernels for channels-last tensors. The older ones for blocked layouts
+are the faster where a pixel has few channels, in depthwise convolutions above all, and where several rows share what a
+core has read of the weights: MobileNetV2 on one thread takes 5.6 ms of CPU a row instead of 6.0 (batch 4), ResNet50
+47.8 instead of 55.2 (docs/decisions/0195). Their results differ by float32 rounding.
+
+OpenVINO reads the wish from an attribute of an operation in the model's file (PrimitivesPriority) and takes another
+kernel where the one wished for does not fit. Its Python binding can delete that attribute and not set it: so the file
+of every model has the wishes, and the other variants delete them.
+"""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from tfopt_optimizer import cpu
+from tfopt_optimizer.errors import NotLowerable
+
+_DEPTHWISE, _POINTWISE, _ANY = "cpu:jit_avx512_dw", "cpu:jit_avx512_1x1", "cpu:jit_avx512"
+_NAME, _VERSION = "primitives_priority", "0"
+_KINDS = ("Convolution", "GroupConvolution")
+
+
+def usable() -> bool:
+    return "avx512bw" in cpu.processor().get("isa", "").split()
+
+
+def wish(path: Path) -> None:
+    """Adds the wishes to the model of a file, in place."""
+    tree = ET.parse(path)
+    for layer in [layer for layer in tree.iter("layer") if layer.get("type") in _KINDS]:
+        kernel = _kernel(layer)
+        if kernel:
+            told = layer.find("rt_info")
+            if told is None:
+                told = ET.Element("rt_info")
+                layer.insert(list(layer).index(_child(layer, "input")), told)
+            ET.SubElement(told, "attribute", name=_NAME, version=_VERSION, value=kernel)
+    tree.write(path)
+
+
+def wishes(model: Any) -> list[Any]:
+    """The operations that have one."""
+    return [node for node in model.get_ops() if f"{_NAME}_{_VERSION}" in node.get_rt_info()]
+
+
+def without(model: Any) -> Any:
+    """The model, its wishes deleted."""
+    for node in wishes(model):
+        del node.get_rt_info()[f"{_NAME}_{_VERSION}"]
+    return model
+
+
+def _kernel(layer: ET.Element) -> str:
+    """The wish for a convolution; "" for groups of several channels, which would get a slow kernel by it."""
+    weights = _child(layer, "input").findall("port")[1]
+    sizes = [dimension.text for dimension in weights.findall("dim")]
+    if layer.get("type") == "GroupConvolution":  # groups, outputs and inputs of each, then the window
+        return _DEPTHWISE if sizes[1:3] == ["1", "1"] else ""
+    return _POINTWISE if set(sizes[2:]) == {"1"} else _ANY
+
+
+def _child(layer: ET.Element, name: str) -> ET.Element:
+    found = layer.find(name)
+    if found is None:
+        raise NotLowerable(f"OpenVINO's file says nothing of {layer.get('name')!r}'s {name}")
+    return found
