@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from tfopt_optimizer.engines import guards
+from tfopt_optimizer.engines.limits import ANY, Part
 
 pytestmark = pytest.mark.tensorflow
 
@@ -40,7 +41,12 @@ def test_limits_of_what_is_looked_up(tf):
         "carried": (lambda x: tf.gather(table, tf.cast(tf.reshape(x, [6]), tf.int32)[:2]), (0, 99)),
         "a constant": (lambda x: tf.gather(small, x), (0, 6)),
         "the tighter of two": (lambda x: tf.gather(small, x) + tf.gather(table, x), (0, 6)),
-        "clipped, which may be to another table's size": (lambda x: tf.gather(table, tf.minimum(x, 99)), (0, 99)),
+        "clipped above": (lambda x: tf.gather(table, tf.minimum(x, 99)), (0, ANY[1])),
+        "clipped below": (lambda x: tf.gather(table, tf.maximum(x, 0)), (ANY[0], 99)),
+        "clipped to another table's size": (lambda x: tf.gather(small, tf.clip_by_value(x, 0, 99)), (ANY[0], 6)),
+        "the smaller of two": (lambda x: tf.gather(table, tf.minimum(x[0], x[1])), (0, 99)),
+        "chosen by a mask": (lambda x: tf.gather(table, tf.where(x > 5, x, 98)), (0, 99)),
+        "rows that are picked": (lambda x: tf.gather(table, tf.gather(x, [1, 0])), (0, 99)),
         "shifted": (lambda x: tf.gather(table, x + 1) + tf.gather(table, 3 + x - 5), (2, 98)),
         "from the end": (lambda x: tf.gather(table, tf.where(x < 0, x + 100, x)), (-100, 99)),
         "by the table's own shape": (lambda x: tf.gather(table, tf.where(x < 0, x + _rows(tf, table), x)), (-100, 99)),
@@ -49,7 +55,7 @@ def test_limits_of_what_is_looked_up(tf):
         "another axis": (lambda x: tf.gather(table, x, axis=1), (0, 3)),
     }
     assert {name: found(tf, call, ids) for name, (call, _) in cases.items()} == {
-        name: guards.Guards({"x0": limits}) for name, (_, limits) in cases.items()
+        name: guards.Guards({Part("x0"): limits}) for name, (_, limits) in cases.items()
     }
     harmless = (
         lambda x: tf.gather(table, tf.argmax(x, -1)),
@@ -59,6 +65,45 @@ def test_limits_of_what_is_looked_up(tf):
         lambda x: x * 2,
     )
     assert [found(tf, call, numbers) for call in harmless] == [guards.Guards({})] * len(harmless)
+
+
+def test_columns_have_limits_of_their_own(tf):
+    table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
+    ids = tf.TensorSpec((2, 3), tf.int64)
+    first, second, last, rest = (Part("x0", 1, 0, 1), Part("x0", 1, 1, 2), Part("x0", 1, 2, 3), Part("x0", 1, 1, None))
+
+    def unstacked(x):
+        a, b, c = tf.unstack(tf.cast(x, tf.int32), axis=1)
+        return tf.gather(table, a) + tf.gather(small, b) + tf.gather(table, c + 1)
+
+    def wrapped(x):
+        column = x[:, 1]
+        return tf.gather(small, tf.where(column < 0, column + 7, column))
+
+    def split(x):
+        a, *_, c = tf.split(x, 3, axis=1)
+        return tf.gather(table, a) + tf.gather(small, c[:, 0][:, None])
+
+    cases = {
+        "columns": (
+            lambda x: tf.gather(table, x[:, 0]) + tf.gather(small, x[:, 1]), {first: (0, 99), second: (0, 6)},
+        ),
+        "several": (lambda x: tf.gather(small, x[:, :1]) + tf.gather(table, x[:, 1:]), {first: (0, 6), rest: (0, 99)}),
+        "from the end": (lambda x: tf.gather(small, x[..., -1]), {Part("x0", -1, -1, None): (0, 6)}),
+        "unstacked": (unstacked, {first: (0, 99), second: (0, 6), last: (-1, 98)}),
+        "split": (split, {first: (0, 99), last: (0, 6)}),
+        "wrapped": (wrapped, {second: (-7, 6)}),
+        "of other places": (lambda x: tf.gather(small, tf.transpose(x)[:, 0]), {Part("x0"): (0, 6)}),
+        "rows": (lambda x: tf.gather(small, x[1]), {Part("x0"): (0, 6)}),
+        "every second": (lambda x: tf.gather(small, x[:, ::2]), {Part("x0"): (0, 6)}),
+        "in a branch": (
+            lambda x: tf.cond(x[0, 2] > 3, lambda: tf.gather(table, x[:, 0]), lambda: tf.gather(small, x[:, 1])),
+            {first: (0, 99), second: (0, 6)},
+        ),
+    }  # fmt: skip
+    assert {name: found(tf, call, ids) for name, (call, _) in cases.items()} == {
+        name: guards.Guards(limits) for name, (_, limits) in cases.items()
+    }
 
 
 def test_what_no_limit_covers_is_refused(tf):
@@ -72,6 +117,8 @@ def test_what_no_limit_covers_is_refused(tf):
     refused = {
         "computes from its inputs": lambda x: tf.gather(table, x * 2),
         "looks up what it computes from its inputs": lambda x: tf.gather(table, tf.where(x < 0, x + 200, x)),
+        "computes from its input": lambda x: tf.gather(table, tf.where(x > 5, x, 100)),
+        "looks up what it computes from its input": lambda x: tf.gather(small, tf.gather(tf.range(9), x)),
         "unknown size": lambda x: tf.gather_nd(table, x[:, :1]),
         "asserts something": asserting,
         "(ScatterNd)": lambda x: tf.scatter_nd(x, tf.ones([2]), [100, 100, 100]),
@@ -140,7 +187,7 @@ def test_loops_branches_and_calls_are_looked_into(tf):
         ),
     }
     assert {name: found(tf, call, ids) for name, (call, _) in limited.items()} == {
-        name: guards.Guards({"x0": limits}) for name, (_, limits) in limited.items()
+        name: guards.Guards({Part("x0"): limits}) for name, (_, limits) in limited.items()
     }
     harmless = loop(lambda i, x, y: (x, y + tf.gather(small, i % 7) + tf.gather(small, tf.argmax(y[0, 0]))))
     assert found(tf, harmless, ids) == guards.Guards({})

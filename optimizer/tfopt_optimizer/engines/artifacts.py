@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
+
+from tfopt_optimizer.engines import limits
+from tfopt_optimizer.engines.limits import Bounds, Part
 
 MODULE, META = "module.stablehlo", "module.json"
 
@@ -21,7 +23,7 @@ class Meta:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: tuple[int, ...]
-    limits: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    limits: Bounds = dataclasses.field(default_factory=dict)
 
 
 def executable(variant: str) -> str:
@@ -39,14 +41,16 @@ def write(path: Path, content: bytes) -> None:
 def write_module(folder: Path, module: bytes, meta: Meta) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODULE).write_bytes(module)
-    (folder / META).write_text(json.dumps(dataclasses.asdict(meta), indent=1))
+    told = {**dataclasses.asdict(dataclasses.replace(meta, limits={})), "bounds": limits.written(meta.limits)}
+    (folder / META).write_text(json.dumps(told, indent=1))
 
 
 def read_meta(folder: Path) -> Meta:
     data = json.loads((folder / META).read_text())
+    of_inputs = {Part(name): (low, high) for name, (low, high) in data["limits"].items()}  # by older versions
     return Meta(
         tuple(data["inputs"]),
         tuple(data["outputs"]),
         tuple(data["weights"]),
-        {n: (low, high) for n, (low, high) in data.get("limits", {}).items()},
+        {**of_inputs, **limits.read(data.get("bounds", ()))},
     )

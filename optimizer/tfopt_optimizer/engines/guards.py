@@ -18,8 +18,9 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tfopt_optimizer.engines.indices import Graph, Limits, Scalar, Shape, evaluated, narrow
+from tfopt_optimizer.engines.indices import Graph, Scalar, Selection, Shape, evaluated
 from tfopt_optimizer.engines.inferred import Inferred
+from tfopt_optimizer.engines.limits import Bounds, Limits, Part, narrow
 
 # Type -> (which input is the table, which the indices).
 _LOOKUPS = {
@@ -59,11 +60,13 @@ ShapeOf = Callable[[str, str], Shape | None]
 @dataclasses.dataclass(frozen=True)
 class Blind:
     """An engine by its name in refusals. `noticed`: kinds of operations whose values it checks itself, or its converter
-    does; `lookups`: whether indices have to be looked after for it."""
+    does; `lookups`: whether indices have
+    to be looked after for it, and `outside` what it does with those outside a table."""
 
     engine: str
     noticed: frozenset[str] = frozenset()
     lookups: bool = True
+    outside: str = "which XLA clamps"
 
 
 XLA = Blind("XLA")
@@ -86,9 +89,9 @@ WHOLE: Mapping[str, Blind] = {
 
 @dataclasses.dataclass(frozen=True)
 class Guards:
-    """Inclusive limits by input name; "" or why the signature cannot be taken, and the node that stands in the way."""
+    """Limits of inputs or their columns; "" or why the signature cannot be taken, and the node that is in the way."""
 
-    limits: Mapping[str, Limits]
+    limits: Bounds
     refusal: str = ""
     node: str = ""
 
@@ -116,7 +119,7 @@ def find(
     own = functools.partial(inferred, function)
     graph = Graph({node.name: node for node in nodes}, inputs, tables, evaluate, own)
     asserting = {name for name in called if "Assert" in _kinds(name, called)}
-    limits: dict[str, Limits] = {}
+    limits: dict[Part, Limits] = {}
     for node in graph.nodes.values():
         refusal = _refusal(graph, node, limits, asserting, blind)
         refusal = refusal or _inside(graph, node, limits, called, blind, inferred)
@@ -125,11 +128,11 @@ def find(
     return Guards(limits)
 
 
-def _refusal(graph: Graph, node: Any, limits: dict[str, Limits], asserting: set[str], blind: Blind) -> str:
+def _refusal(graph: Graph, node: Any, limits: dict[Part, Limits], asserting: set[str], blind: Blind) -> str:
     if node.op in blind.noticed:
         return ""
     if node.op in _LOOKUPS:
-        return _look_up(graph, node, limits) if blind.lookups else ""
+        return _look_up(graph, node, limits, blind) if blind.lookups else ""
     if _asserts(node, asserting) and graph.depends(node.input[0]):
         return f"it asserts something of its inputs ({node.name}), which {blind.engine} drops"
     whole = node.op in _DIVISIONS | {"Pow"} and node.attr["T"].type in _INTEGERS
@@ -182,7 +185,7 @@ def _called(node: Any) -> list[str]:
 def _inside(  # noqa: PLR0917
     graph: Graph,
     node: Any,
-    limits: dict[str, Limits],
+    limits: dict[Part, Limits],
     functions: Functions,
     blind: Blind,
     inferred: ShapeOf,
@@ -204,13 +207,14 @@ def _inside(  # noqa: PLR0917
         found = find(nodes, fed, shapes, functions, blind=blind, inferred=inferred, function=body.signature.name)
         if found.refusal:
             return f"{found.refusal}, in {node.name}" if node.op not in found.refusal else found.refusal
-        for name, limit in found.limits.items():
-            place = names.index(name)
+        for part, limit in found.limits.items():
+            place = names.index(part.name)
             if loop and not _kept(bodies[-1], place):
-                return f"it looks up what a loop computes ({node.name}), which XLA clamps"
-            carried, computed = graph.inputs_of(given[place], limit)
+                return f"it looks up what a loop computes ({node.name}), {blind.outside}"
+            selection = None if part.axis is None else Selection(part.axis, part.start, part.stop)
+            carried, computed = graph.inputs_of(given[place], limit, selection)
             if computed:
-                return f"it looks up what it computes from its inputs ({node.name}), which XLA clamps"
+                return f"it looks up what it computes from its inputs ({node.name}), {blind.outside}"
             for each, own in carried.items():
                 narrow(limits, each, own)
     return ""
@@ -251,14 +255,14 @@ def _kept(body: Any, place: int) -> bool:
     return bool(node.name == body.signature.input_arg[place].name)
 
 
-def _look_up(graph: Graph, node: Any, limits: dict[str, Limits]) -> str:
+def _look_up(graph: Graph, node: Any, limits: dict[Part, Limits], blind: Blind) -> str:
     """Narrows the limits of the inputs that the indices are; why that is impossible, "" when it is not."""
     size = None if node.op.endswith("Nd") else _rows(graph, node)
     carried, computed = graph.inputs_of(node.input[1], (0, (size or 1) - 1))
     if size is None and (carried or computed):
-        return f"it looks its inputs up in a table of unknown size ({node.name}), where XLA clamps"
+        return f"it looks its inputs up in a table of unknown size ({node.name}), {blind.outside}"
     if computed:
-        return f"it looks up what it computes from its inputs ({node.name}), which XLA clamps"
+        return f"it looks up what it computes from its inputs ({node.name}), {blind.outside}"
     for name, limit in carried.items():
         narrow(limits, name, limit)
     return ""

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from tfopt_optimizer.engines.limits import ANY, Limits, Part, impossible, narrow
 
 # How an index may travel from an input to a look-up unchanged.
 _CARRIERS = frozenset({
     "Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "Cast", "StopGradient", "PreventGradient", "Transpose",
-    "StridedSlice", "Slice", "Tile", "Snapshot", "EnsureShape", "Unpack", "Split", "SplitV", "ClipByValue",
+    "StridedSlice", "Slice", "Tile", "Snapshot", "EnsureShape", "Unpack", "Split", "SplitV", "Gather", "GatherV2",
 })  # fmt: skip
-# Clipping is no proof (the bounds may be another table's): what was clipped is held to the limits before that.
-_JOINERS = frozenset({"ConcatV2", "Pack", "Maximum", "Minimum"})
+_SAME_PLACES = frozenset({"Identity", "Cast", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"})
+_JOINERS = frozenset({"ConcatV2", "Pack"})
+_CLIPS = frozenset({"Minimum", "Maximum", "ClipByValue"})
+_FLOATS = frozenset({1, 2, 14, 19})  # DataType: float, double, bfloat16, half
+_EXACT: Limits = (-(1 << 30), 1 << 30)  # floats that every engine makes the same whole numbers of
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 # What goes in does not decide them.
 _BOUNDED = frozenset({"Const", "ReadVariableOp", "RandomUniformInt"})
@@ -28,9 +34,18 @@ _FIRST = frozenset({"values", "y", "z", "output", "product", "activations", "val
 _SUMS = frozenset({"Add", "AddV2", "Sub"})
 _SELECTS = frozenset({"Select", "SelectV2"})
 _UNKNOWN = frozenset({"Placeholder", "PlaceholderWithDefault", "_Arg", "VarHandleOp"})
-Limits = tuple[int, int]
+_WHOLE = {3: "<i4", 9: "<i8"}  # DataType: int32, int64
+_FEW = 64  # values of a constant that tells places
 Shape = tuple[int | None, ...]
 Scalar = Callable[[str], int | None]
+
+
+class Selection(NamedTuple):
+    """Columns of a tensor, as in limits.Part."""
+
+    axis: int
+    start: int
+    stop: int | None
 
 
 class Graph:
@@ -77,30 +92,120 @@ class Graph:
         shaping = {name for name in by_value if name in self.nodes and self.nodes[name].op in _VALUE_SHAPED}
         return frozenset(by_value | followed(shaping, shapes=True))
 
-    def inputs_of(self, index: str, limit: Limits) -> tuple[dict[str, Limits], bool]:
-        """What inputs may be so that an index is within `limit`, and whether it is computed from inputs in a way that
-        no limit covers."""
-        found: dict[str, Limits] = {}
-        todo, seen = [(index, limit)], set[tuple[str, Limits]]()
+    def inputs_of(self, index: str, limit: Limits, part: Selection | None = None) -> tuple[dict[Part, Limits], bool]:
+        """What inputs may be so that an index (or the `part` of it that counts) is within `limit`, and whether it is
+        computed from inputs in a way that no limit covers."""
+        found: dict[Part, Limits] = {}
+        todo, seen = [(index, limit, part)], set[tuple[str, Limits, Selection | None]]()
         while todo:
-            tensor, (low, high) = todo.pop()
-            node = self.maker(tensor)
-            if (node.name, (low, high)) in seen:
+            tensor, limit, part = place = todo.pop()
+            if place in seen or limit == ANY:
                 continue
-            seen.add((node.name, (low, high)))
+            seen.add(place)
+            node = self.maker(tensor)
             if node.name in self.inputs:
-                narrow(found, self.inputs[node.name], (low, high))
-            elif node.op in _OF_VALUES and _is_first(tensor):
-                todo.append((node.input[0], (low, high)))
-            elif node.op in _CARRIERS:
-                todo.append((node.input[1 if node.op == "Split" else 0], (low, high)))
-            elif node.op in _JOINERS:
-                todo += [(each, (low, high)) for each in self.feeders(node)]
-            elif shifted := self._shifted(node, (low, high)) or self._wrapped(node, (low, high)):
-                todo.append(shifted)
-            elif not self._bounded(node, (low, high)) and any(self.depends(each) for each in self.feeders(node)):
+                narrow(found, Part(self.inputs[node.name], *(part or ())), limit)
+                continue
+            above = self._above(tensor, node, limit)
+            if above is not None:
+                kept = self._selected(node, tensor, part)
+                todo += [(each, own, kept) for each, own in above]
+            elif not self._bounded(tensor, node, limit) and any(self.depends(each) for each in self.feeders(node)):
                 return found, True
-        return found, False
+        return found, impossible(found)
+
+    def _above(self, tensor: str, node: Any, limit: Limits) -> list[tuple[str, Limits]] | None:
+        """What a value comes from, and what that may be; None where it is computed."""
+        if node.op in _OF_VALUES and _is_first(tensor):
+            return [(node.input[0], limit)]
+        if node.op in ("Gather", "GatherV2") and (self.depends(node.input[1]) or not self.depends(node.input[0])):
+            return None
+        if node.op in _CARRIERS:
+            floats = node.op == "Cast" and node.attr["SrcT"].type in _FLOATS
+            own = (max(limit[0], _EXACT[0]), min(limit[1], _EXACT[1])) if floats else limit
+            return [(node.input[1 if node.op == "Split" else 0], own)]
+        if node.op in _JOINERS:
+            return [(each, limit) for each in self.feeders(node)]
+        if node.op in _CLIPS:
+            return self._clipped(node, limit)
+        found = self._shifted(node, limit) or self._wrapped(node, limit)
+        if found is None and node.op in _SELECTS:
+            return self._either(self.feeders(node)[1:], limit)
+        return None if found is None else [found]
+
+    def _either(self, tensors: Sequence[str], limit: Limits) -> list[tuple[str, Limits]] | None:
+        """One of these, as values decide: each must be within, also those that are the same in every call."""
+        fixed = [self.scalar(each) for each in tensors if not self.depends(each)]
+        if any(value is None or not limit[0] <= value <= limit[1] for value in fixed):
+            return None
+        return [(each, limit) for each in tensors if self.depends(each)]
+
+    def _selected(self, node: Any, tensor: str, part: Selection | None) -> Selection | None:
+        """The part of a node's first input that is left in `part` of its result; None for all of it."""
+        if node.op in _SAME_PLACES:
+            return part
+        own: Selection | None = None
+        if node.op == "StridedSlice":
+            own = self._sliced(node)
+        if node.op == "Unpack" and node.attr["axis"].i:
+            number = int(tensor.rpartition(":")[2]) if ":" in tensor else 0
+            return Selection(int(node.attr["axis"].i), number, number + 1)
+        if node.op == "Split":
+            own = self._share(node, tensor)
+        return own
+
+    def _share(self, node: Any, tensor: str) -> Selection | None:
+        axis, shape = self.scalar(node.input[0]), self.shape(node.input[1])
+        size = shape[axis] if axis and shape and -len(shape) <= axis < len(shape) else None
+        if not axis or not size:
+            return None
+        each, number = size // int(node.attr["num_split"].i), int(tensor.rpartition(":")[2]) if ":" in tensor else 0
+        return Selection(axis, number * each, (number + 1) * each)
+
+    def _sliced(self, node: Any) -> Selection | None:
+        """x[:, 3], x[..., 1:4], x[:, -1]: the columns on the last axis that is cut."""
+        begin, end, steps = (self.vector(tensor) for tensor in node.input[1:4])
+        masks = {
+            name: int(node.attr[f"{name}_mask"].i) for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+        }
+        if begin is None or end is None or steps is None or set(steps) != {1} or masks["new_axis"]:
+            return None
+        for place in reversed(range(len(begin))):
+            bit = 1 << place
+            ellipsis = masks["ellipsis"]
+            if ellipsis & bit:
+                return None
+            open_start, open_stop = bool(masks["begin"] & bit), bool(masks["end"] & bit)
+            single = bool(masks["shrink_axis"] & bit)
+            if (open_start and open_stop) or (place == 0 and not ellipsis):
+                continue
+            start = 0 if open_start and not single else begin[place]
+            stop = None if open_stop else end[place]
+            if single:
+                stop = start + 1 or None
+            # Counted from the end where there may be any number of axes before.
+            axis = place - len(begin) if ellipsis and ellipsis < bit else place
+            return Selection(axis, start, stop)
+        return None
+
+    def _clipped(self, node: Any, limit: Limits) -> list[tuple[str, Limits]] | None:
+        """A bound within the limits does for that side; one beyond them does not."""
+        first, *others = self.feeders(node)
+        bounds = [self.scalar(each) for each in others]
+        if node.op != "ClipByValue" and bounds == [None]:
+            first, bounds = others[0], [self.scalar(first)]
+        if None in bounds:
+            return self._either(self.feeders(node), limit)
+        if node.op == "ClipByValue":
+            lower, upper = bounds
+        else:
+            lower, upper = (None, bounds[0]) if node.op == "Minimum" else (bounds[0], None)
+        low, high = limit
+        if (lower is not None and lower > high) or (upper is not None and upper < low):
+            return None
+        low = ANY[0] if lower is not None and lower >= low else low
+        high = ANY[1] if upper is not None and upper <= high else high
+        return [(first, (low, high))]
 
     def _shifted(self, node: Any, limit: Limits) -> tuple[str, Limits] | None:
         """A sum with a constant: what the other summand may be."""
@@ -136,7 +241,7 @@ class Graph:
             node = self.maker(tensor)
         return tensor.removesuffix(":0")
 
-    def _bounded(self, node: Any, limit: Limits) -> bool:
+    def _bounded(self, tensor: str, node: Any, limit: Limits) -> bool:
         """Whether the result is inside, whatever goes in."""
         if node.op == "FloorMod":
             divisor = self.scalar(node.input[1])
@@ -161,16 +266,25 @@ class Graph:
 
     def scalar(self, tensor: str) -> int | None:
         """The value of a whole number that nothing fed decides; None when it is none, or not known."""
-        node = self.maker(tensor)
-        if node.op != "Const":
+        if self.maker(tensor).op != "Const":
             return self._evaluate(tensor)
+        values = self.vector(tensor)
+        return values[0] if values is not None and len(values) == 1 else None
+
+    def vector(self, tensor: str) -> list[int] | None:
+        """The values of a constant of whole numbers in one row; None for what is none, or of very many."""
+        node = self.maker(tensor)
+        if node.op != "Const" or node.attr["dtype"].type not in _WHOLE:
+            return None
         proto = node.attr["value"].tensor
-        if any(dim.size != 1 for dim in proto.tensor_shape.dim) or node.attr["dtype"].type not in (3, 9):
+        count = math.prod(int(dim.size) for dim in proto.tensor_shape.dim)
+        if count > _FEW:
             return None
         if proto.tensor_content:
-            return int.from_bytes(proto.tensor_content, "little", signed=True)
-        values = [*proto.int_val, *proto.int64_val]
-        return int(values[0]) if values else 0
+            found = np.frombuffer(proto.tensor_content, np.dtype(_WHOLE[node.attr["dtype"].type]))
+            return [int(v) for v in found]
+        values = [int(v) for v in (*proto.int_val, *proto.int64_val)] or [0]
+        return (values + values[-1:] * count)[:count]
 
     def shape(self, tensor: str) -> Shape | None:
         """Of a variable, a constant, what `tables` names or what is inferred (the first result of a node alone)."""
@@ -191,11 +305,6 @@ def _is_first(tensor: str) -> bool:
     _, _, result = tensor.partition(":")
     name, _, number = result.partition(":")
     return result in ("", "0") or (number == "0" and name in _FIRST)
-
-
-def narrow(limits: dict[str, Limits], name: str, limit: Limits) -> None:
-    low, high = limits.get(name, limit)
-    limits[name] = (max(low, limit[0]), min(high, limit[1]))
 
 
 def evaluated(tf: Any, definition: Any) -> Scalar:

@@ -16,8 +16,7 @@ from tfopt_protos import dtypes
 from tfopt_optimizer.engines import compilations, guards, stablehlo
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.engines.indices import Limits
-from tfopt_optimizer.engines.limits import Within
+from tfopt_optimizer.engines.limits import Bounds, Within
 from tfopt_optimizer.engines.tensorflow import JIT, FunctionModel
 from tfopt_optimizer.errors import EngineError, NotLowerable
 
@@ -25,9 +24,7 @@ from tfopt_optimizer.errors import EngineError, NotLowerable
 class JitRunner:
     """Runs one compiled function. Feeds must have exactly its shapes and dtypes: the caller pads and checks."""
 
-    def __init__(
-        self, tf: Any, function: Any, inputs: Sequence[str], outputs: Sequence[str], limits: Mapping[str, Limits]
-    ) -> None:
+    def __init__(self, tf: Any, function: Any, inputs: Sequence[str], outputs: Sequence[str], limits: Bounds) -> None:
         self._check = Within(limits)
         self._constant, self._function, self._errors = tf.constant, function, tf.errors.OpError
         self._inputs, self._outputs = tuple(inputs), tuple(enumerate(outputs))
@@ -58,7 +55,7 @@ def open_runner(model: FunctionModel, target: Target) -> JitRunner:
     if guarded.refusal:
         raise NotLowerable(guarded.refusal)
     runner = JitRunner(tf, function, names, outputs, guarded.limits)
-    least = {name: max(0, low) for name, (low, _) in guarded.limits.items()}
+    least = {part.name: max(0, low) for part, (low, _) in guarded.limits.items()}
     given = {
         t.name: np.full(target.shapes[t.name], least.get(t.name, 0), dtypes.to_numpy(t.dtype))
         for t in target.signature.inputs

@@ -24,8 +24,7 @@ from tfopt_optimizer import sharding
 from tfopt_optimizer.engines import artifacts, modules, pjrt, weights
 from tfopt_optimizer.engines.artifacts import MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.engines.indices import Limits
-from tfopt_optimizer.engines.limits import Within
+from tfopt_optimizer.engines.limits import Bounds, Within
 from tfopt_optimizer.errors import (
     EngineError,
     NeedsConversion,
@@ -115,7 +114,7 @@ class XlaRunner:
     """Runs one executable, by turns on each device. Feeds must have exactly its shapes and dtypes: the caller pads and
     checks. OutOfMemory when a device has no room for the call."""
 
-    def __init__(self, replicas: Sequence[Replica], outputs: Sequence[str], limits: Mapping[str, Limits]) -> None:
+    def __init__(self, replicas: Sequence[Replica], outputs: Sequence[str], limits: Bounds) -> None:
         self._check = Within(limits)
         self._replicas = tuple(replicas)
         self._next = itertools.cycle(self._replicas).__next__  # one call of C code: threads may share it

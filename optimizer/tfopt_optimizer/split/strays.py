@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from tfopt_optimizer.engines import guards
-from tfopt_optimizer.engines.indices import Limits, Shape
+from tfopt_optimizer.engines.indices import Shape
+from tfopt_optimizer.engines.limits import Limits, Part, narrow
 from tfopt_optimizer.split.emit import Emitter
 from tfopt_optimizer.split.graph import Graph, node_of
 from tfopt_optimizer.split.partition import Segment
@@ -51,7 +52,10 @@ def find(
     found = guards.find(definition.node, inputs, shapes, functions, emitter.scalar, inferred=inferred)
     if found.refusal:
         return Strays({}, {found.node: found.refusal})
-    return Strays({t: limit for t, limit in found.limits.items() if not _within(values(t), limit)}, {})
+    whole: dict[Part, Limits] = {}
+    for part, limit in found.limits.items():
+        narrow(whole, Part(part.name), limit)
+    return Strays({t: limit for (t, *_), limit in whole.items() if not _within(values(t), limit)}, {})
 
 
 def _within(values: np.ndarray | None, limit: Limits) -> bool:
