@@ -99,38 +99,131 @@ def looked_up(tf, x):
     return tf.gather(tf.constant([10.0, 20.0]), x)
 
 
+def hashed(tf, x):
+    return tf.math.floormod(tf.abs(x) * 40503, 97)
+
+
+def lengths(tf, x):
+    return tf.reduce_sum(tf.cast(tf.stack([x, x - 5], 1) != 1, tf.int64), 1)
+
+
+def positions(tf, x):
+    """As RoBERTa counts the words that are there: from 1 on, 0 for padding."""
+    there = tf.cast(tf.stack([x, x + 1], 1) != 1, tf.int64)
+    return tf.reduce_sum(tf.gather(tf.constant([9.0, 1.0, 2.0]), tf.cumsum(there, 1) * there), 1)
+
+
+def bucketized(tf, x):
+    return looked_up(tf, tf.raw_ops.Bucketize(input=x, boundaries=[3.0]))
+
+
 LIMITED = {
     "clipped": (lambda tf, x: tf.minimum(x, 7), "int64"),
     "looked_up": (looked_up, "int32"),
     "cast": (lambda tf, x: looked_up(tf, tf.cast(x, tf.int32)), "int64"),
     "keras": (lambda tf, x: looked_up(tf, tf.where(x < 0, x + 2, x)), "int32"),
+    "keras64": (lambda tf, x: looked_up(tf, tf.where(x < 0, x + 2, x)), "int64"),
+    "shifted": (lambda tf, x: looked_up(tf, x - 1), "int64"),
+    "doubled": (lambda tf, x: looked_up(tf, x * 2), "int64"),
+    "held": (lambda tf, x: looked_up(tf, tf.clip_by_value(x, 0, 1)), "int32"),
+    "of_floats": (lambda tf, x: looked_up(tf, tf.cast(x, tf.int32)), "float32"),
+    "hashed": (hashed, "int64"),
+    "summed": (lambda tf, x: x + 7, "int64"),
+    "twice": (lambda tf, x: x - -x, "int64"),
+    "squared": (lambda tf, x: x * x, "int32"),
+    "halved": (lambda tf, x: x // 2, "int32"),
+    "same": (lambda tf, x: tf.cast(tf.equal(x, x - 1), tf.int32), "int32"),
+    "handed_on": (lambda tf, x: tf.reshape(x, [-1]), "int64"),
+    "lengths": (lengths, "int64"),
+    "positions": (positions, "int64"),
+    "bucketized": (bucketized, "int32"),
+    "remainder": (lambda tf, x: looked_up(tf, x % 2), "int64"),
 }
+INT32, EXACT = "-2147483648 to 2147483647", "-16777216 to 16777216"
 
 
 @pytest.mark.parametrize(
     ("name", "right", "outside", "bounds"),
     [
-        ("clipped", {-5: -5, 1 << 29: 7}, [1 << 40], "-2147483648 to 2147483647"),
+        ("clipped", {-5: -5, 1 << 24: 7}, [(1 << 24) + 1, 1 << 40], EXACT),
         ("looked_up", {0: 10, 1: 20}, [2, -1], "0 to 1"),
         ("cast", {1: 20}, [2], "0 to 1"),
         ("keras", {-2: 10, 1: 20}, [2, -3], "-2 to 1"),
+        ("keras64", {-2: 10, 1: 20}, [2, -3, 1 << 32], "-2 to 1"),
+        ("shifted", {1: 10, 2: 20}, [0, 3], "1 to 2"),
+        ("doubled", {0: 10}, [1, -1], "0 to 0"),
+        ("held", {9: 20, -9: 10}, [], ""),
+        ("of_floats", {1: 20, 0.5: 10}, [2, -1, float("nan")], "0 to 1"),
+        ("hashed", {0: 0, 1: 40503 % 97, -414: 414 * 40503 % 97}, [415, -415], "-414 to 414"),
+        ("summed", {0: 7, (1 << 24) - 7: 1 << 24}, [(1 << 24) - 6, -(1 << 31)], "-16777216 to 16777209"),
+        ("twice", {3: 6, -(1 << 23): -(1 << 24)}, [(1 << 23) + 1], "-8388608 to 8388608"),
+        ("squared", {3: 9, -4096: 1 << 24}, [4097], "-4096 to 4096"),
+        ("halved", {-3: -2, 1 << 24: 1 << 23}, [(1 << 24) + 1], EXACT),
+        ("same", {5: 0}, [(1 << 24) + 1], "-16777215 to 16777216"),
+        ("handed_on", {-(1 << 31): -(1 << 31), 16777217: 16777217}, [1 << 31], INT32),
+        ("lengths", {0: 2, 1: 1, 6: 1}, [-(1 << 31)], "-16777211 to 16777216"),
+        ("positions", {0: 10, 3: 3, 1: 10}, [], ""),
+        ("bucketized", {-7: 10, 3: 20, 1 << 30: 20}, [], ""),
+        ("remainder", {7: 20, -2: 10}, [1 << 32], EXACT),
     ],
 )
 def test_values_that_openvino_treats_otherwise_are_declined(engine, made, name, right, outside, bounds):  # noqa: PLR0917
-    """It computes int64 in 32 bits, and gives zeros for what is not in a table."""
-    wanted, dtype = made(name, *LIMITED[name]), LIMITED[name][1]
-    runner = engine(name).runner(wanted)
+    """It holds int64 in 32 bits, computes integers in floats where it likes to, and gives zeros for what is not in a
+    table."""
+    model, dtype = f"openvino_{name}", LIMITED[name][1]
+    wanted = made(model, *LIMITED[name])
+    runner = engine(model).runner(wanted)
+    least = min(right, key=abs)
     for value, expected in right.items():
-        assert runner({"x": np.array([0, 1, value], dtype)})["y"][2] == expected
+        given = {"x": np.array([least, least, value], dtype)}
+        assert runner(given)["y"][2] == expected
+        agree(plain(model, wanted, given), runner(given))
     for value in outside:
         with pytest.raises(Declined, match=f"input 'x' has values outside {bounds}$"):
-            runner({"x": np.array([0, 1, value], dtype)})
+            runner({"x": np.array([least, least, value], dtype)})
 
 
-def test_arithmetic_on_wide_integers_is_refused(engine, made):
-    wanted = made("hashed", lambda tf, x: tf.math.floormod(tf.abs(x) * 40503, 97))
-    with pytest.raises(NotLowerable, match=r"it computes with int64 inputs \(Multiply\), OpenVINO does so in 32 bits"):
-        engine("hashed").runner(wanted)
+@pytest.mark.parametrize(
+    ("name", "compute", "dtype", "reason"),
+    [
+        ("product", lambda tf, x: x * tf.reverse(x, [0]), "int64", r"that may be large \(Multiply\)"),
+        ("rounded", lambda tf, x: tf.cast(tf.round(x * 1e9), tf.int64), "float32", r"that may be large \(Convert\)"),
+        ("far", lambda tf, x: looked_up(tf, tf.cast(tf.round(x), tf.int32)), "float32", "computes from its inputs"),
+        ("best", lambda tf, x: looked_up(tf, tf.argmax(tf.stack([x, x + 1, -x], 1), 1)), "float32", "it computes from"),
+        ("many", lambda tf, x: tf.gather_nd(tf.constant([1.0, 2.0]), x[:, None]), "int32", "a table of unknown size"),
+    ],
+)
+def test_what_no_limit_of_an_input_covers_is_refused(engine, made, name, compute, dtype, reason):  # noqa: PLR0917
+    wanted = made(f"openvino_{name}", compute, dtype)
+    with pytest.raises(NotLowerable, match=reason):
+        engine(f"openvino_{name}").runner(wanted)
+
+
+def test_the_best_of_as_many_as_a_table_has_needs_no_limit(engine, made):
+    wanted = made("openvino_best", lambda tf, x: looked_up(tf, tf.argmax(tf.stack([x, -x], 1), 1)), "float32")
+    assert engine("openvino_best").runner(wanted)({"x": np.array([3, -2, 1e9], np.float32)})["y"].tolist() == [
+        10,
+        20,
+        10,
+    ]
+
+
+def test_columns_are_held_to_their_own_tables(engine, tmp_path, monkeypatch):
+    tables = [np.arange(100, dtype=np.float32), np.arange(7, dtype=np.float32)]
+
+    def serve(tf, module, x):
+        first, second, _ = tf.unstack(x, axis=1)
+        return {"y": tf.gather(tables[0], first) + tf.gather(tables[1], second) + tf.gather(tables[0], x[..., -1] + 1)}
+
+    save(tmp_path / "openvino_columns", serve, x=([None, 3], "int64"))
+    monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
+    runner = engine("openvino_columns").runner(target("openvino_columns", "serving_default", "f32", 2))
+    assert runner({"x": np.array([[99, 6, 98], [0, 0, -1]])})["y"].tolist() == [204, 0]
+    for where, value in (((0, 0), 100), ((0, 1), 7), ((1, 2), 99), ((1, 2), -2)):
+        wrong = np.array([[99, 6, 98], [0, 0, -1]])
+        wrong[where] = value
+        with pytest.raises(Declined, match=r"input 'x' \(axis"):
+            runner({"x": wrong})
 
 
 def test_many_threads_share_a_runner(engine):

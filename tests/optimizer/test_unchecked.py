@@ -76,6 +76,20 @@ def in_a_list(tf, x):
     return tf.TensorArray(tf.float32, 7).unstack(TABLE).read(x[0])[None]
 
 
+def looked_up_in_a_loop(tf, x):
+    return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y + tf.gather(TABLE, x)), (0, tf.zeros([3])))[1]
+
+
+def counted_in_a_loop(tf, x):
+    """What a loop counts, no request decides."""
+    start = (0, tf.cast(x, tf.float32))
+    return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y + tf.gather(TABLE, i)), start)[1]
+
+
+def looked_up_in_a_branch(tf, x):
+    return tf.cond(x[0] > 0, lambda: tf.gather(TABLE, x), lambda: tf.cast(x, tf.float32))
+
+
 ALL = frozenset(ENGINES)
 # What a signature computes, values that TensorFlow refuses, the engines that would not.
 CHECKS = {
@@ -98,6 +112,10 @@ CHECKS = {
     ),
     "placed": (lambda tf, x: tf.scatter_nd(x[:, None], tf.ones([3]), [4]), [[0, 1, -2]], {"openvino", "onnxruntime"}),
     "in_a_list": (in_a_list, [[9, 1, 1], [-2, 1, 1]], {"openvino", "onnxruntime"}),
+    "looked_up_in_a_loop": (looked_up_in_a_loop, [[0, 1, -2], [0, 1, 7]], {"openvino", "onnxruntime"}),
+    "looked_up_in_a_branch": (looked_up_in_a_branch, [[1, 1, -2], [1, 1, 7]], {"openvino", "onnxruntime"}),
+    "looked_up": (lambda tf, x: tf.gather(TABLE, x), [[1, 1, -2], [1, 1, 7]], set()),
+    "counted_in_a_loop": (counted_in_a_loop, [], set()),
     "by_shape": (lambda tf, x: x // tf.shape(x)[0] + asserted(tf, tf.shape(x))[0], [], set()),
     "by_a_constant": (lambda tf, x: x // 2 + tf.pow(x, 2), [], set()),
     "of_a_fixed_length": (lambda tf, x: tf.stack([x[0], x[2]]), [], set()),
@@ -106,8 +124,8 @@ CHECKS = {
 
 @functools.cache
 def _saved(name, folder):
-    save(folder / name, lambda tf, module, x: {"y": CHECKS[name][0](tf, x)}, x=([3], "int32"))
-    return saved_model.read_signatures(folder / name)
+    save(folder / f"unchecked_{name}", lambda tf, module, x: {"y": CHECKS[name][0](tf, x)}, x=([3], "int32"))
+    return saved_model.read_signatures(folder / f"unchecked_{name}")
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +135,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_a_check_that_an_engine_does_not_make_keeps_it_out(name, folder):
-    found = unchecked.reasons(folder / name, ("serve",), _saved(name, folder))["serving_default"]
+    found = unchecked.reasons(folder / f"unchecked_{name}", ("serve",), _saved(name, folder))["serving_default"]
     assert set(found) == set(CHECKS[name][2])
-    assert all("TensorFlow checks" in why or "of its inputs" in why or "inputs say" in why for why in found.values())
+    assert all("TensorFlow checks" in why or "inputs" in why for why in found.values())
 
 
 @pytest.mark.slow
@@ -129,18 +147,19 @@ def test_no_engine_answers_where_tensorflow_refuses(name, folder, tmp_path, monk
     _saved(name, folder)
     monkeypatch.setattr(savedmodels, "path", lambda wanted: folder / wanted)
     _, wrong, out = CHECKS[name]
+    model = f"unchecked_{name}"
     for engine, (variant, worker, converter) in ENGINES.items():
-        wanted = target(name, "serving_default", variant, 3)
+        wanted = target(model, "serving_default", variant, 3)
         if engine in out:
             continue
         try:
-            runner = Prepared(name, tmp_path / engine, worker(), converter).runner(wanted)
+            runner = Prepared(model, tmp_path / engine, worker(), converter).runner(wanted)
         except NotLowerable:
             continue
         for values in wrong:
             given = {"x": np.array(values, np.int32)}
             with pytest.raises(EngineError):
-                plain(name, wanted, given)
+                plain(model, wanted, given)
             with pytest.raises(Declined):
                 runner(given)
 

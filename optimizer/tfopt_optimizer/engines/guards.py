@@ -23,7 +23,7 @@ from tfopt_optimizer.engines.inferred import Inferred
 from tfopt_optimizer.engines.limits import Bounds, Limits, Part, narrow
 
 # Type -> (which input is the table, which the indices).
-_LOOKUPS = {
+LOOKUPS = {
     "Gather": (0, 1), "GatherV2": (0, 1), "ResourceGather": (0, 1), "GatherNd": (0, 1), "ResourceGatherNd": (0, 1),
 }  # fmt: skip
 _INTEGERS = frozenset({3, 4, 5, 6, 9, 17, 22, 23})  # DataType: int32, uint8, int16, int8, int64, uint16, uint32, uint64
@@ -61,11 +61,12 @@ ShapeOf = Callable[[str, str], Shape | None]
 class Blind:
     """An engine by its name in refusals. `noticed`: kinds of operations whose values it checks itself, or its converter
     does; `lookups`: whether indices have
-    to be looked after for it, and `outside` what it does with those outside a table."""
+    to be looked after for it, or those `inside` loops and branches alone; `outside`: what it does beyond a table."""
 
     engine: str
     noticed: frozenset[str] = frozenset()
     lookups: bool = True
+    inside: bool = False
     outside: str = "which XLA clamps"
 
 
@@ -82,8 +83,20 @@ WHOLE: Mapping[str, Blind] = {
         | {"ScatterNd", "Slice", "SplitV", "TensorListGetItem", "Pow", "DynamicStitch"},
         lookups=False,
     ),
-    "openvino": Blind("OpenVINO", _UNCONVERTED | {"ReverseSequence"}, lookups=False),
-    "onnxruntime": Blind("ONNX Runtime", _DIVISIONS | {"ReverseSequence", "SplitV"}, lookups=False),
+    "openvino": Blind(
+        "OpenVINO",
+        _UNCONVERTED | {"ReverseSequence"},
+        lookups=False,
+        inside=True,
+        outside="where OpenVINO gives zeros",
+    ),
+    "onnxruntime": Blind(
+        "ONNX Runtime",
+        _DIVISIONS | {"ReverseSequence", "SplitV"},
+        lookups=False,
+        inside=True,
+        outside="where ONNX Runtime counts from the end",
+    ),
 }
 
 
@@ -131,8 +144,8 @@ def find(
 def _refusal(graph: Graph, node: Any, limits: dict[Part, Limits], asserting: set[str], blind: Blind) -> str:
     if node.op in blind.noticed:
         return ""
-    if node.op in _LOOKUPS:
-        return _look_up(graph, node, limits, blind) if blind.lookups else ""
+    if node.op in LOOKUPS:
+        return look_up(graph, node, limits, blind) if blind.lookups else ""
     if _asserts(node, asserting) and graph.depends(node.input[0]):
         return f"it asserts something of its inputs ({node.name}), which {blind.engine} drops"
     whole = node.op in _DIVISIONS | {"Pow"} and node.attr["T"].type in _INTEGERS
@@ -196,6 +209,8 @@ def _inside(  # noqa: PLR0917
         return ""
     given = graph.feeders(node)[_CALLERS.get(node.op, _BY_NAME)[1] :]
     loop = "While" in node.op
+    if blind.inside and node.op in _CALLERS and "Call" not in node.op:
+        blind = dataclasses.replace(blind, lookups=True)
     depending = {i for i, tensor in enumerate(given) if graph.depends(tensor)}
     if loop:
         depending = _carried_on(bodies[-1], depending)
@@ -255,7 +270,7 @@ def _kept(body: Any, place: int) -> bool:
     return bool(node.name == body.signature.input_arg[place].name)
 
 
-def _look_up(graph: Graph, node: Any, limits: dict[Part, Limits], blind: Blind) -> str:
+def look_up(graph: Graph, node: Any, limits: dict[Part, Limits], blind: Blind) -> str:
     """Narrows the limits of the inputs that the indices are; why that is impossible, "" when it is not."""
     size = None if node.op.endswith("Nd") else _rows(graph, node)
     carried, computed = graph.inputs_of(node.input[1], (0, (size or 1) - 1))

@@ -35,7 +35,7 @@ _SUMS = frozenset({"Add", "AddV2", "Sub"})
 _SELECTS = frozenset({"Select", "SelectV2"})
 _UNKNOWN = frozenset({"Placeholder", "PlaceholderWithDefault", "_Arg", "VarHandleOp"})
 _WHOLE = {3: "<i4", 9: "<i8"}  # DataType: int32, int64
-_FEW = 64  # values of a constant that tells places
+FEW = 64  # values of a constant that tells places
 Shape = tuple[int | None, ...]
 Scalar = Callable[[str], int | None]
 
@@ -278,7 +278,7 @@ class Graph:
             return None
         proto = node.attr["value"].tensor
         count = math.prod(int(dim.size) for dim in proto.tensor_shape.dim)
-        if count > _FEW:
+        if count > FEW:
             return None
         if proto.tensor_content:
             found = np.frombuffer(proto.tensor_content, np.dtype(_WHOLE[node.attr["dtype"].type]))

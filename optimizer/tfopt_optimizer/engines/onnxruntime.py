@@ -27,11 +27,12 @@ MODEL, META, FOLDER = "model.onnx", "model.json", "onnxruntime"
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """The signature's names -> the model's; `indices`: inputs that TensorFlow refuses when they are negative."""
+    """The signature's names -> the model's; `indices`: inputs that must not be negative, in models that older versions
+    converted (passes/indices.py looks after that in the model)."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    indices: tuple[str, ...]
+    indices: tuple[str, ...] = ()
 
 
 def folder(target: Target) -> str:

@@ -1,8 +1,8 @@
 """Converts signatures to ONNX through tf2onnx, with TensorFlow in a process of its own.
 
-Freeze; rewrite what ONNX has no operation for (passes/); convert with the unknown dimensions kept; refuse what ONNX
-Runtime computes otherwise than TensorFlow. tf2onnx finds Keras's loops over time and makes LSTM and GRU operations of
-them, which is what this engine is for.
+Freeze; rewrite what ONNX has no operation for, or computes otherwise (passes/); convert with the unknown dimensions
+kept; refuse what ONNX Runtime computes otherwise than TensorFlow. tf2onnx finds Keras's loops over time and makes LSTM
+and GRU operations of them, which is what this engine is for.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.freeze import Frozen, freeze
 from tfopt_optimizer.errors import NotLowerable, first_line
-from tfopt_optimizer.passes import erfc, log1p
+from tfopt_optimizer.passes import erfc, indices, log1p
 from tfopt_optimizer.plan import SignatureInfo
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
 PASSES = (erfc, log1p)
 TYPES = frozenset({"float", "double", "half", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "uint32"})
-_PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose"})  # keep values as they are
-_LOOK_UPS = frozenset({"Gather", "GatherND"})
 # Integer division by zero is an error in TensorFlow and ends the process in ONNX Runtime.
 _DIVIDING = frozenset({"Div", "Mod"})
 _INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 12, 13})  # onnx.TensorProto's numbers
@@ -56,15 +54,12 @@ class Converter:
         frozen = freeze(self._model, target.signature)
         for rewrite in PASSES:
             rewrite.run(frozen.graph)
+        indices.run(frozen.graph, [tensor.partition(":")[0] for tensor in frozen.inputs.values()])
         model = convert(frozen)
         folder = self._place.plan_dir / onnxruntime.folder(target)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / onnxruntime.MODEL).write_bytes(model.SerializeToString())
-        counted = looked_up(model)
-        meta = onnxruntime.Meta(
-            frozen.inputs, frozen.outputs, tuple(n for n, tensor in frozen.inputs.items() if tensor in counted)
-        )
-        onnxruntime.write_meta(folder, meta)
+        onnxruntime.write_meta(folder, onnxruntime.Meta(frozen.inputs, frozen.outputs))
 
     def runner(self, target: Target) -> Runner:
         raise NotLowerable("the conversion step runs nothing")
@@ -143,23 +138,3 @@ def unsafe_divisions(model: Any) -> str:
             if divisor is None or not onnx.numpy_helper.to_array(divisor).all():
                 return str(node.op_type)
     return ""
-
-
-def looked_up(model: Any) -> set[str]:
-    """The inputs whose values are indices into a table: ONNX counts negative ones from its end, TensorFlow refuses."""
-    consumers: dict[str, list[Any]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    found = set()
-    for start in model.graph.input:
-        todo, seen = [start.name], set[str]()
-        while todo:
-            name = todo.pop()
-            seen.add(name)
-            for node in consumers.get(name, ()):
-                if node.op_type in _LOOK_UPS and node.input[1] == name:
-                    found.add(start.name)
-                elif node.op_type in _PASSING and node.input[0] == name:
-                    todo += [n for n in node.output if n not in seen]
-    return found

@@ -36,8 +36,9 @@ from typing import Any
 import numpy as np
 
 from tfopt_optimizer import compression, cpu
-from tfopt_optimizer.engines import openvino_blocked
+from tfopt_optimizer.engines import openvino_blocked, openvino_graph
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target, own_bytes
+from tfopt_optimizer.engines.limits import Within
 from tfopt_optimizer.engines.pool import Pool
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 
@@ -49,12 +50,8 @@ ROW = "p1"  # after it: parts of one row
 SPARSE = 0.65  # quantizing moves a few weights across zero
 FOLDER, MODEL, WEIGHTS = "openvino", "model.xml", "model.bin"
 SHARED_ABOVE = 64 << 20
-_INT32 = np.iinfo(np.int32)
-
-_PASSING = ("Convert", "Reshape", "Squeeze", "Unsqueeze")  # what leaves values as they are
 
 Shapes = Mapping[str, tuple[int, ...]]
-Limits = tuple[int, int] | None
 _import_lock = threading.Lock()
 
 
@@ -113,7 +110,7 @@ class Model:
         self._device, self._file = device, str(folder / MODEL)
         self._model = openvino_blocked.without(device.core.read_model(self._file))
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
-        self._limits = {port.any_name: limits(port) for port in self._model.inputs}
+        self._within = Within(openvino_graph.guards_of(self._model).limits)
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def runner(self, target: Target) -> OpenvinoRunner:
@@ -132,7 +129,7 @@ class Model:
                 model = self._of(variant)
                 model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
                 self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
-            one = functools.partial(Request, self._device.openvino, self._compiled[key], part, self._limits)
+            one = functools.partial(Request, self._device.openvino, self._compiled[key], part, self._within)
             number = streams if not target.variant.endswith(ROW) else target.rows or 1
             make = one if part is target.shapes else functools.partial(Team, one, number)
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
@@ -191,13 +188,14 @@ def _dimensions(
 class Request:
     """An infer request with input buffers of its own: for one call at a time."""
 
-    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, limited: Mapping[str, Limits]) -> None:
+    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, within: Within) -> None:
+        self._within = within
         self._request = compiled.create_infer_request()
-        self._inputs: list[tuple[str, np.ndarray, Limits]] = []
+        self._inputs: list[tuple[str, np.ndarray]] = []
         for index, port in enumerate(compiled.inputs):
             tensor = openvino.Tensor(port.element_type, openvino.Shape(shapes[port.any_name]))
             self._request.set_input_tensor(index, tensor)
-            self._inputs.append((port.any_name, tensor.data, limited[port.any_name]))
+            self._inputs.append((port.any_name, tensor.data))
         self._outputs = [(i, name) for i, port in enumerate(compiled.outputs) for name in sorted(port.get_names())]
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
@@ -206,11 +204,9 @@ class Request:
         return {name: array.copy() for name, array in self.found(outputs).items()}
 
     def fill(self, feeds: Feeds) -> None:
-        for name, buffer, bounds in self._inputs:
-            array = feeds[name]
-            if bounds is not None and array.size and (array.min() < bounds[0] or array.max() > bounds[1]):
-                raise Declined("INVALID_ARGUMENT", f"input {name!r} has values outside {bounds[0]} to {bounds[1]}")
-            buffer[...] = array
+        self._within(feeds)
+        for name, buffer in self._inputs:
+            buffer[...] = feeds[name]
 
     def start(self) -> None:
         self._request.start_async()
@@ -277,37 +273,6 @@ class OpenvinoRunner:
 
     def close(self) -> None:
         self._requests.clear()
-
-
-def limits(port: Any) -> Limits:
-    """The least and the largest value of an input that OpenVINO treats as TensorFlow does; None for any.
-
-    It computes int64 in 32 bits, and a Gather outside its table gives zeros where TensorFlow refuses. (Keras counts a
-    negative index from the table's end, by a Select before the Gather.)
-    """
-    bounds = [(int(_INT32.min), int(_INT32.max))] if port.get_element_type().get_type_name() == "i64" else []
-    todo, seen = [(port.get_node(), 0)], set[str]()
-    while todo:
-        node, sign = todo.pop()
-        seen.add(node.get_name())
-        for end in (end for output in node.outputs() for end in output.get_target_inputs()):
-            consumer, kind = end.get_node(), end.get_node().get_type_name()
-            if kind == "Gather" and end.get_index() == 1 and (size := _table(consumer)):
-                bounds.append((sign * size, size - 1))
-            elif kind in _PASSING and consumer.get_name() not in seen:
-                todo.append((consumer, sign))
-            elif kind == "Select" and end.get_index() == 2 and consumer.get_name() not in seen:
-                todo.append((consumer, -1))
-    return (max(low for low, _ in bounds), min(high for _, high in bounds)) if bounds else None
-
-
-def _table(gather: Any) -> int:
-    """How many entries a Gather chooses from; 0 when it is not known."""
-    axis, data = gather.input_value(2).get_node(), gather.input_value(0).get_partial_shape()
-    if axis.get_type_name() != "Constant" or data.rank.is_dynamic:
-        return 0
-    dimension = data[int(axis.get_data())]
-    return 0 if dimension.is_dynamic else int(dimension.get_length())
 
 
 def reason(error: BaseException) -> str:

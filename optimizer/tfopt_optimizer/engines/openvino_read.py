@@ -11,17 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.engines import openvino, openvino_blocked
+from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_graph
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 
 GRAPH, NAMES = "frozen.pb", "frozen.json"
-# OpenVINO computes 64-bit types in 32 bits. Integers that are only looked up, compared or cast suffer beyond 32 bits
-# alone, which the runner looks out for (openvino.limits). Sums and products of them may overflow, and who asks for a
-# double wants its digits: both are refused.
+# OpenVINO computes 64-bit types in 32 bits. Who asks for a double wants its digits; integers are held to what fits
+# (openvino_graph.py).
 _TYPES = frozenset({"float", "half", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64"})
-_GROWING = frozenset({"Add", "Subtract", "Multiply", "Power", "MatMul", "CumSum", "ReduceSum", "ReduceProd"})
 
 
 def write_model(device: openvino.Device, place: Place, signature: SignatureInfo, folder: Path) -> None:
@@ -43,9 +41,9 @@ def write_model(device: openvino.Device, place: Place, signature: SignatureInfo,
         rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
     except KeyError as error:
         raise (NotLowerable if frozen else NeedsConversion)(f"OpenVINO finds no tensor for {error}") from error
-    growing = wide_arithmetic(model)
-    if growing:
-        raise NotLowerable(f"it computes with int64 inputs ({growing}), OpenVINO does so in 32 bits")
+    refusal = openvino_graph.guards_of(model, look_ups=not place.cut).refusal
+    if refusal:
+        raise NotLowerable(refusal)
     folder.mkdir(parents=True, exist_ok=True)
     device.openvino.save_model(model, str(folder / openvino.MODEL), compress_to_fp16=False)
     openvino_blocked.wish(folder / openvino.MODEL)
@@ -60,25 +58,6 @@ def refuse_types(signature: SignatureInfo) -> None:
                 raise NotLowerable(
                     f"{kind} {tensor.name!r} is of type {tensor.dtype}, which OpenVINO has no exact form of"
                 )
-
-
-def wide_arithmetic(model: Any) -> str:
-    """The first operation on 64-bit inputs, or on what comes of them, whose result may need more bits; "" if none."""
-    todo, seen = [port.get_node() for port in model.inputs], set[str]()
-    while todo:
-        node = todo.pop()
-        if node.get_name() in seen:
-            continue
-        seen.add(node.get_name())
-        for output in node.outputs():
-            if output.get_element_type().get_type_name() != "i64":
-                continue
-            consumers = [end.get_node() for end in output.get_target_inputs()]
-            kinds = {str(consumer.get_type_name()) for consumer in consumers}
-            if kinds & _GROWING:
-                return min(kinds & _GROWING)
-            todo += consumers
-    return ""
 
 
 def rename(

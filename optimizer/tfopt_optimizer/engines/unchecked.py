@@ -3,7 +3,8 @@ SavedModel without TensorFlow: an assertion that a converter drops, a check of v
 
     reasons(model_dir, tags, signatures)["serving_default"]["litert"]    # "it asserts something of its inputs ..."
 
-Engines that look at a signature's graph by themselves, as XLA does, are in no list, and look-ups are left to all.
+Engines that look at a signature's graph by themselves, as XLA does, are in no list. Look-ups are left to all, but for
+those in loops and branches.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tfopt_optimizer import graphs, saved_model
 from tfopt_optimizer.engines import guards
+from tfopt_optimizer.engines.guards import WHOLE
 from tfopt_optimizer.plan import SignatureInfo
 
 Reasons = Mapping[str, Mapping[str, str]]
@@ -28,8 +30,12 @@ def _of(graph: graphs.Graph, info: SignatureInfo) -> dict[str, str]:
     fed = {graphs.source(t.tensor): t.name for t in info.inputs if graphs.source(t.tensor) in graph.nodes}
     below = graph.below([t.tensor for t in info.outputs], [t.tensor for t in info.inputs])
     nodes = {**below, **{name: graph.nodes[name] for name in fed}}.values()
-    found = {
-        engine: guards.find(nodes, fed, {}, graph.functions, blind=blind).refusal
-        for engine, blind in guards.WHOLE.items()
-    }
+    found = {engine: _refusal(guards.find(nodes, fed, {}, graph.functions, blind=b), b) for engine, b in WHOLE.items()}
     return {engine: refusal for engine, refusal in found.items() if refusal}
+
+
+def _refusal(found: guards.Guards, blind: guards.Blind) -> str:
+    """Limits are those of look-ups in loops and branches, which these engines would have to hold and do not."""
+    if found.refusal or not found.limits:
+        return found.refusal
+    return f"it looks its inputs up in a loop or a branch, {blind.outside}"

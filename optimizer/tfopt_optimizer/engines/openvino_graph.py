@@ -1,0 +1,275 @@
+"""What OpenVINO would compute otherwise than TensorFlow for the values that are sent: read off its own form of a model.
+
+    found = guards_of(model)      # limits of the inputs, or why no limit helps
+
+Three things: an index outside a table gives zeros where TensorFlow refuses; 64-bit integers are held in 32 bits; and
+what is computed with integers may be computed in 32-bit floats (division, sums, comparisons of what was computed), that
+hold whole numbers up to 2^24. What an integer can be is known forward (`ModelGraph.span`, for all that fits into its
+type); where that is too much, what may be sent is narrowed backward, as for XLA (indices.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tfopt_optimizer.engines import guards
+from tfopt_optimizer.engines.guards import Guards
+from tfopt_optimizer.engines.indices import FEW, Graph, Shape
+from tfopt_optimizer.engines.limits import ANY, Limits, Part, narrow
+
+INT32: Limits = (-(1 << 31), (1 << 31) - 1)
+MANY = 1 << 24  # along an axis of unknown length: more would not fit into memory with what else there is
+EXACT: Limits = (-(1 << 24), 1 << 24)  # what 32-bit floats hold
+# OpenVINO's operations by the names that indices.py and guards.py know.
+_NAMES = {
+    "Parameter": "Placeholder", "Constant": "Const", "Convert": "Cast", "Unsqueeze": "ExpandDims", "Add": "AddV2",
+    "Subtract": "Sub", "Multiply": "Mul", "Gather": "GatherV2", "GatherND": "GatherNd", "GatherElements": "GatherNd",
+    "EmbeddingBagOffsetsSum": "GatherNd", "EmbeddingBagPackedSum": "GatherNd", "EmbeddingSegmentsSum": "GatherNd",
+    "Concat": "ConcatV2", "TopK": "TopKV2", "NonZero": "Where", "ShapeOf": "Shape", "Broadcast": "Tile",
+    "VariadicSplit": "SplitV", "Range": "_Range", "Unique": "_Unique",
+}  # fmt: skip
+_TYPES: Mapping[str, Limits] = {
+    "boolean": (0, 1), "i8": (-128, 127), "u8": (0, 255), "i16": (-(1 << 15), (1 << 15) - 1), "u16": (0, (1 << 16) - 1),
+    "i32": INT32, "u32": (0, (1 << 32) - 1), "i64": ANY, "u64": (0, ANY[1]),
+}  # fmt: skip
+_MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+# They hand whole numbers on, or look at them one by one: none is computed.
+_KEEPING = frozenset({
+    "Placeholder", "Const", "Result", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Tile", "StridedSlice", "Slice",
+    "Split", "SplitV", "ConcatV2", "GatherV2", "GatherNd", "ScatterUpdate", "ScatterNDUpdate", "ScatterElementsUpdate",
+    "Shape", "OneHot", "TopKV2", "Where", "Loop", "TensorIterator", "If", "Cast", "Bucketize",
+})  # fmt: skip
+_WIDE = frozenset({"i32", "u32", "i64", "u64"})  # the others fit into a float
+# Whose results are values of their first inputs, or of all.
+_FIRST = frozenset({
+    "Reshape", "Squeeze", "ExpandDims", "Transpose", "Tile", "StridedSlice", "Slice", "SplitV", "GatherV2", "GatherNd",
+    "Reverse", "ReverseSequence", "ReduceMax", "ReduceMin", "Cast", "TopKV2",
+})  # fmt: skip
+_AMONG = frozenset({"Reverse", "ReverseSequence", "ReduceMax", "ReduceMin"})
+_BLIND = guards.Blind("OpenVINO", outside="where OpenVINO gives zeros")
+
+
+class Node:
+    """One of OpenVINO's operations as a NodeDef."""
+
+    def __init__(self, operation: Any) -> None:
+        self.operation, self.name = operation, str(operation.get_name())
+        self.op = _NAMES.get(operation.get_type_name(), str(operation.get_type_name()))
+        self.input = [f"{s.get_node().get_name()}:{s.get_index()}" for s in operation.input_values()]
+        if self.op == "Split":  # TensorFlow names the axis first
+            self.input.reverse()
+        self.attr = self._attributes()
+
+    def _attributes(self) -> dict[str, Any]:
+        if self.op == "StridedSlice":
+            told = self.operation.get_attributes()
+            return {m: SimpleNamespace(i=sum(1 << k for k, bit in enumerate(told[m]) if bit)) for m in _MASKS}
+        if self.op == "Split":
+            return {"num_split": SimpleNamespace(i=self.operation.get_output_size())}
+        if self.op == "Cast":  # DataType: float, int64
+            return {"SrcT": SimpleNamespace(type=1 if self.kind(self.operation.input_value(0))[0] in "fb" else 9)}
+        return {}
+
+    @staticmethod
+    def kind(port: Any) -> str:
+        """ "i64", "f32", "boolean"."""
+        name = str(port.get_element_type().get_type_name())
+        return "u8" if name == "boolean" else name
+
+    def types(self) -> list[str]:
+        return [str(port.get_element_type().get_type_name()) for port in self.operation.outputs()]
+
+
+class ModelGraph(Graph):
+    """A model without what is inside its loops and branches (unchecked.py keeps those out that look up there)."""
+
+    def __init__(self, model: Any) -> None:
+        nodes = {node.name: node for node in map(Node, model.get_ordered_ops())}
+        inputs = {port.get_node().get_name(): port.any_name for port in model.inputs}
+        super().__init__(nodes, inputs, {})
+        self._spans: dict[str, Limits] = {}
+        for node in nodes.values():  # each after what it needs
+            for number, kind in enumerate(node.types()):
+                if kind in _TYPES:
+                    self._spans[f"{node.name}:{number}"] = self._span(node, number, kind)
+
+    def span(self, tensor: str) -> Limits | None:
+        """The least and the largest that a tensor of integers may hold, if all inputs are within 32 bits."""
+        return self._spans.get(tensor)
+
+    def vector(self, tensor: str) -> list[int] | None:
+        node = self.maker(tensor)
+        if node.op != "Const" or node.types()[0] not in _TYPES:
+            return None
+        data = np.asarray(node.operation.get_data())
+        return [int(v) for v in data.ravel()] if data.size <= FEW else None
+
+    def shape(self, tensor: str) -> Shape | None:
+        name, _, number = tensor.partition(":")
+        found = self.nodes[name].operation.output(int(number or 0)).get_partial_shape()
+        if found.rank.is_dynamic:
+            return None
+        return tuple(None if d.is_dynamic else int(d.get_length()) for d in found)
+
+    def inexact(self, node: Any, limits: dict[Part, Limits]) -> str:
+        """Narrows what inputs may be so that what is computed with whole numbers is exact; why that is impossible,
+        else ""."""
+        if node.op == "Cast":
+            demands = [(f"{node.name}:0", INT32)] if node.types() == ["i64"] else []
+        else:
+            given = [tensor for tensor in node.input if node.op not in _KEEPING and self._wide(tensor)]
+            results = [f"{node.name}:{number}" for number in range(len(node.types()))] if given else []
+            demands = [(tensor, EXACT) for tensor in (*given, *results) if self._wide(tensor)]
+        for tensor, limit in demands:
+            carried, computed = self.inputs_of(tensor, limit)
+            if computed:
+                kind = node.operation.get_type_name()
+                return f"it computes with whole numbers that may be large ({kind}), OpenVINO does so in 32-bit floats"
+            for part, own in carried.items():
+                narrow(limits, part, own)
+        return ""
+
+    def _wide(self, tensor: str) -> bool:
+        name, _, number = tensor.partition(":")
+        return self.depends(tensor) and self.nodes[name].types()[int(number)] in _WIDE
+
+    def _above(self, tensor: str, node: Any, limit: Limits) -> list[tuple[str, Limits]] | None:
+        if _within(self.span(tensor), limit):
+            return []
+        found = super()._above(tensor, node, limit)
+        if found is not None:
+            return found
+        if node.op in ("ReduceSum", "CumSum"):
+            count = self._summed(node)
+            return [(node.input[0], (-(-limit[0] // count), limit[1] // count))]
+        if node.op in _AMONG:
+            return [(node.input[0], limit)]
+        if node.op == "Negative":
+            return [(node.input[0], (-limit[1], -limit[0]))]
+        if node.op == "Divide" and (divisor := self.scalar(node.input[1]) or 0) > 0:
+            return [(node.input[0], (limit[0] * divisor, limit[1] * divisor))]
+        if node.op == "Abs" and limit[0] <= 0 <= limit[1]:
+            return [(node.input[0], (-limit[1], limit[1]))]
+        spans = [self.span(each) for each in node.input[:2]]
+        if None in spans or node.op not in ("AddV2", "Sub", "Mul"):
+            return None
+        return _product(node, limit, spans) if node.op == "Mul" else _sum(node, limit, spans)
+
+    def _summed(self, node: Any) -> int:
+        """How many values each result is the sum of, at most."""
+        shape, axes = self.shape(node.input[0]), self.vector(node.input[1])
+        if shape is None or axes is None:
+            return MANY
+        return math.prod(shape[axis] or MANY for axis in axes)
+
+    def _places(self, node: Any) -> int | None:
+        if node.op != "TopKV2":
+            return super()._places(node)
+        shape = self.shape(node.input[0])
+        return shape[int(node.operation.get_axis())] if shape else None
+
+    def _span(self, node: Any, number: int, kind: str) -> Limits:
+        own = _TYPES[kind]
+        given = [self.span(each) for each in node.input]
+        if node.op == "Placeholder":
+            return INT32 if kind == "i64" else own
+        if node.op == "Const":
+            values = np.asarray(node.operation.get_data())
+            return (int(values.min()), int(values.max())) if values.size else (0, 0)
+        if not self.depends(f"{node.name}:{number}"):
+            return own if kind != "i64" else INT32  # the same in every call of these shapes
+        if node.op in ("TopKV2", "Where", "_Unique") and (number or node.op == "Where"):
+            places = self._places(node)
+            return (0, (places or MANY) - 1)
+        found = _spans(node, given)
+        if found is None and node.op in ("ReduceSum", "CumSum") and given[0] is not None:
+            count = self._summed(node)
+            found = (min(0, given[0][0] * count), max(0, given[0][1] * count))
+        # What leaves 32 bits is narrowed where it does, and what leaves a smaller type starts again below.
+        return found if found is not None and (kind == "i64" or _within(found, own)) else own
+
+
+def _spans(node: Any, given: Sequence[Limits | None]) -> Limits | None:
+    """What an operation on such integers gives; None where that is not known."""
+    if node.op in _FIRST:
+        return given[0]
+    if node.op == "Split":
+        return given[1]
+    if node.op == "Bucketize":
+        return (0, node.operation.input_value(1).get_shape()[0])
+    known = [each for each in given if each is not None]
+    if not known or len(known) < len(given):
+        return None
+    if node.op in _ARITHMETIC:
+        corners = [_ARITHMETIC[node.op](a, b) for a in known[0] for b in known[1]]
+        return (min(corners), max(corners))
+    if node.op in ("ConcatV2", "Select"):
+        chosen = known if node.op == "ConcatV2" else known[1:]
+        return (min(low for low, _ in chosen), max(high for _, high in chosen))
+    if node.op == "OneHot":
+        return (min(low for low, _ in known[2:]), max(high for _, high in known[2:]))
+    if node.op in ("Abs", "Negative"):
+        low, high = known[0]
+        return (-high, -low) if node.op == "Negative" else (0, max(abs(low), abs(high)))
+    if node.op in ("FloorMod", "Mod") and known[1][0] == known[1][1] > 0:
+        return (0 if node.op == "FloorMod" else 1 - known[1][1], known[1][1] - 1)
+    if node.op == "Divide" and known[1][0] == known[1][1] > 0:
+        return (known[0][0] // known[1][0], max(known[0][1] // known[1][0], 0))
+    return None
+
+
+_ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {
+    "AddV2": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "Minimum": min,
+    "Maximum": max,
+}
+
+
+def _sum(node: Any, limit: Limits, spans: Sequence[Any]) -> list[tuple[str, Limits]] | None:
+    """One summand is narrowed by what the other may be; both to halves where that leaves little and there is room."""
+    (low, high), (a, b), plus = limit, spans, node.op == "AddV2"
+    first = (low - b[0], high - b[1]) if plus else (low + b[1], high + b[0])
+    second = (low - a[0], high - a[1]) if plus else (a[1] - high, a[0] - low)
+    wide, narrowed = max((span[1] - span[0], place) for place, span in enumerate((first, second)))
+    if wide >= 0:
+        return [(node.input[narrowed], (first, second)[narrowed])]
+    half = min(-low, high) // 2
+    return [(each, (-half, half)) for each in node.input[:2]] if half >= EXACT[1] // 2 else None
+
+
+def _product(node: Any, limit: Limits, spans: Sequence[Any]) -> list[tuple[str, Limits]] | None:
+    """The factor that is not the same in every call is narrowed by the other's largest."""
+    for place, other in ((0, spans[1]), (1, spans[0])):
+        if other[0] == other[1] > 0:
+            return [(node.input[place], (-(-limit[0] // other[0]), limit[1] // other[0]))]
+    largest, least = max(map(abs, spans[1])), min(-limit[0], limit[1])
+    if node.input[0] == node.input[1] and least >= 0:
+        return [(node.input[0], (-math.isqrt(least), math.isqrt(least)))]
+    return [(node.input[0], (-(least // largest), least // largest))] if largest and least >= largest else None
+
+
+def _within(span: Limits | None, limit: Limits) -> bool:
+    return span is not None and limit[0] <= span[0] and span[1] <= limit[1]
+
+
+def guards_of(model: Any, look_ups: bool = True) -> Guards:
+    """Of a model as OpenVINO has read it, with its inputs named as the signature's. `look_ups`: whether those that no
+    limit covers are refused; a cut's host looks after its device segments itself (split/strays.py)."""
+    graph = ModelGraph(model)
+    limits: dict[Part, Limits] = {}
+    for port in model.inputs:
+        if port.get_element_type().get_type_name() == "i64":
+            narrow(limits, Part(port.any_name), INT32)
+    for node in graph.nodes.values():
+        refusal = guards.look_up(graph, node, limits, _BLIND) if node.op in guards.LOOKUPS else ""
+        refusal = (refusal if look_ups else "") or graph.inexact(node, limits)
+        if refusal:
+            return Guards(limits, refusal, node.name)
+    return Guards(limits)
