@@ -52,7 +52,7 @@ def curl_line(process: subprocess.Popen[str]) -> str:
 def test_the_printed_line_works_in_a_shell_and_sigterm_ends_the_server_cleanly(demo_models, tmp_path):
     place = demo_models / "tabular"
     command = [sys.executable, "-m", "demo.serve", "--model", str(place), "--port", str(free_port())]
-    flags = [f"--plan_cache_dir={tmp_path}", "--log_format=json"]
+    flags = [f"--plan_cache_dir={tmp_path}", "--log_format=json", "--engines=litert", "--allowed_batch_sizes=1,4"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command + flags, stdout=subprocess.PIPE, stderr=log, text=True, cwd=place.parents[2], start_new_session=True

@@ -255,7 +255,9 @@ def test_without_flags_only_lossless_engines_run(savedmodel, tmp_path):
 
 def test_a_second_start_uses_the_plan_of_the_first(savedmodel, tmp_path):
     lines = []
-    one = job(savedmodel("scalar"), tmp_path / "unused", {"x": np.float32(3).reshape(())}, OptimizerFlags())
+    one = job(
+        savedmodel("scalar"), tmp_path / "unused", {"x": np.float32(3).reshape(())}, OptimizerFlags(engines=("litert",))
+    )
     first, folder = optimize_cached(one, tmp_path / "cache", lines.append)
     lines.clear()
     second, same = optimize_cached(one, tmp_path / "cache", lines.append)
@@ -267,7 +269,7 @@ def test_a_second_start_uses_the_plan_of_the_first(savedmodel, tmp_path):
 def test_when_time_is_up_the_likeliest_candidate_is_tried_and_what_is_left_runs_on_plain_tensorflow(
     savedmodel, tmp_path
 ):
-    flags = OptimizerFlags(optimize_budget_s=0.0, allowed_batch_sizes=(1, 2, 4))
+    flags = OptimizerFlags(optimize_budget_s=0.0, allowed_batch_sizes=(1, 2, 4), engines=("litert", "openvino"))
     plan = optimize(job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None)
     signature = plan.signature("serving_default")
     assert "serving_default: no time left for 2 of 3 buckets" in plan.log
@@ -279,7 +281,9 @@ def test_when_time_is_up_the_likeliest_candidate_is_tried_and_what_is_left_runs_
 
 
 def test_a_search_for_memory_that_runs_out_of_time_says_that_it_chose_by_latency(savedmodel, tmp_path):
-    flags = OptimizerFlags(optimize_budget_s=0.0, allowed_batch_sizes=(1, 2, 4), optimize_for="memory")
+    flags = OptimizerFlags(
+        optimize_budget_s=0.0, allowed_batch_sizes=(1, 2, 4), optimize_for="memory", engines=("litert",)
+    )
     plan = optimize(job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": floats(2, 1)}, flags), lambda _: None)
     told = "chosen by latency, not for memory: 2 of 3 buckets were not opened (--optimize_budget_s)"
     assert f"serving_default: {told}" in plan.log

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi import checks
 from .servers import free_port, running
 
 pytestmark = [pytest.mark.process, pytest.mark.tensorflow]
-EXAMPLES = 8  # per operation; `make test/slow` has time for more
+EXAMPLES = 4  # per operation; `make test/slow` has time for more
 CHECKS = [
     not_a_server_error, checks.status_code_conformance, checks.content_type_conformance,
     checks.response_schema_conformance,

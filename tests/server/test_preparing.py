@@ -40,7 +40,7 @@ from tfopt_server.registry import Loaded, Registry
 from tfopt_warmup import records
 
 Copy = Callable[..., Path]
-XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4))
+XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("litert", "xla"))
 PLAIN = OptimizerFlags(disable_optimizer=True)
 
 
@@ -109,7 +109,7 @@ class TestPlans:
         self, savedmodel_copy: Copy, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        folder = savedmodel_copy("half_plus_two")
+        folder, flags = savedmodel_copy("half_plus_two"), OptimizerFlags(allowed_batch_sizes=(1,), engines=("litert",))
         command = [
             sys.executable,
             "-m",
@@ -118,6 +118,7 @@ class TestPlans:
             str(folder),
             "--in_place",
             "--allowed_batch_sizes=1",
+            "--engines=litert",
         ]
         subprocess.run([*command, "--optimize_budget_s=1"], check=True, capture_output=True)
         (place,) = (folder / "assets.extra" / "tfopt").iterdir()
@@ -130,7 +131,7 @@ class TestPlans:
         def nobody(*_: object) -> None:
             raise AssertionError("no plan is to be made")
 
-        loaded = load(folder, LoadOptions(OptimizerFlags(allowed_batch_sizes=(1,)), tmp_path), optimize=nobody)
+        loaded = load(folder, LoadOptions(flags, tmp_path), optimize=nobody)
         assert half_plus_two(loaded, 2.0, 4.0) == [3.0, 4.0]
         assert loaded.why.startswith(f"it came with the model (assets.extra/tfopt/{place.name}), made ")
         passed_over = "plan assets.extra/tfopt/0-other is passed over: it is for something else: hardware."

@@ -53,7 +53,7 @@ def answers(folder, model: str, change=lambda variables: None):
     return {name: value.numpy() for name, value in signature(**feeds).items()}
 
 
-@pytest.mark.parametrize("model", ["toy", "cnn", "transformer"])
+@pytest.mark.parametrize("model", ["toy", "cnn", pytest.param("transformer", marks=pytest.mark.slow)])
 def test_a_compilers_rounding_passes_and_two_percent_do_not(converted, tmp_path, model) -> None:
     """TensorFlow's own execution against XLA's, on rows that the conversion did not see."""
     folder = converted(model)

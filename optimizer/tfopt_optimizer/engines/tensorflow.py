@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfopt_optimizer import saved_model
+from tfopt_optimizer.absent import absent
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import EngineError, first_line
 from tfopt_optimizer.plan import SignatureInfo
@@ -33,6 +34,9 @@ _CODES = {
     7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 10: "ABORTED", 11: "OUT_OF_RANGE",
     12: "UNIMPLEMENTED", 13: "INTERNAL", 14: "UNAVAILABLE", 15: "DATA_LOSS", 16: "UNAUTHENTICATED",
 }  # fmt: skip
+# Of Keras' wrappers for scikit-learn and TFLite's converter of jax functions: 2 of the 5.5 s of CPU that importing
+# TensorFlow takes, and 180 of 720 MB (docs/decisions/0185).
+UNNEEDED = ("jax", "sklearn")
 _import_lock = threading.Lock()
 _configured = False
 
@@ -43,7 +47,8 @@ def tensorflow(place: Place) -> Any:
     with _import_lock:
         # TensorFlow's C++ side logs to stderr from the import on; a healthy start has nothing to say (2: errors only).
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        import tensorflow as tf
+        with absent(*UNNEEDED):
+            import tensorflow as tf
 
         if not _configured:
             _configured = True
