@@ -52,7 +52,7 @@ def prove(
 ) -> Padding:
     """`samples` differ in these dimensions and in rows alone, and rows are independent."""
     end, probes = clock() + PROVING_S, list[_Probe]()
-    for feeds, sizes, larger in _questions(found, samples):
+    for feeds, sizes, larger in _questions(run, found, samples):
         if len(probes) >= LEAST and clock() > end:
             break
         try:
@@ -78,7 +78,7 @@ def prove(
 
 
 def _questions(
-    found: Sequence[InnerDimension], samples: Sequence[Feeds]
+    run: Run, found: Sequence[InnerDimension], samples: Sequence[Feeds]
 ) -> Iterator[tuple[dict[str, np.ndarray], Sizes, Sizes]]:
     """Feeds, their sizes, and those to pad them to: the strictest first."""
     seen = sorted({sizes for s in samples if (sizes := inner.sizes_of(found, s)) is not None}, key=inner.elements)
@@ -87,7 +87,7 @@ def _questions(
     last = rows[seen[-1]]
     half = tuple(max(1, size // (2 + number)) for number, size in enumerate(seen[-1]))
     ones = (1,) * len(half)
-    altered = independence.alter(last)
+    altered = independence.acceptable(run, last)
     for feeds, sizes in ((last.feeds, ones), (last.feeds, half), (altered, half), (altered, ones)):
         if feeds is not None and sizes != largest:
             yield inner.resized_to(found, feeds, sizes), sizes, largest

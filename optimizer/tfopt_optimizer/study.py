@@ -32,8 +32,8 @@ ROW_LIMIT = 1024  # rows used for checks: as many as TensorFlow Serving accepts 
 class Study:
     """`specs` is empty, with `no_contest` saying why, when nothing but plain TensorFlow can serve the signature.
 
-    `rows` are those of the first inner bucket, `others` those of further ones; `padding` is None where no inner
-    dimension is open.
+    `rows` are those of the first inner bucket, `others` those of further ones; `altered`: made-up rows of each that
+    plain TensorFlow takes; `padding` is None where no inner dimension is open.
     """
 
     info: SignatureInfo
@@ -46,6 +46,7 @@ class Study:
     split: Split | None = None
     padding: Padding | None = None
     others: Mapping[Sizes, Rows] = dataclasses.field(default_factory=dict)
+    altered: Mapping[Sizes, Arrays | None] = dataclasses.field(default_factory=dict)
 
     @property
     def stateful(self) -> bool:
@@ -54,9 +55,9 @@ class Study:
     def material(self, spec: BucketSpec) -> Material:
         if spec.batch is not None and spec.inner in self.others:
             rows = self.others[spec.inner]  # none of them was calibrated on
-            return Material(rows.batches(spec.batch), independence.alter(rows))
+            return Material(rows.batches(spec.batch), self.altered.get(spec.inner))
         if spec.batch is not None and self.rows is not None:
-            altered = independence.alter(self.rows)
+            altered = self.altered.get(spec.inner)
             if self.split is None or not self.split.apart:
                 return Material(self.rows.batches(spec.batch), altered)
             check, rest = self.rows.pick(self.split.check), self.rows.pick(self.split.calibration)
@@ -112,9 +113,10 @@ def study(
     sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
     specs = tuple(_spec(b, level, found, folder) for level, found in levels.items() for b in sizes)
     rows, *_ = levels.values()
+    altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
     others = dict(list(levels.items())[1:])
-    return Study(info, state, proof, specs, "", rows, usable, split, padding, others)
+    return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered)
 
 
 def _spec(batch: int, level: Sizes, rows: Rows, folder: str) -> BucketSpec:

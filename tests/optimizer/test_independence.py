@@ -153,3 +153,31 @@ def test_a_mask_that_all_records_pass_is_caught():
     positive = np.abs(THREE) + 0.1
     proof = prove(lambda f: {"y": f["x"][f["x"][:, 0] > 0]}, x=positive)
     assert proof.reason.startswith("row 0 before others: output 'y' has shape (")
+
+
+def test_ids_for_tables_of_different_sizes_are_not_mixed_up():
+    """Values of one column in another would be refused: rows are made of other records' columns then."""
+    sizes = np.array([1000, 5])
+
+    def looked_up(f):
+        if (f["ids"] >= sizes).any():
+            raise independence.Refused("indices[0] = 700 is not in [0, 5)")
+        return {"y": f["ids"] @ [1.0, 2.0] + f["x"]}
+
+    def mean(f):
+        return {"y": looked_up(f)["y"] - f["ids"][:, 0].mean()}
+
+    feeds = {"ids": np.array([[700, 4], [800, 1], [900, 0]]), "x": np.array([1.0, 2.0, 3.0])}
+    rows = buckets.stack([feeds], 100)
+    found = independence.acceptable(looked_up, rows)
+    assert found["ids"].tolist() == [[800, 1], [900, 0], [900, 0], [700, 4]]
+    assert (found["x"][:2] > 3).all()
+    assert prove(looked_up, **feeds).independent
+    assert not prove(mean, **feeds).independent
+
+
+def test_made_up_rows_that_the_model_refuses_are_none():
+    def none(f):
+        raise independence.Refused("never")
+
+    assert independence.acceptable(none, buckets.stack([{"x": THREE}], 100)) is None

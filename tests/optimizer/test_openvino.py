@@ -11,10 +11,13 @@ import sys
 import numpy as np
 import pytest
 from enginecases import Prepared, agree, feeds, hammer, place, plain, save, steps_of_another_thread, target
+from paced import PLAIN_US, paced
 from tfopt_optimizer import saved_model
 from tfopt_optimizer.engines import openvino, openvino_freeze
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.optimize import OptimizeJob, optimize
 
 pytestmark = pytest.mark.tensorflow
 
@@ -224,6 +227,24 @@ def test_columns_are_held_to_their_own_tables(engine, tmp_path, monkeypatch):
         wrong[where] = value
         with pytest.raises(Declined, match=r"input 'x' \(axis"):
             runner({"x": wrong})
+
+
+@pytest.mark.slow
+def test_columns_of_ids_take_part_in_batches(tmp_path):
+    """The rows that are put beside a record must be such that the model takes them."""
+    tables = [np.arange(2000, dtype=np.float32).reshape(1000, 2), np.arange(10, dtype=np.float32).reshape(5, 2)]
+
+    def serve(tf, module, ids):
+        return {"y": tf.gather(tables[0], ids[:, 0]) * tf.gather(tables[1], ids[:, 1])}
+
+    save(tmp_path / "m", serve, ids=([None, 2], "int64"))
+    samples = {"serving_default": ({"ids": np.array([[700, 4], [800, 1], [900, 0], [999, 2]])},)}
+    flags = OptimizerFlags(allowed_batch_sizes=(4,), engines=("openvino",))
+    job = OptimizeJob(tmp_path / "m", tmp_path / "plan", ("serve",), flags, samples, "warmup")
+    with paced(lambda label: PLAIN_US / 10 if label == "openvino/f32" else PLAIN_US):
+        plan = optimize(job, lambda _: None)
+    (bucket,) = plan.signature("serving_default").buckets
+    assert (bucket.engine, bucket.variant) == ("openvino", "f32")
 
 
 def test_many_threads_share_a_runner(engine):

@@ -23,7 +23,7 @@ from tfopt_optimizer.engines.indices import FEW, Graph, Shape
 from tfopt_optimizer.engines.limits import ANY, Limits, Part, narrow
 
 INT32: Limits = (-(1 << 31), (1 << 31) - 1)
-MANY = 1 << 24  # along an axis of unknown length: more would not fit into memory with what else there is
+MANY = 1 << 22  # along an axis of unknown length, which is that of some record
 EXACT: Limits = (-(1 << 24), 1 << 24)  # what 32-bit floats hold
 # OpenVINO's operations by the names that indices.py and guards.py know.
 _NAMES = {
