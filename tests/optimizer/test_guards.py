@@ -67,6 +67,28 @@ def test_limits_of_what_is_looked_up(tf):
     assert [found(tf, call, numbers) for call in harmless] == [guards.Guards({})] * len(harmless)
 
 
+def test_what_can_only_be_small_needs_no_limit(tf):
+    table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
+    ids = tf.TensorSpec((2, 5), tf.int64)
+
+    def there(x):
+        return tf.cast(x != 1, tf.int64)
+
+    cases = {
+        "positions of words": lambda x: tf.cumsum(there(x), 1) * there(x) + 1,
+        "lengths": lambda x: tf.reduce_sum(tf.cast(x > 3, tf.int32), -1),
+        "a choice": lambda x: tf.where(x > 3, tf.constant(6, tf.int64), there(x)),
+        "a remainder less one": lambda x: tf.maximum(x % 7 - 1, 0),
+        "minutes of an hour": lambda x: (x % 60) // 10,
+    }
+    for call in cases.values():
+        assert found(tf, lambda x, call=call: tf.gather(small, call(x)), ids) == guards.Guards({})
+    for call in (lambda x: tf.cumsum(there(x), 1) + 2, lambda x: x % 7 + 1, lambda x: tf.cumsum(there(x) * 2, 1)):
+        refused = found(tf, lambda x, call=call: tf.gather(small, call(x)), ids)
+        assert "looks up what it computes" in refused.refusal
+        assert found(tf, lambda x, call=call: tf.gather(table, call(x)), ids) == guards.Guards({})
+
+
 def test_columns_have_limits_of_their_own(tf):
     table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
     ids = tf.TensorSpec((2, 3), tf.int64)

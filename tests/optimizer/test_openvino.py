@@ -229,6 +229,31 @@ def test_columns_are_held_to_their_own_tables(engine, tmp_path, monkeypatch):
             runner({"x": wrong})
 
 
+def test_a_length_that_a_bucket_has_tells_how_long_a_table_is(engine, tmp_path, monkeypatch):
+    """Positions that are counted, and the word at a place that is sent, in sequences of any length."""
+    table = np.arange(14, dtype=np.float32).reshape(7, 2)
+
+    def serve(tf, module, tokens, place):
+        there = tf.cast(tokens != 1, tf.int64)
+        positions = tf.gather(table, tf.cumsum(there, 1) * there + 1)
+        return {"y": tf.gather(positions, place - 1, batch_dims=1, axis=1)}
+
+    save(tmp_path / "openvino_length", serve, tokens=([None, None], "int64"), place=([None], "int32"))
+    monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
+    prepared, wanted = engine("openvino_length"), target("openvino_length", "serving_default", "f32", 2)
+    runner, right = (
+        prepared.runner(wanted),
+        {"tokens": np.array([[5, 1, 5, 5, 5]] * 2), "place": np.array([1, 5], np.int32)},
+    )
+    agree(plain("openvino_length", wanted, right), runner(right))
+    for outside in (0, 6):
+        with pytest.raises(Declined, match="'place' has values outside 1 to 5"):
+            runner({**right, "place": np.array([1, outside], np.int32)})
+    longer = dataclasses.replace(wanted, shapes={"tokens": (2, 7), "place": (2,)}, folder="s0/b2x7")
+    with pytest.raises(NotLowerable, match="looks up what it computes"):
+        prepared.runner(longer)
+
+
 @pytest.mark.slow
 def test_columns_of_ids_take_part_in_batches(tmp_path):
     """The rows that are put beside a record must be such that the model takes them."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfopt_optimizer.engines import spans
 from tfopt_optimizer.engines.limits import ANY, Limits, Part, impossible, narrow
 
 # How an index may travel from an input to a look-up unchanged.
@@ -19,6 +20,7 @@ _CARRIERS = frozenset({
 _SAME_PLACES = frozenset({"Identity", "Cast", "StopGradient", "PreventGradient", "Snapshot", "EnsureShape"})
 _JOINERS = frozenset({"ConcatV2", "Pack"})
 _CLIPS = frozenset({"Minimum", "Maximum", "ClipByValue"})
+_BOOL = 10  # DataType
 _FLOATS = frozenset({1, 2, 14, 19})  # DataType: float, double, bfloat16, half
 _EXACT: Limits = (-(1 << 30), 1 << 30)  # floats that every engine makes the same whole numbers of
 _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
@@ -61,6 +63,7 @@ class Graph:
     ) -> None:
         self.nodes, self.inputs, self.tables = nodes, inputs, tables
         self._evaluate, self._inferred = evaluate, inferred
+        self._known: dict[str, Limits | None] = {}
 
     def maker(self, tensor: str) -> Any:
         return self.nodes[tensor.partition(":")[0]]
@@ -116,6 +119,8 @@ class Graph:
 
     def _above(self, tensor: str, node: Any, limit: Limits) -> list[tuple[str, Limits]] | None:
         """What a value comes from, and what that may be; None where it is computed."""
+        if spans.within(self.span(tensor), limit):
+            return []
         if node.op in _OF_VALUES and _is_first(tensor):
             return [(node.input[0], limit)]
         if node.op in ("Gather", "GatherV2") and (self.depends(node.input[1]) or not self.depends(node.input[0])):
@@ -263,6 +268,27 @@ class Graph:
             return shape[-1]
         known = [size for size in shape if size is not None]  # Where tells a place on any axis
         return max(known) if len(known) == len(shape) else None
+
+    def span(self, tensor: str) -> Limits | None:
+        """The least and the largest that a tensor of whole numbers may hold, whatever goes in; None for not known."""
+        if tensor not in self._known:
+            self._known[tensor] = None  # what a loop comes back to
+            self._known[tensor] = self._span_of(tensor, self.maker(tensor))
+        return self._known[tensor]
+
+    def _span_of(self, tensor: str, node: Any) -> Limits | None:
+        if node.op == "Const":
+            values = self.vector(tensor)
+            return (min(values), max(values)) if values else None
+        if node.op in _SAME_PLACES:
+            return (0, 1) if node.op == "Cast" and node.attr["SrcT"].type == _BOOL else self.span(node.input[0])
+        if node.op in spans.KNOWN and node.attr["T"].type in _WHOLE:
+            return spans.after(node.op, [self.span(each) for each in self.feeders(node)])
+        if node.op in ("Cumsum", "Sum") and node.attr["T"].type in _WHOLE:
+            shape, axes, given = self.shape(node.input[0]), self.vector(node.input[1]), self.span(node.input[0])
+            sizes = [shape[axis] for axis in axes] if shape is not None and axes is not None else [None]
+            return spans.summed(given, math.prod(s or 0 for s in sizes)) if given and None not in sizes else None
+        return None
 
     def scalar(self, tensor: str) -> int | None:
         """The value of a whole number that nothing fed decides; None when it is none, or not known."""

@@ -110,7 +110,7 @@ class Model:
         self._device, self._file = device, str(folder / MODEL)
         self._model = openvino_blocked.without(device.core.read_model(self._file))
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
-        self._within = Within(openvino_graph.guards_of(self._model).limits)
+        self._guards = openvino_graph.guards_of(self._model)
         self._compiled: dict[tuple[Any, ...], Any] = {}
 
     def runner(self, target: Target) -> OpenvinoRunner:
@@ -123,18 +123,33 @@ class Model:
             t.name: _dimensions(t.shape, part[t.name], shared, target.varying and self._shared)
             for t in target.signature.inputs
         }
-        key = (variant.removesuffix(ROW), tuple(sorted(wanted.items())))
+        key, within = (variant.removesuffix(ROW), tuple(sorted(wanted.items()))), Within(self._guarded(part).limits)
         try:
             if key not in self._compiled:
                 model = self._of(variant)
                 model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
                 self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
-            one = functools.partial(Request, self._device.openvino, self._compiled[key], part, self._within)
+            one = functools.partial(Request, self._device.openvino, self._compiled[key], part, within)
             number = streams if not target.variant.endswith(ROW) else target.rows or 1
             make = one if part is target.shapes else functools.partial(Team, one, number)
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
+
+    def checked(self, target: Target, *, look_ups: bool = True) -> None:
+        """NotLowerable where OpenVINO would compute on with what TensorFlow refuses, and no limit of an input helps.
+        `look_ups`: they count too; a cut's host looks after those of its device segments (split/strays.py)."""
+        found = self._guarded(parts(target))
+        if refusal := found.refusal or (found.strays if look_ups else ""):
+            raise NotLowerable(refusal)
+
+    def _guarded(self, shapes: Shapes) -> openvino_graph.Found:
+        """For all shapes where that is possible, else for these: a sequence's length may be that of a table."""
+        if not (self._guards.refusal or self._guards.strays):
+            return self._guards
+        model = self._model.clone()
+        model.reshape({port.any_name: list(shapes[port.any_name]) for port in model.inputs})
+        return openvino_graph.guards_of(model)
 
     def _of(self, variant: str) -> Any:
         if variant == AMX:
@@ -318,7 +333,9 @@ class Worker:
             if place != (Path(target.folder).parent / FOLDER).as_posix():
                 raise NeedsConversion(f"there is no model in {target.variant} yet")
             openvino_read.write_model(self._device, self._place, target.signature, self._place.plan_dir / place)
-        self._runners[target.folder, target.variant] = self._device.model(place).runner(target)
+        model = self._device.model(place)
+        model.checked(target, look_ups=not self._place.cut)
+        self._runners[target.folder, target.variant] = model.runner(target)
         return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), place)
 
     def runner(self, target: Target) -> Runner:

@@ -1,6 +1,6 @@
 """What OpenVINO would compute otherwise than TensorFlow for the values that are sent: read off its own form of a model.
 
-    found = guards_of(model)      # limits of the inputs, or why no limit helps
+    found = guards_of(model)      # limits of the inputs, or why no limit helps, for the shapes that it has
 
 Three things: an index outside a table gives zeros where TensorFlow refuses; 64-bit integers are held in 32 bits; and
 what is computed with integers may be computed in 32-bit floats (division, sums, comparisons of what was computed), that
@@ -10,17 +10,17 @@ type); where that is too much, what may be sent is narrowed backward, as for XLA
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.engines import guards
-from tfopt_optimizer.engines.guards import Guards
+from tfopt_optimizer.engines import guards, spans
 from tfopt_optimizer.engines.indices import FEW, Graph, Shape
-from tfopt_optimizer.engines.limits import ANY, Limits, Part, narrow
+from tfopt_optimizer.engines.limits import ANY, Bounds, Limits, Part, narrow
 
 INT32: Limits = (-(1 << 31), (1 << 31) - 1)
 MANY = 1 << 22  # along an axis of unknown length, which is that of some record
@@ -92,15 +92,14 @@ class ModelGraph(Graph):
         nodes = {node.name: node for node in map(Node, model.get_ordered_ops())}
         inputs = {port.get_node().get_name(): port.any_name for port in model.inputs}
         super().__init__(nodes, inputs, {})
-        self._spans: dict[str, Limits] = {}
         for node in nodes.values():  # each after what it needs
             for number, kind in enumerate(node.types()):
                 if kind in _TYPES:
-                    self._spans[f"{node.name}:{number}"] = self._span(node, number, kind)
+                    self._known[f"{node.name}:{number}"] = self._span(node, number, kind)
 
     def span(self, tensor: str) -> Limits | None:
         """The least and the largest that a tensor of integers may hold, if all inputs are within 32 bits."""
-        return self._spans.get(tensor)
+        return self._known.get(tensor)
 
     def vector(self, tensor: str) -> list[int] | None:
         node = self.maker(tensor)
@@ -139,8 +138,6 @@ class ModelGraph(Graph):
         return self.depends(tensor) and self.nodes[name].types()[int(number)] in _WIDE
 
     def _above(self, tensor: str, node: Any, limit: Limits) -> list[tuple[str, Limits]] | None:
-        if _within(self.span(tensor), limit):
-            return []
         found = super()._above(tensor, node, limit)
         if found is not None:
             return found
@@ -155,10 +152,10 @@ class ModelGraph(Graph):
             return [(node.input[0], (limit[0] * divisor, limit[1] * divisor))]
         if node.op == "Abs" and limit[0] <= 0 <= limit[1]:
             return [(node.input[0], (-limit[1], limit[1]))]
-        spans = [self.span(each) for each in node.input[:2]]
-        if None in spans or node.op not in ("AddV2", "Sub", "Mul"):
+        given = [self.span(each) for each in node.input[:2]]
+        if None in given or node.op not in ("AddV2", "Sub", "Mul"):
             return None
-        return _product(node, limit, spans) if node.op == "Mul" else _sum(node, limit, spans)
+        return _product(node, limit, given) if node.op == "Mul" else _sum(node, limit, given)
 
     def _summed(self, node: Any) -> int:
         """How many values each result is the sum of, at most."""
@@ -186,90 +183,64 @@ class ModelGraph(Graph):
         if node.op in ("TopKV2", "Where", "_Unique") and (number or node.op == "Where"):
             places = self._places(node)
             return (0, (places or MANY) - 1)
-        found = _spans(node, given)
-        if found is None and node.op in ("ReduceSum", "CumSum") and given[0] is not None:
-            count = self._summed(node)
-            found = (min(0, given[0][0] * count), max(0, given[0][1] * count))
+        found = self._after(node, given)
         # What leaves 32 bits is narrowed where it does, and what leaves a smaller type starts again below.
-        return found if found is not None and (kind == "i64" or _within(found, own)) else own
+        return found if found is not None and (kind == "i64" or spans.within(found, own)) else own
+
+    def _after(self, node: Any, given: Sequence[Limits | None]) -> Limits | None:
+        if node.op in _FIRST:
+            return given[0]
+        if node.op == "Split":
+            return given[1]
+        if node.op == "Bucketize":
+            return (0, node.operation.input_value(1).get_shape()[0])
+        if node.op in ("ReduceSum", "CumSum"):
+            return spans.summed(given[0], self._summed(node)) if given[0] is not None else None
+        return spans.after(node.op, given)
 
 
-def _spans(node: Any, given: Sequence[Limits | None]) -> Limits | None:
-    """What an operation on such integers gives; None where that is not known."""
-    if node.op in _FIRST:
-        return given[0]
-    if node.op == "Split":
-        return given[1]
-    if node.op == "Bucketize":
-        return (0, node.operation.input_value(1).get_shape()[0])
-    known = [each for each in given if each is not None]
-    if not known or len(known) < len(given):
-        return None
-    if node.op in _ARITHMETIC:
-        corners = [_ARITHMETIC[node.op](a, b) for a in known[0] for b in known[1]]
-        return (min(corners), max(corners))
-    if node.op in ("ConcatV2", "Select"):
-        chosen = known if node.op == "ConcatV2" else known[1:]
-        return (min(low for low, _ in chosen), max(high for _, high in chosen))
-    if node.op == "OneHot":
-        return (min(low for low, _ in known[2:]), max(high for _, high in known[2:]))
-    if node.op in ("Abs", "Negative"):
-        low, high = known[0]
-        return (-high, -low) if node.op == "Negative" else (0, max(abs(low), abs(high)))
-    if node.op in ("FloorMod", "Mod") and known[1][0] == known[1][1] > 0:
-        return (0 if node.op == "FloorMod" else 1 - known[1][1], known[1][1] - 1)
-    if node.op == "Divide" and known[1][0] == known[1][1] > 0:
-        return (known[0][0] // known[1][0], max(known[0][1] // known[1][0], 0))
-    return None
-
-
-_ARITHMETIC: Mapping[str, Callable[[int, int], int]] = {
-    "AddV2": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mul": lambda a, b: a * b,
-    "Minimum": min,
-    "Maximum": max,
-}
-
-
-def _sum(node: Any, limit: Limits, spans: Sequence[Any]) -> list[tuple[str, Limits]] | None:
+def _sum(node: Any, limit: Limits, given: Sequence[Any]) -> list[tuple[str, Limits]] | None:
     """One summand is narrowed by what the other may be; both to halves where that leaves little and there is room."""
-    (low, high), (a, b), plus = limit, spans, node.op == "AddV2"
+    (low, high), (a, b), plus = limit, given, node.op == "AddV2"
     first = (low - b[0], high - b[1]) if plus else (low + b[1], high + b[0])
     second = (low - a[0], high - a[1]) if plus else (a[1] - high, a[0] - low)
-    wide, narrowed = max((span[1] - span[0], place) for place, span in enumerate((first, second)))
+    wide, narrowed = max((pair[1] - pair[0], place) for place, pair in enumerate((first, second)))
     if wide >= 0:
         return [(node.input[narrowed], (first, second)[narrowed])]
     half = min(-low, high) // 2
     return [(each, (-half, half)) for each in node.input[:2]] if half >= EXACT[1] // 2 else None
 
 
-def _product(node: Any, limit: Limits, spans: Sequence[Any]) -> list[tuple[str, Limits]] | None:
+def _product(node: Any, limit: Limits, given: Sequence[Any]) -> list[tuple[str, Limits]] | None:
     """The factor that is not the same in every call is narrowed by the other's largest."""
-    for place, other in ((0, spans[1]), (1, spans[0])):
+    for place, other in ((0, given[1]), (1, given[0])):
         if other[0] == other[1] > 0:
             return [(node.input[place], (-(-limit[0] // other[0]), limit[1] // other[0]))]
-    largest, least = max(map(abs, spans[1])), min(-limit[0], limit[1])
+    largest, least = max(map(abs, given[1])), min(-limit[0], limit[1])
     if node.input[0] == node.input[1] and least >= 0:
         return [(node.input[0], (-math.isqrt(least), math.isqrt(least)))]
     return [(node.input[0], (-(least // largest), least // largest))] if largest and least >= largest else None
 
 
-def _within(span: Limits | None, limit: Limits) -> bool:
-    return span is not None and limit[0] <= span[0] and span[1] <= limit[1]
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Limits of inputs; "" or why no limit helps: for what is computed, and for what is looked up (`strays`)."""
+
+    limits: Bounds
+    refusal: str = ""
+    strays: str = ""
 
 
-def guards_of(model: Any, look_ups: bool = True) -> Guards:
-    """Of a model as OpenVINO has read it, with its inputs named as the signature's. `look_ups`: whether those that no
-    limit covers are refused; a cut's host looks after its device segments itself (split/strays.py)."""
+def guards_of(model: Any) -> Found:
+    """Of a model as OpenVINO has read it, with its inputs named as the signature's."""
     graph = ModelGraph(model)
     limits: dict[Part, Limits] = {}
     for port in model.inputs:
         if port.get_element_type().get_type_name() == "i64":
             narrow(limits, Part(port.any_name), INT32)
+    refusal = strays = ""
     for node in graph.nodes.values():
-        refusal = guards.look_up(graph, node, limits, _BLIND) if node.op in guards.LOOKUPS else ""
-        refusal = (refusal if look_ups else "") or graph.inexact(node, limits)
-        if refusal:
-            return Guards(limits, refusal, node.name)
-    return Guards(limits)
+        if node.op in guards.LOOKUPS:
+            strays = strays or guards.look_up(graph, node, limits, _BLIND)
+        refusal = refusal or graph.inexact(node, limits)
+    return Found(limits, refusal, strays)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_graph
+from tfopt_optimizer.engines import openvino, openvino_blocked
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
@@ -41,9 +41,6 @@ def write_model(device: openvino.Device, place: Place, signature: SignatureInfo,
         rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
     except KeyError as error:
         raise (NotLowerable if frozen else NeedsConversion)(f"OpenVINO finds no tensor for {error}") from error
-    refusal = openvino_graph.guards_of(model, look_ups=not place.cut).refusal
-    if refusal:
-        raise NotLowerable(refusal)
     folder.mkdir(parents=True, exist_ok=True)
     device.openvino.save_model(model, str(folder / openvino.MODEL), compress_to_fp16=False)
     openvino_blocked.wish(folder / openvino.MODEL)
