@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ import faceplane
 import grpc
 import numpy as np
 import uvloop
+from ports import free_port
 from tfopt_protos import messages, tensors
 from tfopt_server.errors import Code
 from tfopt_server.rpc import server
@@ -118,11 +118,6 @@ def served_port(*argv: str) -> Iterator[int]:
     finally:
         running.drain(1)
         loop.end()
-
-
-def free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

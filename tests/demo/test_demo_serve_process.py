@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 
 import pytest
+from ports import free_ports
 
 from demo import build, held_out
 
@@ -19,20 +19,6 @@ pytestmark = [pytest.mark.process, pytest.mark.tensorflow]
 
 READY_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 40
-
-
-def free_port() -> int:
-    """A port whose lower neighbour, which gRPC takes, is free as well."""
-    for _ in range(100):
-        with socket.socket() as rest, socket.socket() as rpc:
-            rest.bind(("127.0.0.1", 0))
-            port = rest.getsockname()[1]
-            try:
-                rpc.bind(("127.0.0.1", port - 1))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no two neighbouring ports are free")
 
 
 def curl_line(process: subprocess.Popen[str]) -> str:
@@ -51,7 +37,8 @@ def curl_line(process: subprocess.Popen[str]) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the printed line needs curl")
 def test_the_printed_line_works_in_a_shell_and_sigterm_ends_the_server_cleanly(demo_models, tmp_path):
     place = demo_models / "tabular"
-    command = [sys.executable, "-m", "demo.serve", "--model", str(place), "--port", str(free_port())]
+    _, port = free_ports(2)  # gRPC takes the one below
+    command = [sys.executable, "-m", "demo.serve", "--model", str(place), "--port", str(port)]
     flags = [f"--plan_cache_dir={tmp_path}", "--log_format=json", "--engines=litert", "--allowed_batch_sizes=1,4"]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(

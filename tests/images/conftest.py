@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import importlib.util
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,14 +30,6 @@ def script(name: str):
 
 
 build, lock = script("build"), script("lock")
-
-
-def free_port() -> int:
-    """Below those that the system gives to outgoing connections: a container opens its port only seconds later."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("", port)):
-            return port
 
 
 class Subject(NamedTuple):

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,13 +14,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ports import free_port
+
 FAKE = Path(__file__).with_name("fake_server.py")
 PATIENCE_S = 60.0
-
-
-def free_port() -> int:
-    with socket.create_server(("", 0)) as s:
-        return s.getsockname()[1]
 
 
 def tfopt(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
