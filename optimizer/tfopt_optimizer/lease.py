@@ -48,6 +48,15 @@ class Lease:
         """Whether the file is still ours: somebody may have taken it while this process was frozen."""
         return _read(self._path).get("token") == self.token
 
+    def lost(self) -> bool:
+        """Whether it is known not to be ours. A share that is away for a moment says nothing."""
+        try:
+            return bool(json.loads(self._path.read_text())["token"] != self.token)
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def give_back(self) -> None:
         self._stop.set()
         self._thread.join()
@@ -55,9 +64,9 @@ class Lease:
             self._path.unlink(missing_ok=True)
 
     def _renew(self) -> None:
-        while not self._stop.wait(RENEW_S) and self.ours():
+        while not self._stop.wait(RENEW_S) and not self.lost():
             self._beats += 1
-            with contextlib.suppress(OSError):  # a share that is away for a moment: the next renewal may reach it
+            with contextlib.suppress(OSError):  # the next renewal may reach the share
                 self._path.write_text(self._text())
 
     def _text(self) -> str:
@@ -95,7 +104,7 @@ class _Watched:
         found = _read(self._path)
         if found != self._seen:
             self._seen, self._since = found, time.monotonic()
-        if found.get("where") == here() and not _lives(found.get("pid")):
+        if here() and found.get("where") == here() and not _lives(found.get("pid")):
             return True
         return time.monotonic() - self._since > EXPIRY_S
 
@@ -118,7 +127,8 @@ def _read(path: Path) -> dict[str, object]:
 
 
 def here() -> str:
-    """This machine since its start, and the process numbers' name space: a pid means something there alone."""
+    """This machine since its start, and the process numbers' name space: a pid means something there alone. "" where
+    the system does not tell."""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"

@@ -92,3 +92,22 @@ def test_a_pid_of_another_machine_says_nothing(tmp_path, monkeypatch):
     with lease.hold(tmp_path / "a.lock", told.set):
         assert told.is_set()
         assert time.monotonic() - began > 0.5
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_does_not_end_the_renewals(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    with lease.hold(tmp_path / "a.lock", lambda: None) as held:
+        (tmp_path / "a.lock").write_text('{"tok')  # what a share may show of a file that is being written
+        end = time.monotonic() + 10
+        while not held.ours() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert held.ours()
+
+
+def test_a_pid_says_nothing_where_the_system_does_not_tell_machines_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRY_S", 0.6)
+    monkeypatch.setattr(lease, "here", lambda: "")
+    (tmp_path / "a.lock").write_text(json.dumps({"token": "t", "where": "", "pid": 2**22 + 1, "beat": 0}))
+    began = time.monotonic()
+    with lease.hold(tmp_path / "a.lock", lambda: None):
+        assert time.monotonic() - began > 0.5
