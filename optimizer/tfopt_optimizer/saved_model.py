@@ -127,14 +127,15 @@ def _dtype(name: str, number: int) -> str:
 @dataclasses.dataclass(frozen=True)
 class State:
     """What a signature does beyond computing its rows: the operations that write state, those whose results are random,
-    and the branches that a whole batch takes together, as its values decide (branching.py)."""
+    the branches that a whole batch takes together, as its values decide (branching.py), and those that read files."""
 
     writes: tuple[str, ...] = ()
     random: tuple[str, ...] = ()
     decided: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
-# Operations that change what a later call sees, or the world outside. Reading is not in here.
+# Operations that change what a later call sees, or the world outside.
 _WRITES = re.compile(
     r"Assign(Add|Sub)?(VariableOp|Variable)?|Scatter(Nd)?(Add|Sub|Mul|Div|Min|Max|Update)"
     r"|Resource(Scatter.*|Strided.*|Apply.*|SparseApply.*|AccumulatorApply.*|CountUpTo)|(Sparse)?Apply[A-Z].*"
@@ -143,11 +144,22 @@ _WRITES = re.compile(
     r"|(FIFO|Random|Priority|Padding)?Queue(En|De)queue.*|QueueClose.*|Stack(Push|Pop).*|(Ordered)?Map(Unn)?[sS]tage.*"
     r"|Unstage|Stage|Iterator(V2)?|IteratorGetNext.*|OptionalGetValue|OneShotIterator|Reader.*|WriteFile|SaveV2|Print(V2)?"
     r"|PyFunc.*|EagerPyFunc|Barrier.*|.*Summary(Writer.*)?|Write.*Summary|TensorListPushBackBatchResource"
+    r"|AssignVariableXlaConcatND|(Resource|Sparse)?Accumulator(ApplyGradient|TakeGradient|SetGlobalStep)|(Ordered)?MapClear"
+    r"|StageClear|MultiDeviceIteratorGetNextFromShard|GetSessionHandle(V2)?|DeleteSessionTensor|Save(Slices|Dataset.*)?"
+    r"|DistributedSave|MergeV2Checkpoints|(Experimental)?DatasetToTFRecord|DumpTensor|CalibrationStatisticsSaver|NegTrain"
+    r"|BoostedTrees(Create.*|UpdateEnsemble.*|CenterBias|.*Deserialize.*|.*Flush.*|.*AddSummaries)|Rpc.*|Abort"
 )
 _RANDOM = re.compile(
     r"Random(Uniform|UniformInt|StandardNormal|Shuffle|Poisson|PoissonV2|Gamma|Crop)|TruncatedNormal|ParameterizedTruncatedNormal"
     r"|Multinomial|Stateful(Uniform|StandardNormal|Truncated|Random).*|Rng(Skip|ReadAndSkip)|StatefulRandomBinomial"
-    r"|(All|Log|Uniform|LearnedUnigram|ThreadUnsafeUnigram|FixedUnigram)CandidateSampler|RecordInput|Timestamp"
+    r"|(All|LogUniform|Uniform|LearnedUnigram|ThreadUnsafeUnigram|FixedUnigram)CandidateSampler|RecordInput|Timestamp"
+    r"|SampleDistortedBoundingBox(V2)?|Anonymous(Random)?SeedGenerator|NonDeterministicInts|Skipgram|Fractional(Max|Avg)Pool"
+    r"|(Experimental)?RandomDataset(V2)?|Shuffle(AndRepeat)?Dataset(V2|V3)?|GlobalIterId"
+)
+# What lies outside the model may change between two calls, without any call's doing.
+_READS = re.compile(
+    r"ReadFile|MatchingFiles|Restore(V2|Slice)?|LoadAndRemapMatrix|GetSessionTensor|DataServiceDataset.*|LoadDataset"
+    r"|(Experimental)?(TextLine|TFRecord|FixedLengthRecord|CSV|LMDB|Sql|MatchingFiles)Dataset(V2)?|SnapshotDataset.*"
 )
 
 
@@ -157,7 +169,7 @@ def writes_state(op: str) -> bool:
 
 
 def states(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Mapping[str, State]:
-    """Per signature key: the writing and the random operations that its outputs depend on, through all functions."""
+    """Per signature key: the writing, random and reading operations below its outputs, through all functions."""
     graph = meta_graph(model_dir, tags)
     nodes = {node.name: node for node in graph.graph_def.node}
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
@@ -172,11 +184,12 @@ def states(model_dir: Path, tags: Sequence[str] = DEFAULT_TAGS) -> Mapping[str, 
 
 
 def effects(ops: Iterable[str]) -> State:
-    """Which of these kinds of operations write state, and which draw random numbers."""
+    """Which of these kinds of operations write state, which draw random numbers, and which read files."""
     kinds = sorted(set(ops))
     return State(
         writes=tuple(op for op in kinds if _WRITES.fullmatch(op)),
         random=tuple(op for op in kinds if _RANDOM.fullmatch(op)),
+        reads=tuple(op for op in kinds if _READS.fullmatch(op)),
     )
 
 

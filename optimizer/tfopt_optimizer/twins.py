@@ -70,8 +70,9 @@ class _Digests:
     def _digest_node(self, node: Any, name: str, edges: Sequence[str]) -> str:
         if node is None:
             return _digest("missing", name)
-        # A node without inputs is a variable, a table or a constant: for the first two the name is the identity.
-        own = name if not edges and node.op != "Const" else ""
+        # A node that is given nothing is a variable, a table or a constant: for the first two the name is the identity.
+        given = any(not i.startswith("^") for i in node.input)
+        own = name if not given and node.op != "Const" else ""
         return _digest(node.op, own, self._attributes(node), *edges)
 
     def _attributes(self, node: Any) -> str:

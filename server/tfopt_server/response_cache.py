@@ -4,9 +4,9 @@
     start = cache.around(start)
 
 A key is model, loaded version, signature, outputs asked for, and every input's name, dtype, shape and bytes. Least
-recently used entries go first. Signatures that draw random numbers are never cached, nor any of a model that writes
-state: which those are is read from the SavedModel's graph on a thread, and nothing is cached before it is known. A
-version that is loaded anew, or whose plan is swapped in, begins empty. Errors are not remembered.
+recently used entries go first. Signatures that draw random numbers or read files are never cached, nor any of a model
+that writes state: which those are is read from the SavedModel's graph on a thread, and nothing is cached before it is
+known. A version that is loaded anew, or whose plan is swapped in, begins empty. Errors are not remembered.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def cacheable(folder: Path, tags: Sequence[str]) -> frozenset[str]:
     states = {key: s for key, s in saved_model.states(folder, tags).items() if saved_model.is_callable(key)}
     if any(state.writes for state in states.values()):
         return frozenset()
-    return frozenset(key for key, state in states.items() if not state.random)
+    return frozenset(key for key, state in states.items() if not state.random and not state.reads)
 
 
 class _Entry(NamedTuple):

@@ -82,6 +82,31 @@ def planned(to: Path) -> None:
 
 
 @builder
+def outside(to: Path) -> None:
+    """What depends on more than the request: the content of a file (serving_default, lines), a random number (sampled).
+    `plain` does not."""
+    import tensorflow as tf
+
+    def sign(function: Callable[..., Any], dtype: Any, name: str) -> Any:
+        return tf.function(function, input_signature=[tf.TensorSpec([None], dtype, name=name)]).get_concrete_function()
+
+    def lines(path: Any) -> Any:
+        return {"n": tf.data.TextLineDataset(path).reduce(tf.constant(0, tf.int64), lambda n, _: n + 1)}
+
+    def sampled(x: Any) -> Any:
+        drawn = tf.random.log_uniform_candidate_sampler([[0]], 1, 1, unique=False, range_max=1000)
+        return {"y": x + tf.cast(drawn.sampled_candidates, tf.float32)}
+
+    signatures = {
+        "serving_default": sign(lambda path: {"y": tf.map_fn(tf.io.read_file, path)}, tf.string, "path"),
+        "lines": sign(lines, tf.string, "path"),
+        "sampled": sign(sampled, tf.float32, "x"),
+        "plain": sign(lambda x: {"y": x * 2.0}, tf.float32, "x"),
+    }
+    tf.saved_model.save(tf.Module(), str(to), signatures=signatures)
+
+
+@builder
 def examples(to: Path) -> None:
     """Classify and regress signatures that parse tf.Examples: x (float, required), w (string, "?"), n (two int64, 1 and
     2), v (any number of floats)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tfopt_optimizer import saved_model, twins
 from tfopt_optimizer.saved_model import SavedModelError, State
+from tfopt_protos import messages
 
 
 def test_signatures_are_read_by_name(savedmodel):
@@ -50,6 +51,14 @@ def test_state_that_a_signature_writes_is_found_inside_functions(savedmodel):
     assert saved_model.states(savedmodel("half_plus_two_v1_ref"))["serving_default"] == State()
 
 
+def test_files_and_random_numbers_that_a_signature_reads_are_found(savedmodel):
+    states = saved_model.states(savedmodel("outside"))
+    assert states["serving_default"] == State(reads=("ReadFile",))
+    assert states["sampled"] == State(random=("LogUniformCandidateSampler",))
+    assert states["lines"].reads == ("TextLineDataset",)
+    assert states["plain"] == State()
+
+
 def test_what_is_no_saved_model_says_so(tmp_path, savedmodel):
     with pytest.raises(SavedModelError, match="does not appear to contain a SavedModel bundle"):
         saved_model.read_signatures(tmp_path)
@@ -82,3 +91,18 @@ def test_a_tf1_loop_is_a_circle_in_the_graph_and_no_hindrance():
     assert twins.elders(folder, ("serve",), saved_model.read_signatures(folder)) == {
         "serving_default": "serving_default"
     }
+
+
+def test_two_variables_that_wait_for_the_same_operation_are_no_twins(tmp_path):
+    """A TF1 variable or table of no shared name is known by its node's name alone, whatever runs before it."""
+    saved = messages.SavedModel()
+    meta, keys = saved.meta_graphs.add(), ("serving_default", "other")
+    meta.meta_info_def.tags.append("serve")
+    meta.graph_def.node.add(name="before", op="NoOp")
+    for key in keys:
+        meta.graph_def.node.add(name=key, op="VariableV2", input=["^before"])
+        meta.signature_def[key].outputs["y"].name = f"{key}:0"
+        meta.signature_def[key].outputs["y"].dtype = 1
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    found = twins.elders(tmp_path, ("serve",), saved_model.read_signatures(tmp_path))
+    assert found == {key: key for key in keys}

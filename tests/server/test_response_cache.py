@@ -221,3 +221,4 @@ def test_which_signatures_of_real_models_may_be_cached(savedmodel: Any) -> None:
     assert response_cache.cacheable(savedmodel("counter"), ("serve",)) == frozenset()
     assert "serving_default" in response_cache.cacheable(savedmodel("half_plus_two"), ("serve",))
     assert "serving_default" in response_cache.cacheable(savedmodel("lookup"), ("serve",))
+    assert response_cache.cacheable(savedmodel("outside"), ("serve",)) == {"plain"}
