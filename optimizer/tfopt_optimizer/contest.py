@@ -6,6 +6,7 @@ its Trial; only the reference's own failure ends the contest.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,6 +32,7 @@ CHECK_S = 3.0  # reference time spent on the rows of one bucket's check ...
 CHECK_SHARE = 0.1  # ... and the share of the bucket's time that it may be
 CHECK_BYTES = 256 << 20  # reference outputs held for it
 BRIEF_S = 0.05
+CLOSING_S = 60.0  # what a runner may take to let go of what it holds
 WARM_S = 0.3  # a call that takes longer than this is what it seems
 LIGHT_US = 10_000.0  # calls of plain TensorFlow above this are all computing
 LARGE = 64 << 20  # bytes of variables from which on a heavy conversion must promise something
@@ -361,8 +363,13 @@ class Contest:
     def _tidy(self, candidates: Sequence[Candidate]) -> None:
         """Feeds are not needed any more; executables that lost are dropped by their worker."""
         for worker in {id(w): w for w in [self._reference.worker, *(c.worker for c in candidates)]}.values():
-            if worker.alive():
-                worker.forget_feeds(self._reference.budget())
+            with contextlib.suppress(WorkerFailed):  # a candidate's is out by then, or finds out when it is asked again
+                if worker.alive():
+                    worker.forget_feeds(Budget(CLOSING_S))
         for candidate in candidates:
-            if candidate.target.shapes is not None and candidate.worker.alive():
-                candidate.worker.drop(self._reference.budget(), candidate.name)
+            if candidate.target.shapes is None or not candidate.worker.alive():
+                continue
+            try:
+                candidate.worker.drop(Budget(CLOSING_S), candidate.name)
+            except WorkerFailed as error:  # as a server would over it, when the version is unloaded
+                candidate.reason = candidate.reason or f"closing it: {error.reason}"

@@ -10,6 +10,7 @@ A candidate that fails costs itself. When everything fails the plan says plain T
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ from tfopt_optimizer.workers import Worker, WorkerFailed
 
 __all__ = ["OptimizeJob", "Progress", "optimize"]
 
+# What lies at the top of a plan's folder.
+_PARTS = re.compile(rf"{re.escape(plan.FILE_NAME)}|{re.escape(plan.UNFINISHED)}|s\d+|weights\.(bin|json)")
 Progress = Callable[[str], None]
 
 
@@ -39,7 +42,7 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
     started, log = time.monotonic(), Log(progress)
     budget = Allotment.of(job.flags.budget_s())
-    _clear(job.plan_dir)
+    _refuse_others(job.plan_dir)
     allowed = entry.installed(job.flags, log) if entrants is None else tuple(entrants)
     allowed = entry.lossy_by_terms(allowed, job.flags, job.records, log)
     try:
@@ -47,6 +50,9 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
         states = saved_model.states(job.model_dir, job.tags)
     except SavedModelError as error:
         raise OptimizeError(str(error)) from error
+    if not signatures:
+        raise OptimizeError(f"{job.model_dir} has no signature that a client could call: there is nothing to optimize")
+    _clear(job.plan_dir)
     allowed = _without_writers(allowed, states, log)
     refused = unchecked.reasons(job.model_dir, job.tags, signatures)
     splits = worth.worth_splitting(job.model_dir, job.tags, signatures) | {key for key in refused if refused[key]}
@@ -63,13 +69,22 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     return made
 
 
+def _refuse_others(plan_dir: Path) -> None:
+    """OptimizeError for a folder that holds anything but a plan, or what a run that was killed left of one."""
+    names = sorted(path.name for path in plan_dir.iterdir()) if plan_dir.is_dir() else []
+    if not names:
+        return
+    if not (plan.UNFINISHED in names or plan.is_one(plan_dir)):
+        raise OptimizeError(f"{plan_dir} holds files that are no plan; name an empty folder")
+    if others := [name for name in names if not _PARTS.fullmatch(name)]:
+        raise OptimizeError(f"{plan_dir} holds {others[0]!r} beside a plan, which would be lost; name an empty folder")
+
+
 def _clear(plan_dir: Path) -> None:
-    """An empty folder to write to. Only what is a plan is overwritten."""
-    if plan_dir.is_dir() and any(plan_dir.iterdir()):
-        if not (plan_dir / plan.FILE_NAME).exists():
-            raise OptimizeError(f"{plan_dir} holds files that are no plan; name an empty folder")
-        shutil.rmtree(plan_dir)
+    """An empty folder to write to, which says from now on that it is a plan's."""
+    shutil.rmtree(plan_dir, ignore_errors=True)  # a volume's own folder stays, empty
     plan_dir.mkdir(parents=True, exist_ok=True)
+    (plan_dir / plan.UNFINISHED).touch()
 
 
 @contextlib.contextmanager

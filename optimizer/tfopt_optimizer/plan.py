@@ -17,10 +17,11 @@ from typing import Any
 from tfopt_optimizer import typed_json
 
 FORMAT_VERSION = 1
-# Of the proofs that a plan stands on (independent rows, padding). It rises when they learn to see more: a plan that an
-# earlier one let through may merge what must not be merged.
-PROOF_VERSION = 2
+# Of what a plan stands on: the proofs (independent rows, padding) and the gate. It rises when they learn to see more: a
+# plan that an earlier one let through may merge what must not be merged, or answer what is not right.
+PROOF_VERSION = 3
 FILE_NAME = "plan.json"
+UNFINISHED = FILE_NAME + ".part"  # there while a plan is made
 
 Shape = tuple[int | None, ...]
 
@@ -74,7 +75,8 @@ class Agreement:
 
     `top1` is the share of rows whose largest entry stands at the same place, None where no output is a score vector.
     `histogram` counts values by their relative error, two bins a decade: below 1e-9 (equal ones too), 1e-9 to
-    3.2e-9, ..., 0.32 to 1, above (verify.ERROR_EDGES). Empty where nothing was compared as numbers.
+    3.2e-9, ..., 0.32 to 1, above (verify.ERROR_EDGES). Empty where nothing was compared as numbers. `slice_rel_error`
+    is the worst row's or column's distance, relative to its own largest magnitude; 0.0 where only the whole counts.
     """
 
     max_rel_error: float
@@ -82,6 +84,7 @@ class Agreement:
     rows: int
     top1: float | None = None
     histogram: tuple[int, ...] = ()
+    slice_rel_error: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -308,7 +311,7 @@ def runs_tensorflow(signature: SignaturePlan, bucket: BucketPlan) -> bool:
 def write(plan: Plan, directory: Path) -> None:
     """Writes plan.json last and atomically: a directory with a readable plan.json is a complete plan."""
     text = json.dumps(dataclasses.asdict(plan), indent=1)
-    part = directory / (FILE_NAME + ".part")
+    part = directory / UNFINISHED
     part.write_text(text)
     part.replace(directory / FILE_NAME)
 
@@ -323,6 +326,14 @@ def read(directory: Path) -> Plan:
     except ValueError as error:
         raise PlanError(f"{path}: not valid JSON: {error}") from error
     return parsed(data, str(path))
+
+
+def is_one(directory: Path) -> bool:
+    """Whether the folder's plan.json is a plan's, of whatever format, and not another program's."""
+    try:
+        return "format_version" in json.loads((directory / FILE_NAME).read_text())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def parsed(data: Any, where: str) -> Plan:
@@ -343,7 +354,7 @@ def checksums(directory: Path) -> dict[str, str]:
     found = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         name = path.relative_to(directory).as_posix()
-        if name in (FILE_NAME, FILE_NAME + ".part"):
+        if name in (FILE_NAME, UNFINISHED):
             continue
         crc, size = 0, 0
         with path.open("rb") as file:

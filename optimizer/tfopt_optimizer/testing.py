@@ -153,6 +153,20 @@ class Hangs(Right):
         return super().prepare(target)
 
 
+class CrashesAtTheEnd(Right):
+    """Right and measured, and dies when it is to let go of its model."""
+
+    def release(self, target: Target) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class HangsAtTheEnd(Right):
+    """Right and measured, and never lets go of its model."""
+
+    def release(self, target: Target) -> None:
+        time.sleep(3600)
+
+
 class Refuses(Right):
     """Knows that it cannot take the signature."""
 

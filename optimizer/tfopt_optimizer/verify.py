@@ -4,8 +4,11 @@
     verdict.reason      # "" when it passed, else what left the tolerance
 
 Distances are relative to the output's largest finite magnitude in the reference, so that a tensor of 1e-6 noise beside
-values of 10 does not fail and a tensor whose values are all 1e-6 is still looked at. A NaN equals a NaN and an infinity
-the same infinity; anything else non-finite fails. Integers, booleans and strings must be equal.
+values of 10 does not fail and a tensor whose values are all 1e-6 is still looked at. Two kinds of outputs have more
+than one scale: those with a mask value in them (-1e9 beside logits of 3), which is set apart, and those that join
+different things (pixels beside probabilities, as detectors do), whose rows and columns are looked at one by one too. A
+NaN equals a NaN and an infinity the same infinity; anything else non-finite fails. Integers, booleans and strings must
+be equal.
 """
 
 from __future__ import annotations
@@ -22,6 +25,13 @@ Array = np.ndarray[Any, Any]
 Outputs = Mapping[str, Array]
 # Two bins a decade: a histogram of relative errors adds up over calls, quantiles would not.
 ERROR_EDGES = tuple(float(10.0 ** (k / 2)) for k in range(-18, 1))
+# A mask value stands apart: large, there several times, and this much larger than everything else.
+MASK_LEAST, MASK_APART = 1e3, 1e3
+# What a row or a column may be off by, relative to its own largest magnitude: more often than the whole output, it is
+# small because larger terms cancel. Below SMALLEST, the size of probabilities and logits, only the whole counts, and so
+# it does below these shares of the whole: float32 keeps no more of a row beside rows, or of a column, than that.
+SLICE_TIMES, SLICE_MOST = 10.0, 0.5
+SMALLEST, ROW_SHARE, COLUMN_SHARE = 1.0, 1e-3, 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +50,11 @@ class Tolerance:
     def of_one_call(self) -> Tolerance:
         """What a single call must hold: means and shares are of all calls together."""
         return dataclasses.replace(self, mean_rel_error=self.max_rel_error, top1=0.0)
+
+    @property
+    def slice_rel_error(self) -> float:
+        """The bound of a row or column, relative to its own largest magnitude."""
+        return max(self.max_rel_error, min(SLICE_TIMES * self.max_rel_error, SLICE_MOST))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +89,11 @@ def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
     """Adds the tolerance's verdict to what was wrong already."""
     if not reason and not agreement.max_rel_error <= tolerance.max_rel_error:
         reason = f"max error {agreement.max_rel_error:.2g} is above {tolerance.max_rel_error:.2g}"
+    if not reason and not agreement.slice_rel_error <= tolerance.slice_rel_error:
+        reason = (
+            f"a row or column is off by {agreement.slice_rel_error:.2g} of its own largest value, "
+            f"above {tolerance.slice_rel_error:.2g}"
+        )
     if not reason and not agreement.mean_rel_error <= tolerance.mean_rel_error:
         reason = f"mean error {agreement.mean_rel_error:.2g} is above {tolerance.mean_rel_error:.2g}"
     if not reason and agreement.top1 is not None and agreement.top1 < tolerance.top1:
@@ -89,6 +109,7 @@ def worst(outputs: Sequence[Agreement]) -> Agreement:
         max((a.rows for a in outputs), default=0),
         min((a.top1 for a in outputs if a.top1 is not None), default=None),
         _add(a.histogram for a in outputs),
+        max((a.slice_rel_error for a in outputs), default=0.0),
     )
 
 
@@ -108,7 +129,8 @@ def add_calls(agreements: Iterable[Agreement]) -> Agreement:
     mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
     top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
     largest = max(a.max_rel_error for a in found)
-    return Agreement(largest, mean, sum(a.rows for a in found), top1, _add(a.histogram for a in found))
+    worst_slice = max(a.slice_rel_error for a in found)
+    return Agreement(largest, mean, sum(a.rows for a in found), top1, _add(a.histogram for a in found), worst_slice)
 
 
 def _check_output(name: str, reference: Array, candidate: Array) -> Verdict:
@@ -145,15 +167,39 @@ def _check_inexact(name: str, reference: Array, candidate: Array) -> Verdict:
             Agreement(float("inf"), float("inf"), rows),
             f"output {name!r} has {found[at]} at {list(at)}, plain TensorFlow {wanted[at]} ({broken} such values)",
         )
-    finite = np.abs(wanted[np.isfinite(wanted)])
-    scale = float(finite.max()) if finite.size else 0.0
     difference = np.subtract(wanted, found, out=np.zeros_like(wanted), where=comparable)
     distance = np.where(same, 0.0, np.abs(difference))
+    size = np.where(np.isfinite(wanted), np.abs(wanted), 0.0)
+    masked = _masked(size)
+    distance[masked] /= size[masked]
+    size[masked] = 0.0
+    scale = float(size.max())
     # An output of only zeros has no scale: the distance itself is then the error.
-    error = distance / (scale or 1.0)
+    error = np.where(masked, distance, distance / (scale or 1.0))
     bins = np.bincount(np.digitize(error.ravel(), ERROR_EDGES), minlength=len(ERROR_EDGES) + 1)
     histogram = tuple(int(count) for count in bins)
-    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, _top1(wanted, found), histogram), "")
+    slices = _slices(size, np.where(masked, 0.0, distance), scale)
+    top1 = _top1(wanted, found)
+    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, top1, histogram, slices), "")
+
+
+def _masked(size: Array) -> Array:
+    """Where the one mask value is, whose magnitude says nothing about the others'."""
+    largest = float(size.max())
+    masked: Array = size == largest
+    if largest < MASK_LEAST or np.count_nonzero(masked) < 2 or masked.all():
+        return np.zeros_like(masked)
+    return masked if largest >= MASK_APART * float(size[~masked].max()) > 0.0 else np.zeros_like(masked)
+
+
+def _slices(size: Array, distance: Array, scale: float) -> float:
+    """The largest error of a row (axis 0) or column (any other axis) beside its own largest magnitude."""
+    worst = 0.0
+    for axis in range(size.ndim if scale > SMALLEST else 0):
+        rest = tuple(other for other in range(size.ndim) if other != axis)
+        least = max(SMALLEST, (COLUMN_SHARE if axis else ROW_SHARE) * scale)
+        worst = max(worst, float((distance.max(axis=rest) / np.maximum(size.max(axis=rest), least)).max()))
+    return worst
 
 
 def _top1(wanted: Array, found: Array) -> float | None:

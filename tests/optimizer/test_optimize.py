@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.servable import Servable
+from tfopt_protos import messages
 
 pytestmark = pytest.mark.tensorflow
 XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("xla",))
@@ -104,7 +106,8 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
     unconverted = dataclasses.replace(testing.planted("Unconverted"), converter="nobody:Starts", heavy=True)
     light = dataclasses.replace(testing.planted("Right"), engine="light", light=True)
     names = ("Right", "Nan", "OffByTwoPercent", "Leaks", "Slow", "Crashes", "Hangs", "Refuses", "NeverStarts")
-    names = (*names, "CrashesLater", "HangsLater")
+    names = (*names, "CrashesLater", "HangsLater", "CrashesAtTheEnd", "HangsAtTheEnd")
+    monkeypatch.setattr("tfopt_optimizer.contest.CLOSING_S", 3.0)
     flags = OptimizerFlags(allowed_batch_sizes=(4,), candidate_timeout_s=3)
     lines = []
     plan = optimize(
@@ -116,6 +119,8 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
     reasons = {c.engine: (c.status, c.reason) for c in bucket.candidates if c.variant == "planted"}
     assert reasons.pop("crashes")[1].startswith("the crashes worker died (signal SIGSEGV)")
     assert reasons.pop("crasheslater")[1].startswith("the crasheslater worker died (signal SIGSEGV)")
+    end = "closing it: the crashesattheend worker died (signal SIGSEGV)"
+    assert reasons.pop("crashesattheend")[1].startswith(end)
     assert reasons.pop("right")[0] in ("chosen", "slower")  # numpy and a TensorFlow session tie on an addition
     status, why = reasons.pop("unconverted")
     assert status == "skipped"
@@ -128,6 +133,7 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
         "leaks": ("rejected", reasons["leaks"][1]),
         "hangs": ("rejected", "no answer within 3 s, killed"),
         "hangslater": ("rejected", "no answer within 3 s, killed"),
+        "hangsattheend": ("rejected", "closing it: no answer within 3 s, killed"),
         "refuses": ("rejected", "operation Foo has no kernel"),
         "light": ("skipped", "for calls of less than 0 ms"),
     }
@@ -309,3 +315,34 @@ def test_what_cannot_be_read_is_an_error_for_the_operator(tmp_path):
     (tmp_path / "full" / "photo.jpg").touch()
     with pytest.raises(OptimizeError, match="holds files that are no plan"):
         optimize(job(tmp_path, tmp_path / "full", {}), lambda _: None)
+
+
+def test_a_model_without_a_signature_is_an_error_that_leaves_the_plan_that_is_there(tmp_path, savedmodel):
+    model, plan_dir = tmp_path / "model", tmp_path / "plan"
+    shutil.copytree(savedmodel("half_plus_two"), model)
+    saved = messages.SavedModel.FromString((model / "saved_model.pb").read_bytes())
+    saved.meta_graphs[0].signature_def.clear()
+    (model / "saved_model.pb").write_bytes(saved.SerializeToString())
+    plan_dir.mkdir()
+    (plan_dir / plans.FILE_NAME).write_text('{"format_version": 1}')
+    with pytest.raises(OptimizeError, match="has no signature that a client could call"):
+        optimize(job(model, plan_dir, {}), lambda _: None)
+    assert (plan_dir / plans.FILE_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        ({"plan.json": '{"terraform_version": "1.9"}'}, "holds files that are no plan"),
+        ({"plan.json": "[1]"}, "holds files that are no plan"),
+        ({"plan.json": '{"format_version": 1}', "s0": "", "thesis.tex": ""}, "holds 'thesis.tex' beside a plan"),
+        ({"plan.json.part": "", "s0": ""}, "SavedModel"),  # of a run that was killed
+        ({"plan.json": '{"format_version": 0}', "weights.bin": "", "s12": ""}, "SavedModel"),
+    ],
+)
+def test_only_what_is_a_plan_is_overwritten(tmp_path, files, why):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(OptimizeError, match=why):
+        optimize(job(tmp_path / "none", tmp_path, {}), lambda _: None)
+    assert {path.name for path in tmp_path.iterdir()} == set(files)

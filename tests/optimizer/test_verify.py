@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -113,3 +115,35 @@ def test_means_and_shares_are_of_all_calls_together():
     calls = [Agreement(3e-4, 3e-4, 1, 1.0), Agreement(1e-5, 1e-5, 9, 1.0)]
     assert verify.judge(verify.add_calls(calls), "", LOSSY).reason == ""
     assert verify.judge(calls[0], "", LOSSY).reason == "mean error 0.0003 is above 0.0001"
+
+
+@pytest.mark.parametrize("mask", [-1e4, -1e9, np.finfo(np.float32).min])
+def test_a_mask_value_does_not_hide_errors_of_the_scores_beside_it(mask):
+    scores = np.array([[1.5, mask, 0.3], [mask, 2.5, mask]], np.float32)
+    assert reason(out(y=scores), out(y=scores * np.float32(1 - 1e-6))) == ""
+    wrong = scores.copy()
+    wrong[0, 2] = 0.9
+    assert reason(out(y=scores), out(y=wrong)) == "max error 0.24 is above 0.0001"
+    assert "max error" in reason(out(y=scores), out(y=np.where(scores == mask, mask / 2, scores)))
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (0, 2, 1)])
+def test_a_detectors_scores_are_not_lost_beside_its_pixels(axes):
+    """Boxes and class scores in one tensor, as YOLO gives them: in 8 bits with one scale the scores become zeros."""
+    rng = np.random.default_rng(0)
+    boxes, scores = rng.uniform(0, 640, [1, 4, 50]), rng.uniform(0, 1, [1, 3, 50]) ** 8
+    reference = np.concatenate([boxes, scores], axis=1).transpose(axes).astype(np.float32)
+    zeroed = np.concatenate([boxes, 0 * scores], axis=1).transpose(axes).astype(np.float32)
+    off = "a row or column is off by 0.9[0-9]? of its own largest value, above 0.1"
+    assert re.fullmatch(off, reason(out(y=reference), out(y=zeroed), LOSSY))
+    close = np.concatenate([boxes, scores + 1e-3], axis=1).transpose(axes).astype(np.float32)
+    assert reason(out(y=reference), out(y=close), LOSSY) == ""
+    assert "above 0.001" in reason(out(y=reference), out(y=reference + np.float32(0.01)))
+
+
+def test_a_small_column_or_row_that_rounding_made_is_no_error():
+    prices = np.array([[2e6, 3.0], [1e6, 4.0]], np.float32)
+    assert reason(out(y=prices), out(y=prices + np.float32([0, 1e-3]))) == ""
+    assert "column" in reason(out(y=prices), out(y=prices + np.float32([0, 0.5])))
+    one = np.array([[1e6], [3.0]], np.float32)  # what is left of terms of a million
+    assert reason(out(y=one), out(y=one + np.float32([[0], [0.06]]))) == ""
