@@ -26,8 +26,10 @@ demo/models/.built: $(STAMP) $(wildcard demo/*.py)
 serve: setup     ## serve a small real model on PORT and print a curl line that works (MODEL=demo/models/digits, FLAGS=...)
 	$(BIN)/python -m demo.serve --model $(MODEL) --port $(PORT) $(FLAGS)
 
-test: setup      ## the whole suite
-	$(BIN)/pytest -q -m 'not slow and not image'
+# A process per core of a small machine; a file's tests stay together, because they share plans and servers.
+PROCESSES ?= 2
+test: setup      ## the whole suite, in PROCESSES=2 processes
+	$(BIN)/pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not slow and not image'
 
 test/slow: setup ## the suites that take minutes
 	$(BIN)/pytest -q -m slow
