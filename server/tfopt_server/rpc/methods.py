@@ -9,6 +9,7 @@ loop, or on a thread when its request is long, and must not block either: what t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
@@ -35,8 +36,8 @@ class Conversation(Protocol):
     def requests(self) -> AsyncIterator[bytes]:
         """The client's messages, as they come, until it has said its last. UNAVAILABLE when the server ends."""
 
-    async def pause(self, seconds: float) -> bool:
-        """Waits so long; at once False when the server ends, which a method should follow soon."""
+    async def until(self, event: asyncio.Event) -> bool:
+        """Waits for the event; at once False when the server ends, which a method should follow soon."""
 
 
 Unary = Callable[[bytes, float | None], bytes | Pending]

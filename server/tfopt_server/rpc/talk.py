@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -88,9 +87,13 @@ class Talk:
                 raise LEAVING
             await self._change()
 
-    async def pause(self, seconds: float) -> bool:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._leaving.wait(), seconds)
+    async def until(self, event: asyncio.Event) -> bool:
+        waits = [asyncio.ensure_future(either.wait()) for either in (self._leaving, event)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
         return not self._leaving.is_set()
 
     async def _plain(self, message: Message) -> bytes:
