@@ -133,6 +133,14 @@ class ModelGraph(Graph):
                 narrow(limits, part, own)
         return ""
 
+    def astray(self, node: Any) -> str:
+        """OpenVINO 2026.4 looks up in the wrong memory where each row has its own table and there is one row alone."""
+        count = int(node.operation.get_attributes().get("batch_dims", 0)) if node.op == "GatherV2" else 0
+        rows = (self.shape(node.input[0]) or (None,))[:count] if count else ()
+        if not count or (None not in rows and math.prod(n or 0 for n in rows) != 1):
+            return ""
+        return f"it looks up in a table per row ({node.name}), which OpenVINO does wrongly for one row"
+
     def _wide(self, tensor: str) -> bool:
         name, _, number = tensor.partition(":")
         return self.depends(tensor) and self.nodes[name].types()[int(number)] in _WIDE
@@ -242,5 +250,5 @@ def guards_of(model: Any) -> Found:
     for node in graph.nodes.values():
         if node.op in guards.LOOKUPS:
             strays = strays or guards.look_up(graph, node, limits, _BLIND)
-        refusal = refusal or graph.inexact(node, limits)
+        refusal = refusal or graph.inexact(node, limits) or graph.astray(node)
     return Found(limits, refusal, strays)
