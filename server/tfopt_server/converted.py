@@ -6,6 +6,9 @@ of their batch ops are the batching of their signatures, unless the operator or 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -49,13 +52,26 @@ def of(folder: Path, cache: Path, say: Callable[[str], None], *, as_it_is: bool)
         return Model(folder)  # whoever loads it says what is wrong, in TensorFlow's words
     except OSError as error:
         say(f"{cache} cannot be written ({error}): the converted model is kept in a temporary folder")
-        place, found = runnable.of(folder, Path(tempfile.mkdtemp(prefix="tfopt-converted-")), batched=as_it_is)
+        place, found = runnable.of(folder, shelter(), batched=as_it_is)
     if found is None:
         return Model(folder)
     batching = {} if as_it_is else {key: _parameters(options) for key, options in found.batching.items()}
     for line in _lines(found, batching):
         say(line)
     return Model(place, batching, _report(folder, say))
+
+
+def shelter() -> Path:
+    """This user's folder for temporary files, the same for every load and every start: what it holds is named by its
+    content, so a server that restarts or loads anew leaves one copy behind, not one each. A new folder where somebody
+    else was there first: what lies in it would be loaded."""
+    place = Path(tempfile.gettempdir(), f"tfopt-converted-{os.geteuid()}")
+    with contextlib.suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    there = place.lstat()
+    if stat.S_ISDIR(there.st_mode) and there.st_uid == os.geteuid() and not there.st_mode & 0o022:
+        return place
+    return Path(tempfile.mkdtemp(prefix="tfopt-converted-"))
 
 
 def _report(folder: Path, say: Callable[[str], None]) -> Report | None:

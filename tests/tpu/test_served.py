@@ -146,12 +146,35 @@ def test_a_damaged_report_costs_a_line(model, cache, tmp_path):
     assert lines[-1].startswith("the report of the conversion is not shown: ")
 
 
-def test_a_cache_that_cannot_be_written_costs_a_line(model, tmp_path):
+def test_a_cache_that_cannot_be_written_costs_a_line_and_one_copy(model, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     (tmp_path / "file").write_text("")
     lines: list[str] = []
-    found = converted.of(model, tmp_path / "file", lines.append, as_it_is=False)
-    assert found.folder != model
+    first, second = (converted.of(model, tmp_path / "file", lines.append, as_it_is=False) for _ in range(2))
+    assert first.folder == second.folder != model
     assert "cannot be written" in lines[0]
+    (place,) = temporary.iterdir()
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert first.folder.is_relative_to(place)
+
+
+@pytest.mark.parametrize("spoilt", ["writable", "link", "file"])
+def test_nothing_is_loaded_from_a_temporary_folder_that_others_could_write_to(tmp_path, monkeypatch, spoilt):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place = converted.shelter()
+    assert converted.shelter() == place
+    place.rmdir()
+    if spoilt == "writable":
+        place.mkdir()
+        place.chmod(0o777)
+    elif spoilt == "link":
+        (tmp_path / "theirs").mkdir(0o700)
+        place.symlink_to(tmp_path / "theirs")
+    else:
+        place.touch()
+    assert converted.shelter() != place
 
 
 def test_other_models_are_served_from_where_they_are(tpu_model, cache):
