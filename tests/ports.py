@@ -1,31 +1,33 @@
 """Ports for servers that tests start, which open them only seconds later.
 
-Below those that the system gives to outgoing connections, and of another residue in each of the suite's processes: so
-nobody else takes one meanwhile.
+Below those that the system gives to outgoing connections, of a range of its own in each of the suite's processes, and
+none again until all were given: so nobody else takes one meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import socket
 
-LOWEST, HIGHEST = 10_000, 32_000
-PROCESSES, BLOCK = 16, 4  # a process has every 16th block of four neighbours
-_random = random.SystemRandom()  # of the system: hypothesis seeds Python's own
+LOWEST, HIGHEST, PROCESSES = 10_000, 32_000, 16
+NEIGHBOURS = 2
+BLOCKS = (HIGHEST - LOWEST) // PROCESSES // NEIGHBOURS  # of each process
+# Runs beside each other begin anywhere; hypothesis seeds Python's own generator, not the system's.
+_blocks = itertools.count(random.SystemRandom().randrange(BLOCKS))
 
 
 def free_port() -> int:
-    return free_ports(1)[0]
+    return free_ports()[0]
 
 
-def free_ports(count: int) -> tuple[int, ...]:
-    """So many neighbours, at most BLOCK."""
+def free_ports() -> tuple[int, int]:
+    """Two neighbours."""
     process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
-    while True:
-        first = (_random.randrange(LOWEST, HIGHEST, PROCESSES * BLOCK)) + process * BLOCK
-        with contextlib.suppress(OSError), contextlib.ExitStack() as held:
-            for port in range(first, first + count):
-                held.enter_context(socket.create_server(("", port)))
-            return tuple(range(first, first + count))
+    for block in _blocks:
+        first = LOWEST + (process * BLOCKS + block % BLOCKS) * NEIGHBOURS
+        with contextlib.suppress(OSError), socket.create_server(("", first)), socket.create_server(("", first + 1)):
+            return first, first + 1
+    raise AssertionError("a count without end has ended")

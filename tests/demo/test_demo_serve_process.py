@@ -37,7 +37,7 @@ def curl_line(process: subprocess.Popen[str]) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the printed line needs curl")
 def test_the_printed_line_works_in_a_shell_and_sigterm_ends_the_server_cleanly(demo_models, tmp_path):
     place = demo_models / "tabular"
-    _, port = free_ports(2)  # gRPC takes the one below
+    _, port = free_ports()  # gRPC takes the one below
     command = [sys.executable, "-m", "demo.serve", "--model", str(place), "--port", str(port)]
     flags = [f"--plan_cache_dir={tmp_path}", "--log_format=json", "--engines=litert", "--allowed_batch_sizes=1,4"]
     with (tmp_path / "log").open("w") as log:
