@@ -14,6 +14,7 @@ from tfopt_server.rpc.http2 import frames
 from tfopt_server.rpc.http2.limits import Limits
 
 MESSAGE_LIMIT = 2**31 - 1
+ARRIVING_LIMIT = 2**30
 _NEVER_MS = 2**31 - 1
 
 
@@ -24,6 +25,7 @@ class Options:
     limits: Limits
     receive_limit: int = MESSAGE_LIMIT
     send_limit: int = MESSAGE_LIMIT
+    arriving_limit: int = ARRIVING_LIMIT  # of all calls together, room.py
     keepalive_s: float = 7200.0  # without a byte from the client, before it is asked whether it lives
     keepalive_timeout_s: float = 20.0
     keepalive_without_calls: bool = False
@@ -57,6 +59,7 @@ _KNOWN: dict[str, tuple[str, Callable[[int], int | float]]] = {
     "grpc.max_receive_message_length": ("receive_limit", _size),
     "grpc.max_message_length": ("receive_limit", _size),
     "grpc.max_send_message_length": ("send_limit", _size),
+    "tfopt.max_arriving_bytes": ("arriving_limit", _size),
     "grpc.keepalive_time_ms": ("keepalive_s", _time),
     "grpc.keepalive_timeout_ms": ("keepalive_timeout_s", _time),
     "grpc.keepalive_permit_without_calls": ("keepalive_without_calls", _within(0, 1)),

@@ -13,8 +13,9 @@ from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head
 from tfopt_server.rpc.http2.connection import Connection
 from tfopt_server.rpc.http2.stream import Stream
-from tfopt_server.rpc.messages import Inbox, Message, inflate, prefix, too_large_to_send
+from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix, too_large_to_send
 from tfopt_server.rpc.options import Options
+from tfopt_server.rpc.room import Room
 
 LEAVING = unavailable("The server is shutting down")
 AHEAD = 16  # messages that a client may be ahead of the method, before its window is left to run out
@@ -23,9 +24,12 @@ AHEAD = 16  # messages that a client may be ahead of the method, before its wind
 class Talk:
     """A methods.Conversation, and the stream's owner. Everything happens on the event loop."""
 
-    def __init__(self, core: Connection, stream: Stream, options: Options, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, core: Connection, stream: Stream, options: Options, room: Room, flush: Callable[[], None]
+    ) -> None:
         head: Head = stream.head
-        self._core, self._stream, self._flush = core, stream, flush
+        self._core, self._stream, self._room, self._flush = core, stream, room, flush
+        self._held = 0  # bytes of the room
         self._limit, self._send_limit = options.receive_limit, options.send_limit
         self._inbox = Inbox(self._limit)
         self._messages: deque[Message] = deque()
@@ -44,6 +48,8 @@ class Talk:
     def body(self, data: bytes, ended: bool) -> None:
         self._ended = ended
         try:
+            self._room.take(len(data), self._held)
+            self._held += len(data)
             self._messages.extend(self._inbox.feed(data))
         except ServingError as error:
             self._broken = error
@@ -56,6 +62,7 @@ class Talk:
 
     def gone(self) -> None:
         self._task.cancel()
+        self._let_go(self._held)  # a task that never began ends without a word
 
     def leave(self) -> None:
         """The server ends: the method hears it where it waits."""
@@ -68,12 +75,17 @@ class Talk:
             self._core.consume(self._stream, self._owed)
             self._owed = 0
 
+    def _let_go(self, size: int) -> None:
+        self._held -= size
+        self._room.give(size)
+
     # What the method sees.
 
     async def requests(self) -> AsyncIterator[bytes]:
         while True:
             while self._messages:
                 message = self._messages.popleft()
+                self._let_go(PREFIX + message.size)
                 self._give_back()
                 self._flush()
                 yield await self._plain(message)
@@ -117,6 +129,8 @@ class Talk:
             self._finish(failure(error, head.method.path))
         else:
             self._finish(None)
+        finally:
+            self._let_go(self._held)
 
     async def _send(self, message: bytes) -> None:
         if len(message) > self._send_limit:

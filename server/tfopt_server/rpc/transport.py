@@ -27,6 +27,7 @@ from tfopt_server.rpc.http2.stream import Stream
 from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix, too_large_to_send
 from tfopt_server.rpc.methods import Method, Pending
 from tfopt_server.rpc.options import Options
+from tfopt_server.rpc.room import Room
 from tfopt_server.rpc.talk import Talk
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Shared:
         self.read = reader(methods, options.limits.headers)
         self.options = options
         self.loop = loop
+        self.room = Room(options.arriving_limit)
         self.threads = ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="grpc-long")
         self.connections: set[Transport] = set()
         self.accepted = 0  # connections so far
@@ -57,10 +59,11 @@ class Shared:
 class _Call:
     """What a stream's owner is: a unary call that is being gathered or waits for its answer."""
 
-    __slots__ = ("future", "inbox", "message", "timer")
+    __slots__ = ("future", "held", "inbox", "message", "timer")
 
     def __init__(self, inbox: Inbox | None) -> None:
         self.inbox = inbox
+        self.held = 0  # bytes of the room that its message takes
         self.message: Message | None = None
         self.future: Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
@@ -200,7 +203,7 @@ class Transport(asyncio.Protocol):
         if head.refusal is not None:
             self.core.finish(stream, head.refusal)
         elif head.method.unary is None:
-            stream.owner = Talk(self.core, stream, self._options, self._flush)
+            stream.owner = Talk(self.core, stream, self._options, self._shared.room, self._flush)
             if ended:
                 stream.owner.body(b"", True)
         else:
@@ -240,6 +243,8 @@ class Transport(asyncio.Protocol):
         if call.inbox is None:
             call.inbox = Inbox(self._options.receive_limit)
         try:
+            self._shared.room.take(len(data), call.held)
+            call.held += len(data)
             for message in call.inbox.feed(data):
                 if call.message is not None:
                     raise _cardinality(2)
@@ -254,9 +259,11 @@ class Transport(asyncio.Protocol):
             return
         message, call.inbox = call.message, None
         call.message = None
+        held, call.held = call.held, 0
         if message.compressed or message.size > LONG:
-            self._run_on_thread(stream, message)
+            self._run_on_thread(stream, message, held)
         else:
+            self._shared.room.give(held)
             self._run(stream, message.joined())
 
     def _run(self, stream: Stream, request: bytes) -> None:
@@ -272,7 +279,7 @@ class Transport(asyncio.Protocol):
         else:
             self._wait(stream, answer)
 
-    def _run_on_thread(self, stream: Stream, message: Message) -> None:
+    def _run_on_thread(self, stream: Stream, message: Message, held: int) -> None:
         head: Head = stream.head
         deadline = None if head.timeout is None else _deadline(head.timeout)
 
@@ -282,11 +289,13 @@ class Transport(asyncio.Protocol):
                 data = inflate(data, head.encoding, self._options.receive_limit)
             return head.method.unary(data, deadline)  # type: ignore[misc]
 
-        self._on_thread(stream, run)
+        # Also for a client that has left meanwhile: the thread still holds its message.
+        self._on_thread(stream, run).add_done_callback(lambda _: self._back(self._shared.room.give, held))
 
-    def _on_thread(self, stream: Stream, work: Callable[[], bytes | Pending]) -> None:
+    def _on_thread(self, stream: Stream, work: Callable[[], bytes | Pending]) -> Future[bytes | Pending]:
         future = self._shared.threads.submit(work)
         future.add_done_callback(lambda done: self._back(self._worked, stream, done))
+        return future
 
     def _back(self, what: Callable[..., None], *args: Any) -> None:
         """From any thread: goes on on the event loop, unless that has ended and nobody waits any more."""
@@ -347,6 +356,8 @@ class Transport(asyncio.Protocol):
         call: _Call | None = stream.owner
         if call is not None:
             stream.owner = None
+            self._shared.room.give(call.held)
+            call.held = 0
             if call.timer is not None:
                 call.timer.cancel()
 
