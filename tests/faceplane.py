@@ -101,6 +101,7 @@ class FakePlane:
         self.statuses = {key: Status(key[1], State.AVAILABLE) for key in models}
         self.fit = True
         self.tracing: Any = None
+        self.reads_inputs = False
         self.metrics = Metrics()
         self.held = 0
         self.calls: list[tuple[Handle, str, Arrays, Sequence[str] | None, float | None, str]] = []

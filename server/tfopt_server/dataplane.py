@@ -68,6 +68,7 @@ class Dataplane:
         self._draining = False
 
     live = True
+    reads_inputs = False  # `start` takes a time that grows with the inputs' bytes: long ones belong on a thread
     tracing: Tracing | None = None  # where the faces begin and end traces
 
     def resolve(self, spec: ModelSpec) -> Handle:

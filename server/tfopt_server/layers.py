@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Layers:
-    """`layers` for Layered, outermost first; `tracing` is where the faces begin and end traces."""
+    """`layers` for Layered, outermost first; `tracing` is where the faces begin and end traces. `reads_inputs`: as
+    Dataplane's."""
 
     layers: list[Callable[[Start], Start]] = field(default_factory=list)
     tracing: Tracing | None = None
+    reads_inputs: bool = False
     _closing: list[Callable[[], None]] = field(default_factory=list)
 
     def add(self, layer: Callable[[Start], Start], close: Callable[[], None] | None = None) -> None:
@@ -54,6 +56,7 @@ def build(settings: Settings, metrics: Metrics, run_dir: Path | None) -> Layers 
             tags=settings.saved_model_tags,
         )
         found.add(cache.around)
+        found.reads_inputs = True
     if settings.record_warmup:
         from tfopt_server.recording import Recorder
 

@@ -105,6 +105,7 @@ def build(
     around = layers.build(settings, metrics, run_dir)
     if around is not None:
         layered = Layered(registry, executor, metrics, loader, around.layers, around.close, around.tracing, calls)
+        layered.reads_inputs = around.reads_inputs
         return layered, loader, calls
     return Dataplane(registry, executor, metrics, loader, calls), loader, calls
 

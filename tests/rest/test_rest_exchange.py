@@ -218,17 +218,18 @@ LONG = 100_000
 
 
 @pytest.mark.parametrize(
-    ("array", "on_the_loop"),
+    ("array", "cached", "on_the_loop"),
     [
-        (np.zeros(LONG, np.float32), True),
-        (np.zeros(LONG, ">f4"), False),
-        (np.zeros((LONG, 2), np.float32, order="F"), False),
-        (np.full(LONG, b"a"), False),
+        (np.zeros(LONG, np.float32), False, True),
+        (np.zeros(LONG, np.float32), True, False),
+        (np.zeros(LONG, ">f4"), False, False),
+        (np.zeros((LONG, 2), np.float32, order="F"), False, False),
+        (np.full(LONG, b"a"), False, False),
     ],
-    ids=["numbers", "of another byte order", "of another order", "strings"],
+    ids=["numbers", "numbers that a cache reads", "of another byte order", "of another order", "strings"],
 )
 def test_long_files_that_are_not_taken_as_they_are_are_read_on_a_thread(
-    monkeypatch: pytest.MonkeyPatch, array: np.ndarray, on_the_loop: bool
+    monkeypatch: pytest.MonkeyPatch, array: np.ndarray, cached: bool, on_the_loop: bool
 ) -> None:
     read, there = npy.array, list[bool]()
 
@@ -237,7 +238,9 @@ def test_long_files_that_are_not_taken_as_they_are_are_read_on_a_thread(
         return read(body, wanted)
 
     monkeypatch.setattr(npy, "array", reading)
-    Face().post(saved(array), NPY)
+    face = Face()
+    face.plane.reads_inputs = cached
+    face.post(saved(array), NPY)
     assert there == [on_the_loop]
 
 

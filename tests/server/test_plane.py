@@ -147,6 +147,9 @@ def test_only_what_flags_add_stands_around_a_request(tmp_path: Path) -> None:
     recording = plane.build(settings("--record_warmup=5"), Metrics(), tmp_path)[0]
     assert type(recording) is Layered
     recording.drain(1)
+    caching = plane.build(settings("--response_cache_bytes=1000"), Metrics(), tmp_path)[0]
+    caching.drain(1)
+    assert [each.reads_inputs for each in (bare, recording, caching)] == [False, False, True]
     assert [layers._first(tmp_path, "m-1"), layers._first(tmp_path, "m-1"), layers._first(None, "m-1")] == [
         True, False, True,
     ]  # fmt: skip

@@ -122,8 +122,9 @@ class Exchange:
     ) -> Response | Awaitable[Answer]:
         if forms.answer is Form.EVENTS:
             return self._events(spec, in_parameters, request, forms)
-        # Numbers in .npy files are not looked at, however many there are.
-        unread = _body_form(forms, request.body) is Form.NPY and npy.at_once(request.body)
+        # Numbers in .npy files are not looked at, however many there are, unless a layer does.
+        npy_file = not self._plane.reads_inputs and _body_form(forms, request.body) is Form.NPY
+        unread = npy_file and npy.at_once(request.body)
         if len(request.body) >= LONG_BODY and not unread:
             return through(partial(self._begin, spec, in_parameters, request, forms))
         begun = self._begin(spec, in_parameters, request, forms)
