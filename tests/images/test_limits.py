@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -155,6 +156,20 @@ def test_every_core_that_the_container_may_use_and_no_more(start, models, subjec
     if model["why"].startswith("made"):
         assert model["plan"]["fingerprint"]["hardware"]["cores"] == "1"
     assert subject.right(container.predict(subject.predict, [subject.row])[0])
+
+
+@pytest.mark.tensorflow
+@pytest.mark.skipif(os.cpu_count() == 1, reason="needs a host with more than one core")
+def test_the_pool_that_computes_is_as_large_as_the_quota_and_not_as_the_host(start, models):
+    """TensorFlow by itself looks at the affinity alone, which a quota (`--cpus`) leaves as it is."""
+    port = free_port()
+    words = (*quick(port=port), "--disable_optimizer", "--model_base_path=/models/digits")
+    container = start(*words, options=(volume(models), "--cpus=1"), port=port)
+    container.wait_until_ready()
+    assert BLANK.right(container.predict("/v1/models/model:predict", [BLANK.row])[0])
+    script = "import glob; print(*(open(f).read().strip() for f in glob.glob('/proc/[0-9]*/task/*/comm')), sep='\\n')"
+    threads = container.exec("/opt/tfopt/bin/python", "-c", script).stdout.splitlines()
+    assert threads.count("tf_Compute") == 1, threads
 
 
 def listening(port: int) -> bool:
