@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,27 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     """The inputs in an .npz file by their names, or the one of an .npy file for the one input in `names`."""
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FileError(f"{path}: {error}") from error
-    if isinstance(found, np.ndarray):
-        if len(names) != 1:
-            raise FileError(f"{path}: an .npy file holds one input, expected {sorted(names)}; use .npz or --input_name")
-        return {names[0]: _strings(found)}
-    with found:
-        return {name: _strings(found[name]) for name in found.files}
+        if not isinstance(found, np.ndarray):
+            with found:
+                return {name: _strings(_member(path, name, found[name])) for name in found.files}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:  # of members only when they are read
+        raise error if isinstance(error, FileError) else FileError(f"{path}: {error}") from error
+    if len(names) != 1:
+        raise FileError(f"{path}: an .npy file holds one input, expected {sorted(names)}; use .npz or --input_name")
+    return {names[0]: _strings(found)}
+
+
+def _member(path: Path, name: str, value: Any) -> Array:
+    """numpy gives what is no array in an archive as bytes."""
+    if not isinstance(value, np.ndarray):
+        raise FileError(f"{path}: {name!r} is no .npy file")
+    return value
 
 
 def _strings(array: Array) -> Array:
@@ -48,7 +63,8 @@ def _strings(array: Array) -> Array:
 
 
 def write_arrays(path: Path, outputs: Mapping[str, Array]) -> None:
-    """An .npz file with every output, or an .npy file with the only one. Strings become numpy's bytes."""
+    """An .npz file with every output, or an .npy file with the only one. Strings become numpy's bytes, and what numpy's
+    files have no name for (bfloat16, float8, int4) the float32 of the same value."""
     plain: dict[str, Any] = {name: _storable(path, name, array) for name, array in outputs.items()}
     if path.suffix == ".npy":
         if len(plain) != 1:
@@ -61,6 +77,8 @@ def write_arrays(path: Path, outputs: Mapping[str, Array]) -> None:
 
 
 def _storable(path: Path, name: str, array: Array) -> Array:
+    if array.dtype.kind == "V":
+        return array.astype(np.float32)
     if array.dtype != object:
         return array
     if any(value.endswith(b"\0") for value in array.ravel()):

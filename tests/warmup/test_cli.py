@@ -153,6 +153,20 @@ def test_missing_models_and_files_are_one_line(run: Any, tmp_path: Path, savedmo
     assert (code, said) == (1, [f"tfopt warmup: NOT_FOUND: {tmp_path}/none: there is no such file"])
 
 
+def test_a_file_that_cannot_be_written_is_one_line_and_leaves_nothing(
+    run: Any, savedmodel: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").touch()
+    for out, why in ((tmp_path / "taken", "Is a directory"), (tmp_path / "file" / "records", "File exists")):
+        code, _, told = run("synthesize", savedmodel("half_plus_two"), "--out", out)
+        assert code == 1
+        assert len(told) == 1
+        assert told[0].startswith("tfopt warmup: ")
+        assert why in told[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+
+
 def test_text_models_and_broken_models(run: Any, savedmodel_copy: Copy, tmp_path: Path) -> None:
     model = savedmodel_copy("scalar")
     binary = model / "saved_model.pb"

@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
-    except (records.WarmupError, signatures.ModelError, UsageError) as error:
+    except (records.WarmupError, signatures.ModelError, UsageError, OSError) as error:
         print(f"tfopt warmup: {error}", file=sys.stderr)
         return 1
     return code

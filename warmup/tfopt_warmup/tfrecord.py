@@ -35,11 +35,15 @@ def read(path: Path) -> Iterator[bytes]:
 def write(path: Path, records: Iterable[bytes]) -> None:
     """Writes the file whole or not at all: a server may be about to read it."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        for data in records:
-            length = _LENGTH.pack(len(data))
-            file.write(length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data)))
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            for data in records:
+                length = _LENGTH.pack(len(data))
+                file.write(length + _CRC.pack(_masked_crc(length)) + data + _CRC.pack(_masked_crc(data)))
+        part.replace(path)
+    except BaseException:  # a full disk, or records that cannot be made: nothing half done is left to fill it
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _read_one(file: BinaryIO, offset: int, size: int) -> bytes | None:
