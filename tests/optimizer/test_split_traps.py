@@ -127,6 +127,22 @@ def test_what_a_device_segment_would_look_up_wrongly_is_looked_up_on_the_host(tf
         runner({"word": WORDS[:3]})
 
 
+def test_columns_of_a_matrix_are_held_to_their_own_weights(tf, tmp_path):
+    module = tf.Module()
+    module.vectors, module.table, module.dense = weights(tf, 4, 8), table(tf), weights(tf, 8, 2)
+    module.small, module.large = weights(tf, 3, 8), weights(tf, 100, 8)
+
+    def serve(word, ids):
+        x = tf.gather(module.vectors, module.table.lookup(word))
+        return {"y": (x + tf.gather(module.small, ids[:, 0]) * tf.gather(module.large, ids[:, 1])) @ module.dense}
+
+    model = Model(tf, tmp_path, module, serve, words(tf), tf.TensorSpec([None, 2], tf.int64, name="ids"))
+    runner = model.check({"word": WORDS[:2], "ids": np.array([[2, 99], [0, 3]])})
+    for wrong in ([[3, 0], [0, 0]], [[0, 100], [0, 0]], [[0, 0], [0, -1]]):
+        with pytest.raises(Declined, match="a look-up has"):
+            runner({"word": WORDS[:2], "ids": np.array(wrong)})
+
+
 @pytest.mark.parametrize("rows", [3, 8])
 def test_the_best_of_more_than_a_table_has_is_looked_up_on_the_host(tf, tmp_path, rows):
     module = tf.Module()

@@ -242,7 +242,7 @@ class Cutter:
         stages, session = list[Stage](), GraphWriter(self._source, self._store)
         for index, segment in enumerate(cut.segments):
             if segment.where == DEVICE:
-                stages.append(self._device(f"d{index}", segment, inputs[index], self._strays[index].limits))
+                stages.append(self._device(f"d{index}", segment, inputs[index], self._strays[index]))
             elif all(self._runs_here(self._graph.nodes[n]) for n in segment.nodes):
                 stages.append(Stage("host", tuple(self._step(n) for n in segment.nodes)))
             else:
@@ -288,14 +288,20 @@ class Cutter:
         """Its inputs without the table: that one is in the attributes."""
         return tuple(t for t in node.inputs if self._graph.tensor(t).dtype != "resource")
 
-    def _device(
-        self, folder: str, segment: Segment, inputs: Sequence[Input], limits: Mapping[str, tuple[int, int]]
-    ) -> Stage:
+    def _device(self, folder: str, segment: Segment, inputs: Sequence[Input], strays: Strays) -> Stage:
         place = self._folder / folder
         results = self._emitter.save(place, inputs, segment.outputs)
         (signature,) = (s for s in saved_model.read_signatures(place) if s.key == SIGNATURE)
         packs = tuple(Pack(i.name, i.dtype, i.parts, i.widths) for i in inputs)
-        return Stage("device", folder=folder, signature=signature, packs=packs, results=results, limits=limits)
+        return Stage(
+            "device",
+            folder=folder,
+            signature=signature,
+            packs=packs,
+            results=results,
+            limits=strays.limits,
+            columns=strays.columns,
+        )
 
 
 def _on_host(cut: Cut) -> list[str]:

@@ -52,12 +52,25 @@ class Resource:
 
 
 @dataclasses.dataclass(frozen=True)
+class Columns:
+    """What the columns from `start` to `stop` (as Python counts) on an axis of a tensor may be."""
+
+    tensor: str
+    axis: int
+    start: int
+    stop: int | None
+    low: int
+    high: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """A segment. Device stages have a signature, its packs, and `results`: the names of the signature's outputs ->
     tensors. Host stages have `steps`, or run in TensorFlow: `feeds` are placeholders -> tensors, `fetches` what comes
     out, `effects` the nodes that must run beside.
 
-    `limits`: tensors of the packs -> the least and the largest value that the segment's look-ups can take."""
+    `limits`: tensors of the packs -> the least and the largest value that the segment's look-ups can take; `columns`:
+    the same of some columns alone."""
 
     where: str
     steps: tuple[Step, ...] = ()
@@ -70,6 +83,7 @@ class Stage:
     packs: tuple[Pack, ...] = ()
     results: Mapping[str, str] = dataclasses.field(default_factory=dict)
     limits: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    columns: tuple[Columns, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

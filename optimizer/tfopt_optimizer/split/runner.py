@@ -12,6 +12,7 @@ import numpy as np
 from tfopt_protos import dtypes
 
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner
+from tfopt_optimizer.engines.limits import Part
 from tfopt_optimizer.errors import Declined
 from tfopt_optimizer.split import hostops
 from tfopt_optimizer.split.program import HOST_GRAPH, Pack, Program, Stage, Step
@@ -60,9 +61,10 @@ class Host:
 
     def device_feeds(self, stage: Stage, tensors: Tensors) -> Arrays:
         for name, (low, high) in stage.limits.items():
-            array = tensors[name]
-            if array.size and not (array.min() >= low and array.max() <= high):  # NaN is neither
-                raise Declined("INVALID_ARGUMENT", f"a look-up has {high + 1} entries, and is asked for another")
+            _hold(tensors[name], low, high)
+        for some in stage.columns:
+            part = Part(some.tensor, some.axis, some.start, some.stop)
+            _hold(part.of(tensors[some.tensor]), some.low, some.high)
         return {name: feed(tensors) for name, feed in self._feeders[stage.folder]}
 
     def _steps(self, steps: Sequence[Step]) -> list[Action]:
@@ -100,7 +102,7 @@ class Host:
         """The look-ups whose results nothing but this stage's packs asks for."""
         steps = {s.outputs[0]: s for st in self.program.stages for s in st.steps if s.op == "LookupTableFindV2"}
         packed = {p for pack in stage.packs if pack.widths for p in pack.parts}
-        others = [*self.program.outputs.values(), *stage.limits]
+        others = [*self.program.outputs.values(), *stage.limits, *(c.tensor for c in stage.columns)]
         for other in self.program.stages:
             others += [t for s in other.steps for t in s.inputs]
             others += other.feeds.values()
@@ -197,3 +199,8 @@ class SplitRunner:
     def close(self) -> None:
         for runner, _ in self._devices.values():
             runner.close()
+
+
+def _hold(array: np.ndarray, low: int, high: int) -> None:
+    if array.size and not (array.min() >= low and array.max() <= high):  # NaN is neither
+        raise Declined("INVALID_ARGUMENT", f"a look-up has {high + 1} entries, and is asked for another")

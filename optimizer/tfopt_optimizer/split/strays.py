@@ -14,18 +14,21 @@ import numpy as np
 
 from tfopt_optimizer.engines import guards
 from tfopt_optimizer.engines.indices import Shape
-from tfopt_optimizer.engines.limits import Limits, Part, narrow
+from tfopt_optimizer.engines.limits import Limits
 from tfopt_optimizer.split.emit import Emitter
 from tfopt_optimizer.split.graph import Graph, node_of
 from tfopt_optimizer.split.partition import Segment
+from tfopt_optimizer.split.program import Columns
 
 
 @dataclasses.dataclass(frozen=True)
 class Strays:
-    """`limits`: inputs of the segment -> what they may be; `trouble`: node -> why it cannot be there."""
+    """`limits`: inputs of the segment -> what they may be, `columns`: what some of their columns may be; `trouble`:
+    node -> why it cannot be there."""
 
     limits: Mapping[str, Limits]
     trouble: Mapping[str, str]
+    columns: tuple[Columns, ...] = ()
 
 
 def find(
@@ -52,10 +55,14 @@ def find(
     found = guards.find(definition.node, inputs, shapes, functions, emitter.scalar, inferred=inferred)
     if found.refusal:
         return Strays({}, {found.node: found.refusal})
-    whole: dict[Part, Limits] = {}
-    for part, limit in found.limits.items():
-        narrow(whole, Part(part.name), limit)
-    return Strays({t: limit for (t, *_), limit in whole.items() if not _within(values(t), limit)}, {})
+    held = {part: limit for part, limit in found.limits.items() if not _within(values(part.name), limit)}
+    whole = {part.name: limit for part, limit in held.items() if part.axis is None}
+    columns = tuple(
+        Columns(part.name, part.axis, part.start, part.stop, *limit)
+        for part, limit in held.items()
+        if part.axis is not None
+    )
+    return Strays(whole, {}, columns)
 
 
 def _within(values: np.ndarray | None, limit: Limits) -> bool:
