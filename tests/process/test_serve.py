@@ -93,13 +93,13 @@ def test_a_life_from_the_first_start_to_sigterm_under_load(tmp_path, savedmodel)
         callers = [RpcClient(rpc) for _ in range(2)]
         for client in (*clients, *callers):
             client.start()
-        time.sleep(1.0)
+        everyone = (*clients, *callers)
+        until(lambda: all(c.answered > 10 for c in everyone), 10, lambda: [c.answered for c in everyone])
         family = processes_of(server.process.pid)
         assert server.stop() == 0
         for client in (*clients, *callers):
             client.join(15)
     assert [c.lost for c in clients] == [[]] * 8
-    assert all(c.answered > 10 for c in (*clients, *callers))
     # Not one call failed on a connection that there was: the last ones found nobody to connect to.
     assert {c.ended[: len(NOBODY)] for c in callers} == {NOBODY}
     assert [line for line in server.lines() if line["severity"] != "INFO"] == []
