@@ -29,12 +29,13 @@ from tfopt_optimizer.saved_model import SavedModelError, State
 from tfopt_optimizer.settle import settle
 from tfopt_optimizer.split import worth
 from tfopt_optimizer.tournament import LOADERS, TENSORFLOW, Tournament
-from tfopt_optimizer.workers import Worker, WorkerFailed
+from tfopt_optimizer.workers import OPEN_TIMEOUT_S, Worker, WorkerFailed
 
 __all__ = ["OptimizeJob", "Progress", "optimize"]
 
 # What lies at the top of a plan's folder.
 _PARTS = re.compile(rf"{re.escape(plan.FILE_NAME)}|{re.escape(plan.UNFINISHED)}|s\d+|weights\.(bin|json)")
+OPEN_S = 300.0  # what a candidate's engine may take for its imports and a small model
 Progress = Callable[[str], None]
 
 
@@ -95,8 +96,10 @@ def _workers(job: OptimizeJob, entrants: Sequence[Entrant]) -> Iterator[dict[str
     place = Place(job.model_dir, job.plan_dir, job.tags, *threads, device=flags.accelerator())
     paths = {TENSORFLOW: "tensorflow", **{e.worker: e.engine for e in entrants}}
     paths |= {e.converter: f"{e.engine} conversion" for e in entrants if e.converter}
-    workers = {path: Worker(path, place, name) for path, name in paths.items()}
     large = saved_model.variables_bytes(job.model_dir) > contest.LARGE
+    patience = OPEN_TIMEOUT_S if large else max(flags.candidate_timeout_s, OPEN_S)
+    workers = {TENSORFLOW: Worker(TENSORFLOW, place, paths.pop(TENSORFLOW))}
+    workers |= {path: Worker(path, place, name, patience) for path, name in paths.items()}
     on_standby = {e.converter for e in entrants if e.standby or (e.heavy and large)}
     try:
         for path, worker in workers.items():

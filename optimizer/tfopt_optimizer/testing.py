@@ -174,6 +174,14 @@ class Refuses(Right):
         raise NotLowerable("operation Foo has no kernel")
 
 
+class HangsAtTheStart(Right):
+    """Its engine does not come back from being imported."""
+
+    def open(self, place: Place) -> Mapping[str, str]:
+        time.sleep(3600)
+        return super().open(place)
+
+
 class NeverStarts(Right):
     """Its engine is not installed."""
 

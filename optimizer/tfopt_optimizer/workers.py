@@ -50,8 +50,9 @@ class Worker:
     `on_wait(seconds)` is called every HEARTBEAT_S while an answer is awaited: a compile of minutes shows progress.
     """
 
-    def __init__(self, engine_path: str, place: Place, name: str) -> None:
+    def __init__(self, engine_path: str, place: Place, name: str, open_timeout_s: float = OPEN_TIMEOUT_S) -> None:
         self._path, self._place, self.name = engine_path, place, name
+        self._open_timeout_s = open_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
         self._fed: set[str] = set()
@@ -80,7 +81,7 @@ class Worker:
         """Waits for the engine: variant -> "" or the reason why it is not there."""
         if self._process is None:
             self.start()
-        self.variants = self._receive(Budget(OPEN_TIMEOUT_S))
+        self.variants = self._receive(Budget(self._open_timeout_s))
         return self.variants
 
     @property

@@ -330,6 +330,18 @@ def test_a_model_without_a_signature_is_an_error_that_leaves_the_plan_that_is_th
     assert (plan_dir / plans.FILE_NAME).exists()
 
 
+def test_an_engine_that_hangs_while_it_is_imported_costs_itself(savedmodel, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfopt_optimizer.optimize.OPEN_S", 5.0)
+    flags = OptimizerFlags(allowed_batch_sizes=(1,), candidate_timeout_s=3)
+    plan = optimize(
+        job(savedmodel("half_plus_two"), tmp_path / "plan", {"x": np.full([2, 1], 0.5, np.float32)}, flags),
+        lambda _: None,
+        entrants=[testing.planted("HangsAtTheStart")],
+    )
+    assert "hangsatthestart cannot take part: no answer within 5 s, killed" in plan.log
+    assert [b.engine for b in plan.signature("serving_default").buckets] == ["tensorflow"]
+
+
 @pytest.mark.parametrize(
     ("files", "why"),
     [
