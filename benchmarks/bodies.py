@@ -35,6 +35,8 @@ _SIGNATURE = SignatureInfo("serving_default", "tensorflow/serving/predict", (_TE
 class Echo:
     """As much of a dataplane as predicting asks for."""
 
+    reads_inputs = False
+
     def __init__(self) -> None:
         self.metrics = Metrics()
         self._handle = SimpleNamespace(name="m", version=1, release=lambda: None)
