@@ -33,14 +33,10 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
         if not isinstance(found, np.ndarray):
             with found:
                 return {name: _strings(_member(path, name, found[name])) for name in found.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:  # of members only when they are read
-        raise error if isinstance(error, FileError) else FileError(f"{path}: {error}") from error
+    except FileError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:  # of members when they are read
+        raise FileError(f"{path}: {error}") from error
     if len(names) != 1:
         raise FileError(f"{path}: an .npy file holds one input, expected {sorted(names)}; use .npz or --input_name")
     return {names[0]: _strings(found)}

@@ -83,8 +83,12 @@ def _refuse_others(plan_dir: Path) -> None:
 
 def _clear(plan_dir: Path) -> None:
     """An empty folder to write to, which says from now on that it is a plan's."""
-    shutil.rmtree(plan_dir, ignore_errors=True)  # a volume's own folder stays, empty
     plan_dir.mkdir(parents=True, exist_ok=True)
+    for path in plan_dir.iterdir():  # the folder itself may be a volume's, which cannot be removed
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     (plan_dir / plan.UNFINISHED).touch()
 
 
