@@ -47,7 +47,7 @@ def write_module(folder: Path, module: bytes, meta: Meta) -> None:
 
 def read_meta(folder: Path) -> Meta:
     data = json.loads((folder / META).read_text())
-    of_inputs = {Part(name): (low, high) for name, (low, high) in data["limits"].items()}  # by older versions
+    of_inputs = {Part(name): (low, high) for name, (low, high) in data.get("limits", {}).items()}  # by older versions
     return Meta(
         tuple(data["inputs"]),
         tuple(data["outputs"]),

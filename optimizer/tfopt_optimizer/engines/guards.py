@@ -60,8 +60,8 @@ ShapeOf = Callable[[str, str], Shape | None]
 @dataclasses.dataclass(frozen=True)
 class Blind:
     """An engine by its name in refusals. `noticed`: kinds of operations whose values it checks itself, or its converter
-    does; `lookups`: whether indices have
-    to be looked after for it, or those `inside` loops and branches alone; `outside`: what it does beyond a table."""
+    does; `lookups`: whether indices have to be looked after for it, or those `inside` loops and branches alone;
+    `outside`: what it does beyond a table."""
 
     engine: str
     noticed: frozenset[str] = frozenset()

@@ -27,12 +27,10 @@ MODEL, META, FOLDER = "model.onnx", "model.json", "onnxruntime"
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """The signature's names -> the model's; `indices`: inputs that must not be negative, in models that older versions
-    converted (passes/indices.py looks after that in the model)."""
+    """The signature's names -> the model's."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    indices: tuple[str, ...] = ()
 
 
 def folder(target: Target) -> str:
@@ -46,23 +44,20 @@ def write_meta(place: Path, meta: Meta) -> None:
 
 def read_meta(place: Path) -> Meta:
     data = json.loads((place / META).read_text())
-    return Meta(data["inputs"], data["outputs"], tuple(data["indices"]))
+    return Meta(data["inputs"], data["outputs"])
 
 
 class OnnxRunner:
     """Runs a model on feeds of the signature's dtypes: the caller pads and checks."""
 
     def __init__(self, session: Any, meta: Meta) -> None:
-        self._session, self._indices = session, meta.indices
+        self._session = session
         there = {i.name for i in session.get_inputs()}  # inputs that nothing depends on are gone from the model
         self._inputs = [(name, tensor) for name, tensor in meta.inputs.items() if tensor in there]
         self._outputs = dict(meta.outputs)
         self._all = list(meta.outputs.values())
 
     def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
-        for name in self._indices:
-            if feeds[name].size and feeds[name].min() < 0:
-                raise Declined("INVALID_ARGUMENT", f"input {name!r} has negative indices")
         names = [n for n in self._outputs if not outputs or n in outputs]
         wanted = self._all if len(names) == len(self._all) else [self._outputs[n] for n in names]
         try:

@@ -13,10 +13,10 @@ at 4 % of its time (ResNet50 1 %). Small models are compiled per bucket: there a
 
 Variants: `f32`, one stream of all cores, and `f32-s<cores>`, as many streams of one thread each: a batch runs as equal
 parts side by side, which stay in their core's cache and do not wait for each other within a layer. So do calls.
-`f32-blocked` and `f32-blocked-s<cores>`: convolutions on blocked layouts (openvino_blocked.py).
 `f32-s<cores>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves for the
-next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two
-parts with cold caches, 0.96 with warm ones).
+next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two parts with cold caches, 0.96 with warm
+ones). `f32-blocked` and `f32-blocked-s<cores>` have other kernels for convolutions (openvino_blocked.py), `f32-amx` for
+products (openvino_amx.py).
 
 Measured on 2 cores with AVX-512 (plain TensorFlow beside it): BERT-small 4.0 ms (13.9), at batch 8 27 ms (50);
 MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases the GIL.
