@@ -128,7 +128,7 @@ def test_who_shows_no_certificate_is_refused_where_one_is_wanted(servers, at: di
     """In TLS 1.3 a server says so after the handshake, and a reset may overtake its words: then it is asked again."""
     mutual, addresses = servers
     if not mutual:
-        pytest.skip("nobody wants one")
+        pytest.skip("this server asks for no certificate: the other one does")
     with Client(addresses[scheme], Retry(2, 0, 0), trusting(at)) as client, pytest.raises(PredictError) as refused:
         client.predict({"x": ONE}, model="m")
     assert refused.value.code == "UNAVAILABLE"
