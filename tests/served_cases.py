@@ -257,7 +257,7 @@ ROUTES = [
     Route("ragged tokens", INVALID, "Failed to process element: 1 of 'instances' list. Error: INVALID_ARGUMENT: Expecting tensor size: 2 but got: 1", "forms", '{"signature_name": "length", "instances": [[1, 2], [3]]}'),
     Route("ragged tokens in columns", INVALID, "Encountered list at unexpected size: 1 at level: 1 expected size: 2", "forms", '{"signature_name": "length", "inputs": [[1, 2], [3]]}'),
     graph("unlike sizes", "matmul", ("x", "[[1, 2]]", typed("DT_FLOAT", 1, 2)), "Matrix size-incompatible: In[0]: [1,2], In[1]: [3,2]*"),
-    graph("no matrix", "matmul", ("x", "[1, 2, 3]", typed("DT_FLOAT", 3)), "In[0] ndims must be >= 2*"),
+    graph("no matrix", "matmul", ("x", "[1, 2, 3]", typed("DT_FLOAT", 3)), "In[0] *"),  # oneDNN's kernel and Eigen's word it differently
     graph("an index beyond the table", "pick", ("i", "[0, 9]", typed("DT_INT32", 2, values="int_val: [0, 9]")), "indices[1] = 9 is not in [0, 3)*"),
     graph("division by zero", "divide", ("i", "[0]", typed("DT_INT32", 1)), "Integer division by zero*"),
     graph("no number in a text", "number", ("s", '["abc"]', typed("DT_STRING", 1, values='string_val: "abc"')), "StringToNumberOp could not correctly convert string: abc*"),

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from enginecases import Prepared, feeds, plain, save, target
-from tfopt_optimizer import testing, verify
+from tfopt_optimizer import compression, cpu, testing, verify
 from tfopt_optimizer.engines import calibration, litert, litert_compress, litert_convert, openvino, openvino_compress
 from tfopt_optimizer.engines import openvino_freeze as freeze
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
@@ -36,9 +36,11 @@ def test_openvino_models_of_every_precision(tmp_path, variant):
     float_model.runner(target("cnn", KEY, "f32", 4))
     calibration.write(tmp_path / "s0", [feeds(target("cnn", KEY, "f32", 4), seed) for seed in range(4)], ROUGH)
     prepared = Prepared("cnn", tmp_path, openvino.Worker(), openvino_compress.Converter)
+    computes = variant != "bf16" or not compression.unfit("bf16", cpu.processor()["isa"].split())
     for batch in (1, 5):
         wanted = target("cnn", KEY, variant, batch)
-        close("cnn", wanted, prepared.runner(wanted))
+        # Where the processor has no bfloat16, OpenVINO takes float32 for it, and no tournament offers it.
+        close("cnn", wanted, prepared.runner(wanted), least=1e-6 if computes else 0.0)
     assert prepared.converted == (variant != "bf16")  # one model for all buckets; bfloat16 is the float one
     folder = "openvino" if variant == "bf16" else f"openvino-{variant}"
     assert prepared.prepared.artifact == f"s0/{folder}"

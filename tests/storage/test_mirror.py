@@ -237,6 +237,16 @@ def test_a_copy_that_is_given_up_goes_when_nobody_uses_it(tmp_path: Path, bucket
     assert content(one.fetch()) == MODEL
 
 
+def test_a_child_that_is_just_being_started_keeps_no_copy(tmp_path: Path, bucket: Bucket) -> None:
+    put(bucket, "m/1")
+    house = House(tmp_path)
+    folder = house.fetch()
+    inherited = os.dup(house.mirror._used["1"])  # between fork and exec
+    house.mirror.release(folder)
+    os.close(inherited)
+    assert not folder.exists()
+
+
 def test_what_an_earlier_server_left_goes(tmp_path: Path, bucket: Bucket) -> None:
     put(bucket, "m/1")
     first = House(tmp_path)

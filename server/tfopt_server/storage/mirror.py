@@ -152,7 +152,7 @@ class Mirror:
         """The version is not used here any more: its copy goes when no other process uses it either."""
         lock = self._used.pop(folder.name, None)
         if lock is not None:
-            os.close(lock)
+            _unlock(lock)
         self._whole.discard(folder.name)
         self._remove_unused(folder.name)
 
@@ -172,7 +172,7 @@ class Mirror:
                 shutil.rmtree(self.folder / name, ignore_errors=True)
                 shutil.rmtree(self.folder / f".{name}.part", ignore_errors=True)
             finally:
-                os.close(lock)
+                _unlock(lock)
 
     @contextlib.contextmanager
     def _copying(self, name: str) -> Iterator[None]:
@@ -181,7 +181,7 @@ class Mirror:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(lock)
+            _unlock(lock)
 
     def _use(self, name: str) -> None:
         if name not in self._used:
@@ -193,6 +193,12 @@ class Mirror:
         locks = self.folder / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         return os.open(locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+
+def _unlock(lock: int) -> None:
+    """Closing alone would leave the lock to a child that is just being started: it has the file open until its exec."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    os.close(lock)
 
 
 def _recorded(record: Path, folder: Path) -> dict[str, list[object]]:
