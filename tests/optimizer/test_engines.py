@@ -129,7 +129,12 @@ BLOCKED = ["openvino/f32-blocked", "openvino/f32-blocked-s4"]
 
 @pytest.mark.parametrize(
     ("isa", "more"),
-    [("avx2", []), ("avx512f avx512bw", BLOCKED), ("avx512f avx512bw amx_bf16", ["openvino/f32-amx", *BLOCKED])],
+    [
+        ("sse4_2", []),
+        ("avx2", BLOCKED),
+        ("avx512f avx512bw", BLOCKED),
+        ("avx512f avx512bw amx_bf16", ["openvino/f32-amx", *BLOCKED]),
+    ],
 )
 def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, more):
     monkeypatch.setattr(table.cpu, "processor", lambda: {"isa": isa})

@@ -12,7 +12,8 @@ from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_freeze
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NotLowerable
 
-needs_avx512 = pytest.mark.skipif(not openvino_blocked.usable(), reason="this processor has no AVX-512")
+FAMILY = openvino_blocked.family()
+needs_kernels = pytest.mark.skipif(not FAMILY, reason="this processor has neither AVX-512 nor AVX2")
 
 
 def residual(tf, module, x):
@@ -47,7 +48,7 @@ def ran(worker, variant, rows):
     return [info["primitiveType"].astype(str) for info in told if info["layerType"].astype(str) in kinds]
 
 
-@needs_avx512
+@needs_kernels
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("variant", "rows", "each"), [("f32-blocked", 3, 3), ("f32-blocked-s2", 4, 2)])
 def test_every_kind_of_convolution_takes_the_kernel_wished_for(opened, variant, rows, each):
@@ -61,14 +62,13 @@ def test_every_kind_of_convolution_takes_the_kernel_wished_for(opened, variant, 
     served = openvino.Opener(worker._place, None).runner(dataclasses.replace(wanted, folder="s0/openvino"), print)
     agree(found["f32"], found[variant])
     np.testing.assert_array_equal(served({"x": x})["y"], found[variant]["y"])
-    assert ran(worker, "f32", rows)[1] == "brgconv_avx512_dw_f32"
-    # Without a wish the groups have a kernel of this family anyway.
+    assert ran(worker, "f32", rows)[1] == f"{FAMILY.replace('jit', 'brgconv')}_dw_f32"
     kinds = ran(worker, variant, each)
-    assert [kind for kind in kinds if not kind.startswith("jit_avx512")] == []
-    assert kinds[1:3] == ["jit_avx512_dw_f32", "jit_avx512_1x1_f32"]
+    assert kinds[:3] == [f"{FAMILY}_f32", f"{FAMILY}_dw_f32", f"{FAMILY}_1x1_f32"]
+    assert "ref" not in kinds[3]  # groups that are not depthwise have no wish
 
 
-@needs_avx512
+@needs_kernels
 @pytest.mark.tensorflow
 def test_one_compiled_model_serves_all_rows_of_large_models(tmp_path, monkeypatch):
     monkeypatch.setattr(openvino, "SHARED_ABOVE", 0)
@@ -81,6 +81,14 @@ def test_one_compiled_model_serves_all_rows_of_large_models(tmp_path, monkeypatc
     assert key == ("f32-blocked", (("image", (-1, 16, 16, 3)),))
 
 
+@pytest.mark.parametrize(
+    ("isa", "family"), [("sse4_2", ""), ("avx2 fma", "jit_avx2"), ("avx2 avx512f avx512bw", "jit_avx512")]
+)
+def test_kernels_are_those_of_the_widest_registers(monkeypatch, isa, family):
+    monkeypatch.setattr(openvino_blocked.cpu, "processor", lambda: {"isa": isa})
+    assert openvino_blocked.family() == family
+
+
 @pytest.mark.tensorflow
 def test_a_model_without_convolutions_is_refused(tmp_path):
     prepared = Prepared("multi", tmp_path, openvino.Worker(), openvino_freeze.Converter)
@@ -88,7 +96,7 @@ def test_a_model_without_convolutions_is_refused(tmp_path):
         prepared.runner(target("multi", "serving_default", "f32-blocked", 2))
 
 
-@needs_avx512
+@needs_kernels
 @pytest.mark.tensorflow
 def test_quantizers_get_the_model_without_wishes(opened):
     worker, _ = opened

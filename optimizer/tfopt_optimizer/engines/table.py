@@ -90,7 +90,7 @@ ROWS = (
     Row("openvino", "openvino", lambda cores: ("f32-amx",), "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
     Row("openvino", "openvino", _blocked, "openvino:Worker", "openvino:Opener",
-        "openvino_freeze:Converter", standby=True, allowed=lambda flags: openvino_blocked.usable()),
+        "openvino_freeze:Converter", standby=True, allowed=lambda flags: bool(openvino_blocked.family())),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener", splits=False,
