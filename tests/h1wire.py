@@ -8,6 +8,7 @@ from typing import Any
 
 from tfopt_server.http import Request, Response
 from tfopt_server.process.connections import Connection
+from tfopt_server.room import Room
 
 GET = b"GET /a?b=%20c HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -29,12 +30,12 @@ def echo(request: Request) -> Response:
 class Wire:
     """The transport and the worker: what a connection is between."""
 
-    def __init__(self, app: Any = echo, limit: int = 0) -> None:
+    def __init__(self, app: Any = echo, limit: int = 0, room: Room | None = None) -> None:
         self.loop = self
         self.now = 1000.0
         self.connections: set[Connection] = set()
         self.draining = False
-        self.gate, self.max_body_bytes = app, limit
+        self.gate, self.max_body_bytes, self.room = app, limit, room or Room(1 << 30)
         self.sent, self.closed, self.cut, self.reading, self.tasks = b"", False, False, True, []
         self.connection = Connection(self)  # type: ignore[arg-type]
         self.connection.connection_made(self)

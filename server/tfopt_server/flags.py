@@ -200,6 +200,11 @@ OWN: tuple[Flag, ...] = (
     Flag("predict_route", "str", None, "predict route (default $AIP_PREDICT_ROUTE, else /predict)"),
     Flag("workers", "int", 1, "server processes; more than one only pays for tiny models", within=(1, 1024)),
     Flag("max_body_bytes", "int", 2**31 - 1, "largest REST request body; 0: any", within=(0, 2**40)),
+    Flag(
+        "max_arriving_body_bytes", "int", 2**31 - 1,
+        "REST request bodies of all connections that have not come whole, together, in each process; 0: any",
+        within=(0, 2**40),
+    ),
     Flag("drain_grace_s", "float", 0.0, "after SIGTERM, keep accepting connections this long", within=_SECONDS),
     Flag("drain_timeout_s", "float", 30.0, "after SIGTERM, the process is gone within this time", within=_SECONDS),
     Flag("strict_flags", "bool", False, "an unknown flag is an error, not a warning"),

@@ -108,6 +108,7 @@ class Settings:
     health_route: str
     predict_route: str
     max_body_bytes: int
+    max_arriving_body_bytes: int
     # The process.
     workers: int
     drain_grace_s: float

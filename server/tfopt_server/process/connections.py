@@ -13,19 +13,18 @@ may already be on its way.
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import functools
-import http
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable
 from typing import Any, Protocol
 
 import httptools
 
+from tfopt_server.errors import ServingError
 from tfopt_server.http import Answer, App, Header, Request, Response, Streamed
-from tfopt_server.rest.status import error_body
+from tfopt_server.process.heads import date, head
+from tfopt_server.rest.status import error_body, refusal
+from tfopt_server.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +51,7 @@ class Host(Protocol):
     draining: bool
     gate: App
     max_body_bytes: int
+    room: Room  # for bodies that have not come whole, or wait behind other requests of their connection
 
 
 class Connection(asyncio.Protocol):
@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Event | None = None
         self._reading = True
         self._ended = False  # no further request is read
+        self._held = self._kept = 0  # of the room: by the body that arrives, by those that wait
         self.opened = self.touched = 0.0
         self._reset()
 
@@ -86,6 +87,8 @@ class Connection(asyncio.Protocol):
         self._host.connections.discard(self)
         self._ended = True
         self._waiting.clear()
+        self._host.room.give(self._held + self._kept)
+        self._held = self._kept = 0
         if self._task is not None:
             # Nobody waits for the answer: what is queued need not run. Not before the task has begun: a coroutine that
             # never began gives nothing back, and the model's version would stay held.
@@ -106,6 +109,21 @@ class Connection(asyncio.Protocol):
         self.touched = self._loop.time()
         while data:
             data = self._feed(data)
+        if self._size != self._held:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Room for what came of a body that is not whole; where there is none, its request is refused."""
+        more = self._size - self._held
+        if more > 0:
+            try:
+                self._host.room.take(more, self._held + self._kept)
+            except ServingError as error:
+                self._refuse(refusal(error))
+                return
+        else:
+            self._host.room.give(-more)
+        self._held = self._size
 
     def _feed(self, data: bytes) -> bytes:
         """Reads, and returns what is to be read next: something only where an upgrade was declined."""
@@ -117,7 +135,7 @@ class Connection(asyncio.Protocol):
             return self._declined(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             if not self._ended:
-                self._refuse(400, f"Bad Request: {_reason(error)}")
+                self._refuse(_error(400, f"Bad Request: {_reason(error)}"))
         else:
             if self._in_head and self._head > HEAD_LIMIT and not self._ended:
                 self._long_head()
@@ -130,7 +148,7 @@ class Connection(asyncio.Protocol):
         """
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._refuse(501, "Not Implemented: CONNECT")
+            self._refuse(_error(501, "Not Implemented: CONNECT"))
             return b""
         kept = [name + b": " + value for name, value in self._headers if name not in _UPGRADE]
         wishes = [
@@ -139,10 +157,10 @@ class Connection(asyncio.Protocol):
         if b"close" in wishes:
             kept.append(b"connection: close")
         version = self._parser.get_http_version().encode()
-        head = b"\r\n".join((b"%b %b HTTP/%b" % (method, self._url, version), *kept, b"\r\n"))
+        again = b"\r\n".join((b"%b %b HTTP/%b" % (method, self._url, version), *kept, b"\r\n"))
         self._parser = httptools.HttpRequestParser(self)
         self._reset()
-        return head + rest
+        return again + rest
 
     def pause_writing(self) -> None:
         self._writable = asyncio.Event()
@@ -189,7 +207,7 @@ class Connection(asyncio.Protocol):
         if size + len(self._url) > HEAD_LIMIT:  # in one piece, before data_received could tell
             self._long_head()
         elif hosts != 1 and (hosts or self._parser.get_http_version() != "1.0"):  # RFC 9112, 3.2; probes speak HTTP/1.0
-            self._refuse(400, f"Bad Request: expected one Host header, received {hosts}")
+            self._refuse(_error(400, f"Bad Request: expected one Host header, received {hosts}"))
         elif asks and self._parser.get_http_version() != "1.0":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -213,6 +231,7 @@ class Connection(asyncio.Protocol):
         self._reset()
         if self._busy:
             self._waiting.append((request, alive, modern))
+            self._kept, self._held = self._kept + self._held, 0
             self._regulate()
         else:
             self._answer(request, alive, modern)
@@ -252,6 +271,9 @@ class Connection(asyncio.Protocol):
                 self._write(asked, "GET", alive, modern)
             else:
                 self._answer(asked, alive, modern)
+        if self._kept and not self._waiting:
+            self._host.room.give(self._kept)
+            self._kept = 0
         self._regulate()
         if self._ended and not self._busy:
             self._transport.close()
@@ -267,15 +289,15 @@ class Connection(asyncio.Protocol):
 
     def _write(self, answer: Response, method: str, alive: bool, modern: bool) -> None:
         closes = not alive or self._host.draining
-        head = _head(answer.status, answer.content_type, answer.headers, closes, modern)
+        top = head(answer.status, answer.content_type, answer.headers, closes, modern)
         body = answer.body
         size = b"content-length: %d\r\n\r\n" % len(body)
         if method == "HEAD":
             body = b""
         if len(body) <= SHORT:
-            self._transport.write(head + _date() + size + body)
+            self._transport.write(top + date() + size + body)
         else:
-            self._transport.write(head + _date() + size)
+            self._transport.write(top + date() + size)
             self._transport.write(body)
         self.touched = self._loop.time()
         if closes:
@@ -287,8 +309,8 @@ class Connection(asyncio.Protocol):
         """Chunked, or for HTTP/1.0 until the connection ends."""
         closes = not alive or self._host.draining or not modern
         framing = b"transfer-encoding: chunked\r\n\r\n" if modern else b"\r\n"
-        head = _head(answer.status, answer.content_type, answer.headers, closes, modern)
-        self._transport.write(head + _date() + framing)
+        top = head(answer.status, answer.content_type, answer.headers, closes, modern)
+        self._transport.write(top + date() + framing)
         try:
             if method != "HEAD":
                 async for part in answer.parts:
@@ -309,23 +331,25 @@ class Connection(asyncio.Protocol):
     # Refusing what cannot be read.
 
     def _long_head(self) -> None:
-        self._refuse(431, f"Request Header Fields Too Large: more than {HEAD_LIMIT} bytes")
+        self._refuse(_error(431, f"Request Header Fields Too Large: more than {HEAD_LIMIT} bytes"))
 
     def _too_large(self) -> None:
-        self._refuse(413, f"The request body is larger than {self._limit} bytes (--max_body_bytes).")
+        self._refuse(_error(413, f"The request body is larger than {self._limit} bytes (--max_body_bytes)."))
 
-    def _refuse(self, status: int, text: str) -> None:
+    def _refuse(self, refused: Response) -> None:
         """Answers, reads no further, and closes once the client had time to see why.
 
         A connection that is closed over unread bytes is reset, and the reset can overtake the answer.
         """
         self._ended = True
+        self._host.room.give(self._held)
+        self._body, self._size, self._held = [], 0, 0
         if self._busy:  # an earlier request is still being answered: this one's refusal would overtake it
-            self._waiting.append((Response(error_body(text), status), False, True))
+            self._waiting.append((refused, False, True))
             return
-        head = _head(status, b"application/json", (), True, True)
-        body = error_body(text)
-        self._transport.write(head + _date() + b"content-length: %d\r\n\r\n" % len(body) + body)
+        top = head(refused.status, b"application/json", refused.headers, True, True)
+        size = b"content-length: %d\r\n\r\n" % len(refused.body)
+        self._transport.write(top + date() + size + refused.body)
         if self._transport.can_write_eof():
             self._transport.write_eof()
         self._loop.call_later(LINGER_S, self._transport.close)
@@ -351,42 +375,11 @@ class Connection(asyncio.Protocol):
         elif self._writable is not None and silent > STALLED_S:
             self._transport.abort()  # it reads nothing of its answer
         elif self._begun and not self._busy and silent > STALLED_S and not self._ended:
-            self._refuse(408, f"Request Timeout: nothing came for {STALLED_S:g} s")
+            self._refuse(_error(408, f"Request Timeout: nothing came for {STALLED_S:g} s"))
 
 
-def _head(status: int, content_type: bytes | None, headers: tuple[Header, ...], closes: bool, modern: bool) -> bytes:
-    """Status line and headers but for the length and the date. What a client can vary is not kept."""
-    head = _fixed_head(status, content_type, closes, modern)
-    return head + b"".join(b"%b: %b\r\n" % header for header in headers) if headers else head
-
-
-@functools.lru_cache(maxsize=512)
-def _fixed_head(status: int, content_type: bytes | None, closes: bool, modern: bool) -> bytes:
-    try:
-        phrase = http.HTTPStatus(status).phrase.encode()
-    except ValueError:
-        phrase = b"Unknown"
-    lines = [b"HTTP/1.1 %d %b" % (status, phrase)]
-    if content_type is not None:
-        lines.append(b"content-type: " + content_type)
-    if closes:
-        lines.append(b"connection: close")
-    elif not modern:
-        lines.append(b"connection: keep-alive")
-    return b"\r\n".join(lines) + b"\r\n"
-
-
-_dated: tuple[float, bytes] = (0.0, b"")
-
-
-def _date() -> bytes:
-    """The Date header (RFC 9110, 6.6.1), made once a second."""
-    global _dated
-    now = time.time()
-    if now >= _dated[0]:
-        whole = float(int(now))
-        _dated = whole + 1.0, b"date: " + email.utils.formatdate(whole, usegmt=True).encode() + b"\r\n"
-    return _dated[1]
+def _error(status: int, text: str) -> Response:
+    return Response(error_body(text), status)
 
 
 def _reason(error: BaseException) -> str:

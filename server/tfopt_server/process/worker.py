@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from typing import Any, NoReturn
 
@@ -27,6 +28,7 @@ from tfopt_server.process.arbiter import lead_group
 from tfopt_server.process.backend import Backend, CannotStart, Shared
 from tfopt_server.process.connections import Connection
 from tfopt_server.process.native import Stderr
+from tfopt_server.room import Room
 from tfopt_server.settings import Settings
 from tfopt_server.sockets import BACKLOG
 
@@ -46,6 +48,7 @@ class Worker(GunicornWorker):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         self.settings: Settings = self.app.settings
         self.max_body_bytes = self.settings.max_body_bytes
+        self.room = Room(self.settings.max_arriving_body_bytes or sys.maxsize, "--max_arriving_body_bytes")
         self.connections: set[Connection] = set()
         self.draining = False
         self._servers: list[asyncio.Server] = []

@@ -25,7 +25,7 @@ class Options:
     limits: Limits
     receive_limit: int = MESSAGE_LIMIT
     send_limit: int = MESSAGE_LIMIT
-    arriving_limit: int = ARRIVING_LIMIT  # of all calls together, room.py
+    arriving_limit: int = ARRIVING_LIMIT  # of all calls together, tfopt_server/room.py
     keepalive_s: float = 7200.0  # without a byte from the client, before it is asked whether it lives
     keepalive_timeout_s: float = 20.0
     keepalive_without_calls: bool = False

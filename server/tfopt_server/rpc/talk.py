@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from tfopt_server.errors import Code, ServingError, unavailable
 from tfopt_server.faces import failure
+from tfopt_server.room import Room
 from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head
 from tfopt_server.rpc.http2.connection import Connection
 from tfopt_server.rpc.http2.stream import Stream
 from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix, too_large_to_send
 from tfopt_server.rpc.options import Options
-from tfopt_server.rpc.room import Room
 
 LEAVING = unavailable("The server is shutting down")
 AHEAD = 16  # messages that a client may be ahead of the method, before its window is left to run out

@@ -20,6 +20,7 @@ from typing import Any
 
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.faces import failure
+from tfopt_server.room import Room
 from tfopt_server.rpc import status
 from tfopt_server.rpc.head import Head, reader
 from tfopt_server.rpc.http2.connection import BODY, REQUEST, Connection
@@ -27,7 +28,6 @@ from tfopt_server.rpc.http2.stream import Stream
 from tfopt_server.rpc.messages import PREFIX, Inbox, Message, inflate, prefix, too_large_to_send
 from tfopt_server.rpc.methods import Method, Pending
 from tfopt_server.rpc.options import Options
-from tfopt_server.rpc.room import Room
 from tfopt_server.rpc.talk import Talk
 
 log = logging.getLogger(__name__)
