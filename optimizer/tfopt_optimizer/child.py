@@ -48,13 +48,17 @@ def _in_child(command: tuple[Any, ...], progress: Progress, timeout_s: float) ->
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        frames.write(process.stdin, command)
+        os.set_blocking(process.stdin.fileno(), False)
+        frames.send(process.stdin.fileno(), command, timeout_s)
         return _follow(process, process.stdout, progress, time.monotonic() + timeout_s, timeout_s)
     except BrokenPipeError as error:
         raise OptimizeError(f"the optimizer died at its start with exit code {process.wait()}") from error
+    except frames.Stalled as error:
+        raise OptimizeError(f"the optimizer read nothing for {timeout_s:g} s and was stopped") from error
     finally:
         process.kill()
         process.wait()
+        process.stdin.close()
         process.stdout.close()
 
 

@@ -7,13 +7,16 @@ They compute y = x / 2 + 2 (the model that TensorFlow Serving tests with) in num
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
 
+from tfopt_optimizer import frames
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
@@ -165,6 +168,46 @@ class HangsAtTheEnd(Right):
 
     def release(self, target: Target) -> None:
         time.sleep(3600)
+
+
+class StopsWhileItAnswers(Right):
+    """Once prepared, its process stops in the middle of its next answer, as one does that is being swapped out."""
+
+    def prepare(self, target: Target) -> Prepared:
+        frames.write = _write_half
+        return super().prepare(target)
+
+
+class StopsWhileItListens(Right):
+    """Its process stops before it reads what it is asked next."""
+
+    def prepare(self, target: Target) -> Prepared:
+        frames.read = _stop
+        return super().prepare(target)
+
+
+class ClosesItsPipes(Right):
+    """Its engine closes what is not its own, and goes on."""
+
+    def prepare(self, target: Target) -> Prepared:
+        os.closerange(3, 256)
+        time.sleep(3600)
+        return super().prepare(target)
+
+
+_whole = frames.write
+
+
+def _write_half(stream: IO[bytes], message: Any) -> None:
+    kept = io.BytesIO()
+    _whole(kept, message)
+    stream.write(kept.getvalue()[: len(kept.getvalue()) // 2])
+    stream.flush()
+    _stop(stream)
+
+
+def _stop(stream: IO[bytes]) -> Any:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class Refuses(Right):

@@ -73,6 +73,9 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
         )
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
         self._fed.clear()
         self._prepared.clear()
         self._send(("open", self._place))
@@ -162,9 +165,11 @@ class Worker:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
-            frames.write(self._process.stdin, message)
+            frames.send(self._process.stdin.fileno(), message, frames.STALL_S)
         except BrokenPipeError as error:
             raise self._died() from error
+        except frames.Stalled as error:
+            raise self._lost(f"it stopped while it read what it was to do ({error})") from error
 
     def _receive(self, budget: Budget) -> Any:
         assert self._process is not None
@@ -174,21 +179,29 @@ class Worker:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while not selector.select(min(started + budget.left() - time.monotonic(), HEARTBEAT_S)):
                 if time.monotonic() >= started + budget.left():
-                    self._kill()
-                    self.deaths += 1
-                    raise WorkerFailed(f"no answer within {budget.seconds:g} s, killed", died=True)
+                    raise self._lost(f"no answer within {budget.seconds:g} s")
                 self.on_wait(time.monotonic() - started)
         try:
-            answer = frames.read(self._process.stdout)
+            answer = frames.receive(self._process.stdout.fileno(), frames.STALL_S)
         except EOFError as error:
             raise self._died() from error
+        except frames.Stalled as error:
+            raise self._lost(f"it stopped in the middle of its answer ({error})") from error
         if answer[0] == "ok":
             return answer[1]
         raise WorkerFailed(answer[2], kind=answer[1])
 
+    def _lost(self, why: str) -> WorkerFailed:
+        self._kill()
+        self.deaths += 1
+        return WorkerFailed(f"{why}, killed", died=True)
+
     def _died(self) -> WorkerFailed:
         assert self._process is not None
-        code = self._process.wait()
+        try:
+            code = self._process.wait(frames.STALL_S)
+        except subprocess.TimeoutExpired:
+            return self._lost(f"it closed its pipe and did not end within {frames.STALL_S:g} s")
         self.deaths += 1
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         last = self._last_words()
@@ -214,8 +227,5 @@ class Worker:
         assert self._process is not None
         for stream in (self._process.stdin, self._process.stdout, self._stderr):
             if stream is not None:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue  # unsent bytes of a dead process
+                stream.close()
         self._process, self._stderr = None, None

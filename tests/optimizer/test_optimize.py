@@ -106,7 +106,8 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
     unconverted = dataclasses.replace(testing.planted("Unconverted"), converter="nobody:Starts", heavy=True)
     light = dataclasses.replace(testing.planted("Right"), engine="light", light=True)
     names = ("Right", "Nan", "OffByTwoPercent", "Leaks", "Slow", "Crashes", "Hangs", "Refuses", "NeverStarts")
-    names = (*names, "CrashesLater", "HangsLater", "CrashesAtTheEnd", "HangsAtTheEnd")
+    names = (*names, "CrashesLater", "HangsLater", "CrashesAtTheEnd", "HangsAtTheEnd", "StopsWhileItAnswers")
+    monkeypatch.setattr("tfopt_optimizer.frames.STALL_S", 3.0)
     monkeypatch.setattr("tfopt_optimizer.contest.CLOSING_S", 3.0)
     flags = OptimizerFlags(allowed_batch_sizes=(4,), candidate_timeout_s=3)
     lines = []
@@ -134,6 +135,7 @@ def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_pat
         "hangs": ("rejected", "no answer within 3 s, killed"),
         "hangslater": ("rejected", "no answer within 3 s, killed"),
         "hangsattheend": ("rejected", "closing it: no answer within 3 s, killed"),
+        "stopswhileitanswers": ("rejected", "it stopped in the middle of its answer (no byte for 3 s), killed"),
         "refuses": ("rejected", "operation Foo has no kernel"),
         "light": ("skipped", "for calls of less than 0 ms"),
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
-from tfopt_optimizer import testing
+from tfopt_optimizer import frames, testing
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.workers import Budget, Worker, WorkerFailed
@@ -77,6 +79,62 @@ def test_a_hang_ends_with_the_deadline_and_progress_is_told(worker, monkeypatch)
     assert time.monotonic() - started < 5
     assert len(waited) >= 2
     assert not hangs.alive()
+
+
+def test_a_worker_that_stops_in_the_middle_of_its_answer_is_killed_and_said_so(worker, monkeypatch):
+    monkeypatch.setattr("tfopt_optimizer.frames.STALL_S", 1.0)
+    stops = worker("StopsWhileItAnswers")
+    stops.prepare(soon(), "r", TARGET)
+    pid = stops._process.pid
+    with pytest.raises(WorkerFailed) as failed:
+        stops.run(soon(), "r", "x", X)
+    assert failed.value.reason == "it stopped in the middle of its answer (no byte for 1 s), killed"
+    assert failed.value.died
+    assert not _runs(pid)
+    stops.prepare(soon(), "r", TARGET)  # in a fresh process
+    assert stops.alive()
+
+
+def test_a_worker_that_stops_before_it_has_read_a_long_message_is_killed_and_said_so(worker, monkeypatch):
+    monkeypatch.setattr("tfopt_optimizer.frames.STALL_S", 1.0)
+    stops = worker("StopsWhileItListens")
+    stops.prepare(soon(), "r", TARGET)
+    with pytest.raises(WorkerFailed) as failed:
+        stops.run(soon(), "r", "x", {"x": np.ones([1 << 20, 1], np.float32)})
+    assert failed.value.reason == "it stopped while it read what it was to do (no byte for 1 s), killed"
+    assert not stops.alive()
+
+
+def test_a_message_may_take_long_while_bytes_come():
+    """Longer than what a stop is known by, with a pause before each quarter."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    whole = io.BytesIO()
+    frames.write(whole, np.arange(1 << 19))
+    parts = np.array_split(np.frombuffer(whole.getvalue(), np.uint8), 4)
+
+    def trickle():
+        for part in parts:
+            time.sleep(0.5)
+            view = memoryview(part)
+            while view:
+                view = view[os.write(writing, view) :]
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    found = frames.receive(reading, 1.0)
+    thread.join()
+    os.close(reading)
+    os.close(writing)
+    assert np.array_equal(found, np.arange(1 << 19))
+
+
+def test_a_worker_that_closed_its_pipe_and_goes_on_is_killed(worker, monkeypatch):
+    closes = worker("ClosesItsPipes")
+    closes.opened()
+    monkeypatch.setattr("tfopt_optimizer.frames.STALL_S", 1.0)
+    with pytest.raises(WorkerFailed, match="it closed its pipe and did not end within 1 s, killed"):
+        closes.prepare(soon(), "r", TARGET)
 
 
 def test_after_a_death_prepared_runners_and_feeds_are_made_again(worker):
