@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from tfopt_optimizer import lease
+from tfopt_optimizer import disk, lease
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.fingerprint import digest, fingerprint
 from tfopt_optimizer.optimize import OptimizeJob, Progress, optimize
@@ -41,17 +41,20 @@ def optimize_cached(
 ) -> tuple[Plan, Path]:
     """The cached plan, else a new one, made once however many processes ask at a time. `job.plan_dir` is not used.
 
-    OptimizeError as from optimize(); OSError when the cache directory cannot be written.
+    OptimizeError as from optimize(); OSError when the cache directory cannot be written, NoSpace when it is full.
     """
     wanted = _fingerprint(job)
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    name = digest(wanted)
-    waiting = f"another process makes this plan; waiting for it ({name}.lock)"
-    with lease.hold(cache_dir / f"{name}.lock", lambda: progress(waiting)):
-        found, trouble = _look_up(wanted, cache_dir)
-        if found is None:
-            progress(trouble or f"no plan for {job.model_dir} in {cache_dir}{_nearest(wanted, cache_dir)}")
-            return _make(job, cache_dir / name, wanted, progress, make)
+    found, trouble = _look_up(wanted, cache_dir)
+    if found is None:
+        with disk.told(cache_dir):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            name = digest(wanted)
+            waiting = f"another process makes this plan; waiting for it ({name}.lock)"
+            with lease.hold(cache_dir / f"{name}.lock", lambda: progress(waiting)):
+                found, trouble = _look_up(wanted, cache_dir)
+                if found is None:
+                    progress(trouble or f"no plan for {job.model_dir} in {cache_dir}{_nearest(wanted, cache_dir)}")
+                    return _make(job, cache_dir / name, wanted, progress, make)
     plan, folder, why = found
     progress(f"plan {folder.name}: {why}")
     return plan, folder

@@ -7,6 +7,10 @@ class OptimizeError(Exception):
     """No plan could be made at all (for the operator). One failed candidate is never this: it is a line in the plan."""
 
 
+class NoSpace(OptimizeError):
+    """A disk is full. No candidate's fault: a plan that was chosen for want of space would be kept and used."""
+
+
 class EngineError(Exception):
     """An engine refused or failed one call.
 

@@ -39,8 +39,12 @@ class Lease:
             handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with os.fdopen(handle, "w") as file:
-            file.write(self._text())
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(self._text())
+        except OSError:  # a full disk: an empty file would make others wait
+            self._path.unlink(missing_ok=True)
+            raise
         self._thread.start()
         return True
 
@@ -60,7 +64,7 @@ class Lease:
     def give_back(self) -> None:
         self._stop.set()
         self._thread.join()
-        if self.ours():
+        if not self.lost():  # it may be there without a word in it: a renewal that found the disk full
             self._path.unlink(missing_ok=True)
 
     def _renew(self) -> None:

@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import contest, cpu, entry, plan, saved_model
+from tfopt_optimizer import contest, cpu, disk, entry, plan, saved_model, wording
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.engines import unchecked
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.errors import OptimizeError
+from tfopt_optimizer.errors import NoSpace, OptimizeError
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import Plan
 from tfopt_optimizer.report import Log
@@ -40,7 +40,10 @@ Progress = Callable[[str], None]
 
 
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
-    """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it."""
+    """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it.
+
+    NoSpace when a disk is full. A run that fails once it has begun to write leaves the folder empty.
+    """
     started, log = time.monotonic(), Log(progress)
     budget = Allotment.of(job.flags.budget_s())
     _refuse_others(job.plan_dir)
@@ -53,20 +56,20 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
         raise OptimizeError(str(error)) from error
     if not signatures:
         raise OptimizeError(f"{job.model_dir} has no signature that a client could call: there is nothing to optimize")
-    _clear(job.plan_dir)
     allowed = _without_writers(allowed, states, log)
     refused = unchecked.reasons(job.model_dir, job.tags, signatures)
     splits = worth.worth_splitting(job.model_dir, job.tags, signatures) | {key for key in refused if refused[key]}
     allowed = tuple(e for e in allowed if splits or not e.split)
     needed = [e for e in allowed if any(not e.refuses(s, refused[s.key]) for s in signatures)]
-    with _workers(job, needed) as workers:
-        loaders = _open_reference(workers[TENSORFLOW], job, log)
-        broken = _open_others(workers, needed, log)
-        able = tuple(e for e in allowed if e not in broken)
-        tournament = Tournament(job, log, workers, loaders, able, budget=budget, splits=splits, unchecked=refused)
-        results = tournament.run(signatures, states)
-    made = settle(job, results, loaders, log, started)
-    plan.write(made, job.plan_dir)
+    with _whole_or_empty(job):
+        with _workers(job, needed) as workers:
+            loaders = _open_reference(workers[TENSORFLOW], job, log)
+            broken = _open_others(workers, needed, log)
+            able = tuple(e for e in allowed if e not in broken)
+            tournament = Tournament(job, log, workers, loaders, able, budget=budget, splits=splits, unchecked=refused)
+            results = tournament.run(signatures, states)
+        made = settle(job, results, loaders, log, started)
+        plan.write(made, job.plan_dir)
     return made
 
 
@@ -81,15 +84,31 @@ def _refuse_others(plan_dir: Path) -> None:
         raise OptimizeError(f"{plan_dir} holds {others[0]!r} beside a plan, which would be lost; name an empty folder")
 
 
+@contextlib.contextmanager
+def _whole_or_empty(job: OptimizeJob) -> Iterator[None]:
+    """The plan's folder, cleared, and cleared again when no plan comes of it: what is left may fill the disk."""
+    disk.need_temporary()
+    try:
+        with disk.told(job.plan_dir):
+            job.plan_dir.mkdir(parents=True, exist_ok=True)
+            _clear(job.plan_dir)
+            (job.plan_dir / plan.UNFINISHED).touch()  # says from now on whose the folder is
+            yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _clear(job.plan_dir)
+        if isinstance(error, NoSpace):
+            weights = wording.size(saved_model.variables_bytes(job.model_dir))
+            raise NoSpace(f"{error}; the model's variables alone are {weights}") from error
+        raise
+
+
 def _clear(plan_dir: Path) -> None:
-    """An empty folder to write to, which says from now on that it is a plan's."""
-    plan_dir.mkdir(parents=True, exist_ok=True)
     for path in plan_dir.iterdir():  # the folder itself may be a volume's, which cannot be removed
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    (plan_dir / plan.UNFINISHED).touch()
 
 
 @contextlib.contextmanager

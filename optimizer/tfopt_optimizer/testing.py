@@ -170,6 +170,15 @@ class HangsAtTheEnd(Right):
         time.sleep(3600)
 
 
+class FillsTheDisk(Right):
+    """Finds no space for what it writes."""
+
+    def prepare(self, target: Target) -> Prepared:
+        with open("/dev/full", "wb") as file:
+            file.write(b"weights")
+        return super().prepare(target)
+
+
 class StopsWhileItAnswers(Right):
     """Once prepared, its process stops in the middle of its next answer, as one does that is being swapped out."""
 

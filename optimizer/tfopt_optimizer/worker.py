@@ -18,13 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer import frames
+from tfopt_optimizer import disk, frames
 from tfopt_optimizer.engines.base import Arrays, Engine, Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import EngineError, NotLowerable, first_line
+from tfopt_optimizer.errors import EngineError, NoSpace, NotLowerable, first_line
 from tfopt_optimizer.saved_model import SavedModelError
 
 PARENT_POLL_S = 1.0
 ENOUGH_CALLS = 4
+WRITING = ("prepare", "lower")
 
 
 class Commands:
@@ -34,10 +35,10 @@ class Commands:
         self._engine = engine
         self._feeds: dict[str, Arrays] = {}
         self._runners: dict[str, tuple[Runner, Target]] = {}
-        self._plan_dir: Path | None = None
+        self.plan_dir: Path | None = None
 
     def open(self, place: Place) -> Any:
-        self._plan_dir = place.plan_dir
+        self.plan_dir = place.plan_dir
         return self._engine.open(place)
 
     def feed(self, name: str, feeds: Arrays) -> None:
@@ -45,8 +46,8 @@ class Commands:
 
     def prepare(self, name: str, target: Target) -> Prepared:
         prepared = self._engine.prepare(target)
-        if prepared.artifact and not prepared.artifact_bytes and self._plan_dir is not None:
-            files = (self._plan_dir / prepared.artifact).rglob("*")
+        if prepared.artifact and not prepared.artifact_bytes and self.plan_dir is not None:
+            files = (self.plan_dir / prepared.artifact).rglob("*")
             prepared = dataclasses.replace(prepared, artifact_bytes=sum(f.stat().st_size for f in files))
         self._runners[name] = (self._engine.runner(target), target)
         return prepared
@@ -116,12 +117,21 @@ def main(engine_path: str, parent: int) -> None:
 
 
 def _answer(commands: Commands, command: str, arguments: list[Any]) -> tuple[Any, ...]:
+    answer, error = _tried(commands, command, arguments)
+    if commands.plan_dir is not None and (error is not None or command in WRITING):
+        full = disk.refusal(error, commands.plan_dir)
+        if full:
+            return ("error", NoSpace.__name__, full)
+    return answer
+
+
+def _tried(commands: Commands, command: str, arguments: list[Any]) -> tuple[tuple[Any, ...], Exception | None]:
     try:
-        return ("ok", getattr(commands, command)(*arguments))
+        return ("ok", getattr(commands, command)(*arguments)), None
     except (EngineError, NotLowerable, SavedModelError) as error:
-        return ("error", type(error).__name__, str(error))
+        return ("error", type(error).__name__, str(error)), error
     except Exception as error:  # the supervisor decides what a failure costs: here it becomes an answer with its name
-        return ("error", type(error).__name__, f"{type(error).__name__}: {first_line(error)}")
+        return ("error", type(error).__name__, f"{type(error).__name__}: {first_line(error)}"), error
 
 
 def end_with_parent(parent: int) -> None:

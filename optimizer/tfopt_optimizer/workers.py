@@ -15,8 +15,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from tfopt_optimizer import frames
+from tfopt_optimizer import disk, frames
 from tfopt_optimizer.engines.base import Arrays, Place, Prepared, Target
+from tfopt_optimizer.errors import NoSpace
 
 OPEN_TIMEOUT_S = 1800.0  # importing TensorFlow and loading a model of gigabytes from a slow disk
 MAX_DEATHS = 3
@@ -98,7 +99,10 @@ class Worker:
         return self.deaths >= MAX_DEATHS
 
     def ask(self, budget: Budget, command: str, *arguments: Any) -> Any:
-        """One command. WorkerFailed when it failed, the process died over it, or time was up (then it is killed)."""
+        """One command. WorkerFailed when it failed, the process died over it, or time was up (then it is killed).
+
+        NoSpace, which ends the run, when a disk is full.
+        """
         if self.given_up():
             raise WorkerFailed(f"the {self.name} worker died {self.deaths} times, no further try")
         if not self.alive():
@@ -189,6 +193,8 @@ class Worker:
             raise self._lost(f"it stopped in the middle of its answer ({error})") from error
         if answer[0] == "ok":
             return answer[1]
+        if answer[1] == NoSpace.__name__:
+            raise NoSpace(answer[2])
         raise WorkerFailed(answer[2], kind=answer[1])
 
     def _lost(self, why: str) -> WorkerFailed:
@@ -196,7 +202,7 @@ class Worker:
         self.deaths += 1
         return WorkerFailed(f"{why}, killed", died=True)
 
-    def _died(self) -> WorkerFailed:
+    def _died(self) -> WorkerFailed | NoSpace:
         assert self._process is not None
         try:
             code = self._process.wait(frames.STALL_S)
@@ -206,6 +212,8 @@ class Worker:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         last = self._last_words()
         self._release()
+        if full := disk.refusal(None, self._place.plan_dir):  # to who writes into mapped memory a signal (SIGBUS)
+            return NoSpace(full)
         return WorkerFailed(f"the {self.name} worker died ({how}){': ' + last if last else ''}", died=True)
 
     def _last_words(self) -> str:

@@ -64,6 +64,19 @@ def test_sigterm_with_several_workers_loses_nothing_either(tmp_path):
     assert [c.lost for c in clients] == [[]] * 8
 
 
+def test_several_workers_need_no_temporary_folder(tmp_path):
+    """A root file system that is read-only, or full."""
+    port = free_port()
+    command = fake_command(port, {}, "--workers=2")
+    script = (
+        "import runpy, sys, tempfile; tempfile._candidate_tempdir_list = list; "
+        "del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    with running([command[0], "-c", script, *command[1:]], port, tmp_path / "log") as server:
+        server.wait_for_health(200)
+        assert server.stop() == 0
+
+
 def test_a_request_under_way_is_answered_and_told_to_close(tmp_path):
     with fake(tmp_path) as server:
         server.wait_for_health(200)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer import saved_model
+from tfopt_optimizer import disk, saved_model
 from tfopt_optimizer.absent import absent
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import EngineError, first_line
@@ -47,6 +47,7 @@ def tensorflow(place: Place) -> Any:
     with _import_lock:
         # TensorFlow's C++ side logs to stderr from the import on; a healthy start has nothing to say (2: errors only).
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        disk.name_temporary()
         with absent(*UNNEEDED):
             import tensorflow as tf
 

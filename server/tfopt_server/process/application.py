@@ -36,6 +36,13 @@ class Logger(GunicornLogger):  # type: ignore[misc]
         self._access_log_enabled = False
 
 
+def _in_memory() -> str | None:
+    """Where heartbeat files and what workers share can be written also where the root file system is not, or is full;
+    None for the temporary folder."""
+    shared_memory = "/dev/shm"
+    return shared_memory if os.access(shared_memory, os.W_OK) else None
+
+
 class Application(BaseApplication):  # type: ignore[misc]
     def __init__(
         self, settings: Settings, build: Build, sockets: Sequence[socket.socket], unix: socket.socket | None,
@@ -51,12 +58,11 @@ class Application(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        shared_memory = "/dev/shm"  # heartbeat files need a writable folder, also where the root file system is not
         options = {
             "bind": [f"fd://{s.detach()}" for s in self._sockets],
             "workers": self.settings.workers,
             "worker_class": Worker,
-            "worker_tmp_dir": shared_memory if os.access(shared_memory, os.W_OK) else None,
+            "worker_tmp_dir": _in_memory(),
             "logger_class": Logger,
             "proc_name": "tfopt",
             # No heartbeat limit: a worker that compiles or imports for minutes is not dead. Its health route tells.
@@ -94,5 +100,10 @@ def serve(settings: Settings, build: Build) -> NoReturn:
     log.info("listening on port %s", where, extra={"health_route": settings.health_route, "workers": settings.workers})
     if settings.workers == 1:
         Application(settings, build, sockets, unix, None).run()
-    with tempfile.TemporaryDirectory(prefix="tfopt-") as run_dir:
+    try:
+        shared = tempfile.TemporaryDirectory(prefix="tfopt-", dir=_in_memory())
+    except OSError as error:
+        log.critical("Failed to start server. Error: no folder for what --workers share: %s", error)
+        sys.exit(CANNOT_START)
+    with shared as run_dir:
         Application(settings, build, sockets, unix, Path(run_dir)).run()
