@@ -16,17 +16,18 @@ import numpy as np
 from tfopt_optimizer import cpu, independence, likely, measure, report, verify
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Shapes
+from tfopt_optimizer.candidate import Candidate
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.device import CPU
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.errors import NeedsConversion
+from tfopt_optimizer.errors import Declined, NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.inner import Sizes
-from tfopt_optimizer.plan import Agreement, SignatureInfo
+from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.reference import Batch, Reference
 from tfopt_optimizer.report import Log
-from tfopt_optimizer.workers import Budget, Times, Worker, WorkerFailed
+from tfopt_optimizer.workers import Budget, Worker, WorkerFailed
 
 CHECK_S = 3.0  # reference time spent on the rows of one bucket's check ...
 CHECK_SHARE = 0.1  # ... and the share of the bucket's time that it may be
@@ -62,78 +63,22 @@ class Material:
     """Feeds of exactly a bucket's shapes; `altered` are rows to put beside a row whose answer must not change.
 
     The first `apart` of the feeds hold no record that anything was calibrated on; 0 where all may have been.
+    `made_up`: feeds that no record has and clients may send.
     """
 
     feeds: Iterable[Arrays]
     altered: Arrays | None
     apart: int = 0
+    made_up: Iterable[Arrays] = ()
 
 
-@dataclasses.dataclass
-class Candidate:
-    """One entrant in one bucket while the contest runs. `reason` is set once and takes it out."""
+@dataclasses.dataclass(frozen=True)
+class Checks:
+    """What a candidate must answer as plain TensorFlow does."""
 
-    entrant: Entrant
-    worker: Worker
-    name: str
-    target: Target
-    budget: Budget
-    reason: str = ""
-    skipped: bool = False
-    prepared: Prepared = dataclasses.field(default_factory=Prepared)
-    agreement: Agreement | None = None
-    times: Times | None = None
-    rate: tuple[float, int] = (0.0, 0)
-
-    def trial(self) -> Trial:
-        return Trial(
-            self.entrant.engine,
-            self.entrant.variant,
-            self.reason,
-            self.skipped,
-            measure.summary(self.times, *self.rate)
-            if self.times is not None and np.isfinite(self.times).all()
-            else None,
-            self.agreement,
-            self.prepared.compile_s,
-            self.prepared.memory_bytes,
-            self.prepared.artifact,
-            precision=self.entrant.precision,
-            artifact_bytes=self.prepared.artifact_bytes,
-            tensorflow=self.prepared.tensorflow,
-        )
-
-    def saturate(self, batch: Batch) -> measure.Saturate:
-        """No calls at all once the candidate has failed."""
-
-        def run(callers: int, seconds: float) -> float:
-            if self.reason:
-                return 0.0
-            try:
-                return self.worker.saturate(
-                    self.budget, self.name, batch.key, batch.feeds, callers=callers, seconds=seconds
-                )
-            except WorkerFailed as error:
-                self.reason = error.reason
-                return 0.0
-
-        return run
-
-    def round(self, batch: Batch) -> measure.Round:
-        """Infinite times once the candidate has failed: the race goes on without it."""
-
-        def run(round_s: float, max_calls: int) -> Times:
-            if self.reason:
-                return np.array([np.inf])
-            try:
-                return self.worker.measure(
-                    self.budget, self.name, batch.key, batch.feeds, round_s=round_s, max_calls=max_calls
-                )
-            except WorkerFailed as error:
-                self.reason = error.reason
-                return np.array([np.inf])
-
-        return run
+    records: Sequence[Batch]
+    made_up: Sequence[Batch]
+    altered: Arrays | None
 
 
 def _found(entered: Sequence[Candidate]) -> list[Candidate]:
@@ -177,6 +122,7 @@ class Contest:
             signature, spec, material.feeds, min(CHECK_S, CHECK_SHARE * allotted.left())
         )
         unseen = batches[: material.apart] or batches
+        made_up = self._made_up(signature, spec, material.made_up)
         strings = any(t.dtype == "string" for t in signature.inputs)
         large = self._weights_bytes > LARGE
         fast = self._flags.device != CPU
@@ -191,7 +137,7 @@ class Contest:
             if not candidate.skipped:
                 candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s, _found(entered)))
                 checked = unseen if candidate.entrant.precision else batches
-                self._enter(place, candidate, checked, material.altered, entered)
+                self._enter(place, candidate, Checks(checked, made_up, material.altered), entered)
                 entered.append(candidate)
         first = batches[0]
         base = self._reference.round(signature, first.key, first.feeds)
@@ -261,18 +207,21 @@ class Contest:
         self,
         place: str,
         candidate: Candidate,
-        batches: Sequence[Batch],
-        altered: Arrays | None,
+        checks: Checks,
         rivals: Sequence[Candidate],
     ) -> None:
         """Converts, compiles and checks. `rivals` are ready."""
-        worker = candidate.worker
+        worker, batches = candidate.worker, checks.records
         worker.on_wait = lambda seconds: self._log.note(
             f"{place}: {candidate.entrant.label} is at it for {seconds:.0f} s"
         )
         try:
             candidate.prepared = self._prepare(candidate, batches[0], rivals)
-            candidate.reason = self._check(candidate, batches) or self._leaks(candidate, batches[0], altered)
+            candidate.reason = (
+                self._check(candidate, batches)
+                or self._mistakes(candidate, checks.made_up)
+                or self._leaks(candidate, batches[0], checks.altered)
+            )
         except WorkerFailed as error:
             candidate.reason = error.reason
 
@@ -322,6 +271,20 @@ class Contest:
         candidate.agreement = verify.add_calls(v.agreement for v in verdicts)
         return verify.judge(candidate.agreement, verdicts[-1].reason, gate).reason
 
+    def _mistakes(self, candidate: Candidate, made_up: Sequence[Batch]) -> str:
+        """What it gets wrong of requests that no record is like. One that it declines goes to plain TensorFlow."""
+        for batch in made_up:
+            try:
+                found = candidate.worker.run(candidate.budget, candidate.name, batch.key, batch.feeds)
+            except WorkerFailed as error:
+                if error.kind == Declined.__name__:
+                    continue
+                raise
+            reason = verify.check(batch.expected, found, self._tolerance(candidate).of_one_call).reason
+            if reason:
+                return f"Examples with other features than the records': {reason}"
+        return ""
+
     def _tolerance(self, candidate: Candidate) -> verify.Tolerance:
         return self._tolerances[bool(candidate.entrant.precision)]
 
@@ -359,6 +322,20 @@ class Contest:
             brief = self._reference.round(signature, batches[0].key, batches[0].feeds)(BRIEF_S, 3)
             return batches, float(brief.min())
         return batches, shortest_s * 1e6
+
+    def _made_up(self, signature: SignatureInfo, spec: BucketSpec, made_up: Iterable[Arrays]) -> list[Batch]:
+        """With plain TensorFlow's answers, as many as fit into CHECK_S. What it refuses no candidate is asked."""
+        end, found = time.monotonic() + CHECK_S, list[Batch]()
+        for number, feeds in enumerate(made_up):
+            key = f"{spec.folder}/made-up/{number}"
+            try:
+                found.append(Batch(key, feeds, self._reference.run(signature, key, feeds)))
+            except WorkerFailed as error:
+                if error.died:
+                    raise
+            if time.monotonic() > end:
+                break
+        return found
 
     def _tidy(self, candidates: Sequence[Candidate]) -> None:
         """Feeds are not needed any more; executables that lost are dropped by their worker."""

@@ -4,7 +4,8 @@ A signature's rows are independent when every row of the answer depends on the s
 statistics, ranking across rows, a shared sum break that silently. First what the signature itself rules out, then
 a proof by running: a row alone, in a batch filled up with copies of itself, mixed with other and with altered rows, and
 before rows that lie far from all records must give the same answer; so must one before serialized Examples with
-features of other lengths and values. What only other values, or more rows, would show stays unseen.
+features of other lengths and values, and with those that no record has (example_rows.py). What only other values, or
+more rows, would show stays unseen.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import examples, verify
+from tfopt_optimizer import example_rows, verify
 from tfopt_optimizer.buckets import Rows
+from tfopt_optimizer.declared import NOTHING, Declared
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.saved_model import State
 
@@ -57,12 +59,21 @@ def static_reason(signature: SignatureInfo, state: State) -> str:
     return ""
 
 
-def prove(run: Run, rows: Rows, tolerance: verify.Tolerance, clock: Callable[[], float] = time.monotonic) -> Proof:
+def prove(
+    run: Run,
+    rows: Rows,
+    tolerance: verify.Tolerance,
+    clock: Callable[[], float] = time.monotonic,
+    *,
+    declared: Declared = NOTHING,
+) -> Proof:
     """Runs the proof on the reference, with fewer probes than PROBES when they take longer than PROBING_S."""
     end = clock() + PROBING_S
     near = near_sides(run, rows)
     distant = [accepted(run, side) for side in far(rows)]
-    inside = [accepted(run, side) for side in inside_examples(run, rows)]
+    takes = functools.partial(takes_all, run)
+    changed = example_rows.beside(takes, rows.take(0, 1), [rows.feeds], declared)
+    inside = [accepted(run, side) for side in changed]
     sides = [*near, *distant, *inside]
     altered = _joined(near) or _joined(distant)
     if altered is None and rows.count < 2:
@@ -82,11 +93,12 @@ def accepted(run: Run, altered: dict[str, np.ndarray] | None) -> dict[str, np.nd
     """Those of the altered rows that the model takes (it may refuse a made-up tf.Example, or assert a range)."""
     if altered is None:
         return None
-    kept = [row for row in range(_count(altered)) if _takes(run, {n: a[row : row + 1] for n, a in altered.items()})]
+    kept = [row for row in range(_count(altered)) if takes_all(run, {n: a[row : row + 1] for n, a in altered.items()})]
     return {n: a[kept] for n, a in altered.items()} if kept else None
 
 
-def _takes(run: Run, feeds: dict[str, np.ndarray]) -> bool:
+def takes_all(run: Run, feeds: dict[str, np.ndarray]) -> bool:
+    """Whether the model answers at all."""
     try:
         run(feeds)
     except Refused:
@@ -226,34 +238,6 @@ def far(rows: Rows) -> Iterator[dict[str, np.ndarray]]:
         names = [n for n, a in base.items() if ("f" if verify.is_inexact(a) else a.dtype.kind) in kinds]
         for up in (True, False) if names else ():
             yield {n: moved(a, up) if n in names else a for n, a in base.items()}
-
-
-def inside_examples(run: Run, rows: Rows) -> Iterator[dict[str, np.ndarray]]:
-    """Single rows whose serialized Examples have features of other lengths, or with values far away, where the model
-    takes that."""
-    base = rows.take(0, 1)
-    for name, array in base.items():
-        values = array.ravel() if array.dtype == object else ()
-        features = sorted({feature for value in values for feature in examples.features(value)})
-        for how in (examples.LONGER, examples.SHORTER, examples.ABOVE, examples.BELOW):
-            changed = functools.partial(_changed, base, name, how)
-            taken = list(examples.groups(features, functools.partial(_takes_changed, run, changed)))
-            yield from map(changed, taken)
-            if len(taken) > 1:
-                yield changed([feature for group in taken for feature in group])
-
-
-def _takes_changed(
-    run: Run, changed: Callable[[Sequence[examples.Name]], dict[str, np.ndarray]], some: Sequence[examples.Name]
-) -> bool:
-    return _takes(run, changed(some))
-
-
-def _changed(
-    base: dict[str, np.ndarray], name: str, how: str, features: Sequence[examples.Name]
-) -> dict[str, np.ndarray]:
-    found = [examples.changed(value, features, how) for value in base[name].ravel()]
-    return {**base, name: np.array(found, dtype=object).reshape(base[name].shape)}
 
 
 def _far_floats(array: np.ndarray, up: bool) -> np.ndarray:

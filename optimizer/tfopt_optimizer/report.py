@@ -50,18 +50,18 @@ def decision(place: str, chosen: Trial | None, trials: Sequence[Trial], referenc
 
 def candidates(labels: Sequence[str]) -> str:
     """`litert/t1, litert/t2, openvino and 12 more`."""
-    return _some(labels) or "plain TF"
+    return some(labels) or "plain TF"
 
 
 def times(trials: Sequence[Trial]) -> str:
     """The fastest first: `host+litert/t1 22.4 us, litert/t1 28.4 us and 9 more; 20 did not get that far`."""
     ran = sorted((t for t in trials if not t.reason), key=lambda t: t.median_us)
-    text = _some([f"{t.label} {microseconds(t.median_us)}" for t in ran])
+    text = some([f"{t.label} {microseconds(t.median_us)}" for t in ran])
     out = len(trials) - len(ran)
     return f"{text}; {out} did not get that far" if out else text
 
 
-def _some(texts: Sequence[str]) -> str:
+def some(texts: Sequence[str]) -> str:
     more = len(texts) - SHOWN
     return ", ".join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import buckets, compression, independence, inner, padding_proof, verify
+from tfopt_optimizer import buckets, compression, example_rows, independence, inner, padding_proof, verify
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.compression import Split
 from tfopt_optimizer.contest import BucketSpec, Material
+from tfopt_optimizer.declared import NOTHING, Declared
 from tfopt_optimizer.engines.base import Arrays
+from tfopt_optimizer.example_rows import Variation
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.independence import Proof, Run
 from tfopt_optimizer.inner import Sizes
@@ -33,7 +36,8 @@ class Study:
     """`specs` is empty, with `no_contest` saying why, when nothing but plain TensorFlow can serve the signature.
 
     `rows` are those of the first inner bucket, `others` those of further ones; `altered`: made-up rows of each that
-    plain TensorFlow takes; `padding` is None where no inner dimension is open.
+    plain TensorFlow takes; `padding` is None where no inner dimension is open. `variations`: what clients may send in
+    serialized Examples and no record has.
     """
 
     info: SignatureInfo
@@ -47,12 +51,30 @@ class Study:
     padding: Padding | None = None
     others: Mapping[Sizes, Rows] = dataclasses.field(default_factory=dict)
     altered: Mapping[Sizes, Arrays | None] = dataclasses.field(default_factory=dict)
+    variations: tuple[Variation, ...] = ()
 
     @property
     def stateful(self) -> bool:
         return bool(self.state.writes or self.state.random)
 
     def material(self, spec: BucketSpec) -> Material:
+        return dataclasses.replace(self._recorded(spec), made_up=self._made_up(spec))
+
+    def _made_up(self, spec: BucketSpec) -> Iterable[Arrays]:
+        """Each variation once: as a row among others like it, or of a whole record where rows are not independent."""
+        if not self.variations:
+            return ()
+        if spec.batch is None:
+            return (
+                v.of(feeds) for feeds in itertools.islice(_of_shapes(self.samples, spec), 1) for v in self.variations
+            )
+        rows = self.others.get(spec.inner, self.rows)
+        assert rows is not None
+        made = [v.of(rows.take(number, 1)) for number, v in enumerate(self.variations)]
+        stacked = {name: np.concatenate([row[name] for row in made]) for name in made[0]}
+        return Rows(stacked, len(made), 0, 0).batches(spec.batch)
+
+    def _recorded(self, spec: BucketSpec) -> Material:
         if spec.batch is not None and spec.inner in self.others:
             rows = self.others[spec.inner]  # none of them was calibrated on
             return Material(rows.batches(spec.batch), self.altered.get(spec.inner))
@@ -93,8 +115,10 @@ def study(
     from_warmup: bool,
     reference: Reference,
     folder: str,
+    declared: Declared = NOTHING,
 ) -> Study:
-    """Looks at the records and runs the proof of row independence on plain TensorFlow."""
+    """Looks at the records and runs the proof of row independence on plain TensorFlow. `declared`: what its parsers of
+    Examples read."""
     usable = tuple(s for s in samples if buckets.fits(info, s))
     ruled_out = independence.static_reason(info, state)
     if state.writes or state.random:
@@ -103,12 +127,15 @@ def study(
         return Study(info, state, Proof(False, ruled_out or "there is no record to prove it on"), (), _no_records(info))
     rows = buckets.stack(usable, ROW_LIMIT)
     run = _runs(info, reference)
-    proof = Proof(False, ruled_out) if ruled_out else _prove(rows, flags, run)
+    proof = Proof(False, ruled_out) if ruled_out else _prove(rows, flags, run, declared)
+    base = rows.take(0, 1) if rows is not None and proof.independent else usable[0]
+    takes = functools.partial(independence.takes_all, run)
+    variations = tuple(example_rows.made_up(takes, base, usable, declared))
     if not proof.independent or rows is None:
         split = compression.split(len(usable)) if flags.allow_compression else None
         exact = enumerate(buckets.exact_shapes(usable))
         specs = tuple(BucketSpec(None, shapes, f"{folder}/x{i}") for i, shapes in exact)
-        return Study(info, state, proof, specs, "", rows, usable, split)
+        return Study(info, state, proof, specs, "", rows, usable, split, variations=variations)
     padding, levels = _levels(info, usable, rows, flags, run)
     sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
     specs = tuple(_spec(b, level, found, folder) for level, found in levels.items() for b in sizes)
@@ -116,7 +143,7 @@ def study(
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
     others = dict(list(levels.items())[1:])
-    return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered)
+    return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations)
 
 
 def _spec(batch: int, level: Sizes, rows: Rows, folder: str) -> BucketSpec:
@@ -163,11 +190,11 @@ def _runs(info: SignatureInfo, reference: Reference) -> Run:
     return run
 
 
-def _prove(rows: Rows | None, flags: OptimizerFlags, run: Run) -> Proof:
+def _prove(rows: Rows | None, flags: OptimizerFlags, run: Run, declared: Declared) -> Proof:
     if rows is None:
         return Proof(False, "the inputs of the records do not share one number of rows")
     try:
-        return independence.prove(run, rows, verify.lossless(flags.lossless_max_rel_error))
+        return independence.prove(run, rows, verify.lossless(flags.lossless_max_rel_error), declared=declared)
     except independence.Refused as error:
         return Proof(False, f"plain TensorFlow fails on a batch made of the records: {error}")
 

@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
+from tfopt_protos import messages
 
 from tfopt_optimizer import frames
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.errors import NeedsConversion, NotLowerable
+from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 
 EARLY = 12  # calls that a check takes at most in these tests
 
@@ -58,6 +59,35 @@ class _Runner:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class RightExamples(Right):
+    """x lies in serialized Examples, with a bonus that few clients send; none is 0."""
+
+    read: tuple[str, ...] = ("x", "bonus")
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(x), 2), np.float32)
+        for row, value in enumerate(x):
+            feature = messages.message("tensorflow.Example").FromString(value).features.feature
+            for column, name in enumerate(self.read):
+                found[row, column] = feature[name].float_list.value[0] if feature[name].float_list.value else 0
+        return super().answer(found[:, 0]) + found[:, 1]
+
+
+class Forgetful(RightExamples):
+    """Has never heard of the bonus."""
+
+    read = ("x",)
+
+
+class Declining(Forgetful):
+    """Knows that there is something that it does not know."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        if any(b"bonus" in value for value in x):
+            raise Declined("INVALID_ARGUMENT", "there is a bonus")
+        return super().answer(x)
 
 
 class Unconverted(Right):

@@ -11,6 +11,9 @@ from tfopt_optimizer import (
     bucket_set,
     choose,
     compression,
+    declared,
+    example_rows,
+    graphs,
     inner,
     measure,
     own_precision,
@@ -22,6 +25,7 @@ from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import Contest
+from tfopt_optimizer.declared import NOTHING, Declared
 from tfopt_optimizer.engines import calibration
 from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
@@ -72,6 +76,7 @@ class Tournament:
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
         meta, asked = saved_model.meta_graph(job.model_dir, job.tags), job.flags.lossless_max_rel_error
+        self._graph = graphs.Graph(meta)
         gate = own_precision.lossless(meta, job.model_dir, asked, log.say)
         self._contest = Contest(self._reference, workers, job.flags, gate, log, weights_bytes=weights_bytes)
 
@@ -96,6 +101,7 @@ class Tournament:
     def _signature(
         self, info: SignatureInfo, state: State, samples: Sequence[Feeds], folder: str, allotted: Allotment
     ) -> Result:
+        read = self._declared(info)
         found = study(
             info,
             state,
@@ -104,6 +110,7 @@ class Tournament:
             from_warmup=self._job.records == "warmup",
             reference=self._reference,
             folder=folder,
+            declared=read,
         )
         independent = "are" if found.proof.independent else "are not"
         self._log.say(f"{info.key}: rows {independent} independent: {found.proof.reason}")
@@ -112,6 +119,7 @@ class Tournament:
             self._log.say(f"{info.key}: {unfit} of {len(samples)} records do not have its inputs and types, left out")
         if found.no_contest:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
+        self._tell_examples(found, read)
         self._tell_inner(found)
         self._keep_records(found, folder)
         found, trials, why = self._buckets(found, allotted.at_least(self._least_s))
@@ -123,6 +131,24 @@ class Tournament:
             left = f"{len(trials) - len(known)} of {len(trials)} buckets were not opened"
             self._log.say(f"{info.key}: chosen by latency, not for memory: {left} (--optimize_budget_s)")
         return Result(info, found, trials, why)
+
+    def _declared(self, info: SignatureInfo) -> Declared:
+        if not any(t.dtype == "string" for t in info.inputs):
+            return NOTHING
+        outputs, fed = [t.tensor for t in info.outputs], [t.tensor for t in info.inputs]
+        return declared.declared(self._graph, outputs, fed, self._job.model_dir / "assets")
+
+    def _tell_examples(self, found: Study, read: Declared) -> None:
+        for parser in read.unread:
+            self._log.say(f"{found.info.key}: {parser}: the names of its features are no constants: none is made up")
+        if not found.variations:
+            return
+        names = example_rows.inputs(found.samples, read)
+        absent = {f.name[1] for name in names for f in example_rows.lacking(found.samples, name, read)}
+        told = f"; no record has {report.some(sorted(absent))}" if absent else ""
+        self._log.say(
+            f"{found.info.key}: candidates are also asked about {len(found.variations)} made-up Examples{told}"
+        )
 
     def _tell_inner(self, found: Study) -> None:
         if found.padding is None:

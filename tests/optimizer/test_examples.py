@@ -4,28 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from google.protobuf.message import DecodeError
+from serialized import LISTS, RECORDS, example, parsing
 from tfopt_optimizer import buckets, examples, independence, verify
 from tfopt_protos import messages
-
-LISTS = {"f": "float_list", "i": "int64_list", "O": "bytes_list", "S": "bytes_list"}
-
-
-def example(kind="Example", lists=None, **features):
-    """A serialized Example; `lists`: feature name -> a list of lists, of a SequenceExample."""
-    made = messages.message(f"tensorflow.{kind}")()
-    context = made.features if kind == "Example" else made.context
-    for name, values in features.items():
-        fill(context.feature[name], values)
-    for name, each in (lists or {}).items():
-        for values in each:
-            fill(made.feature_lists.feature_list[name].feature.add(), values)
-    return made.SerializeToString(deterministic=True)
-
-
-def fill(feature, values):
-    getattr(feature, LISTS[np.array(values).dtype.kind]).value.extend(values)
-
 
 ONE = {"v": [1.0, -2.0], "n": [3, 4, 5], "w": [b"ab"]}
 
@@ -79,33 +60,11 @@ def test_features_that_may_change_are_found_in_few_tries():
     assert list(examples.groups((), takes)) == []
 
 
-def parsing(compute, **fixed):
-    """A model of Examples: compute(values per row) -> one number per row. `fixed`: lengths that features must have."""
-
-    def run(feeds):
-        parsed = []
-        for value in feeds["examples"].ravel():
-            try:
-                found = messages.message("tensorflow.Example").FromString(value).features.feature
-            except DecodeError as error:
-                raise independence.Refused("Could not parse example input") from error
-            row = {
-                name: list(getattr(found[name], found[name].WhichOneof("kind") or "float_list").value) for name in "vx"
-            }
-            if any(len(row[name]) != length for name, length in fixed.items()):
-                raise independence.Refused("Number of float values != expected")
-            parsed.append(row)
-        return {"y": np.array(compute(parsed), np.float64)}
-
-    return run
-
-
 def padded_mean(rows):
     longest = max(len(row["v"]) for row in rows)
     return [sum(row["v"]) / max(longest, 1) for row in rows]
 
 
-RECORDS = np.array([example(v=[1.0, 2.0], x=[3.0]), example(v=[4.0, 5.0], x=[3.0])], object)
 FIXED = {"x": 1}
 
 
@@ -150,9 +109,9 @@ def test_what_tensorflow_pads_to_the_longest_of_a_batch(kind, reduce, independen
     def run(feeds):
         try:
             found = tf.io.parse_example(tf.constant(feeds["examples"]), parsed)
+            return {"y": (reduce(tf, found["v"]) + found["x"]).numpy()}
         except tf.errors.OpError as error:
             raise independence.Refused(str(error)) from error
-        return {"y": (reduce(tf, found["v"]) + found["x"]).numpy()}
 
     rows = buckets.stack([{"examples": RECORDS}], 100)
     assert independence.prove(run, rows, verify.lossless(1e-4)).independent == independent

@@ -1,0 +1,170 @@
+"""Records made up with features that none has, and what the proof and the contest see by them."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from enginecases import save
+from serialized import RECORDS, example, parsing
+from tfopt_optimizer import buckets, example_rows, examples, independence, testing, verify
+from tfopt_optimizer.contest import BucketSpec
+from tfopt_optimizer.declared import Declared
+from tfopt_optimizer.examples import EMPTY, ONE, SEVERAL, Feature
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.independence import Proof
+from tfopt_optimizer.optimize import OptimizeJob, optimize
+from tfopt_optimizer.plan import SignatureInfo, TensorInfo
+from tfopt_optimizer.saved_model import State
+from tfopt_optimizer.study import Study
+
+X, SCALE, TAGS = (
+    Feature(("context", "x"), "float", 1),
+    Feature(("context", "scale"), "float", 1),
+    Feature(("context", "tags"), "string"),
+)
+
+
+def parsed(value, kind="Example"):
+    from tfopt_protos import messages
+
+    return messages.message(f"tensorflow.{kind}").FromString(value)
+
+
+@pytest.mark.parametrize(
+    ("feature", "how", "turn", "expected"),
+    [
+        (SCALE, ONE, 0, {"x": [3.0], "scale": [1.0]}),
+        (SCALE, ONE, 1, {"x": [3.0], "scale": [-2.0]}),
+        (Feature(("context", "ids"), "int64", 2), ONE, 0, {"x": [3.0], "ids": [1, 0]}),
+        (Feature(("context", "ids"), "int64", None, 2), ONE, 0, {"x": [3.0], "ids": [1, 0]}),
+        (TAGS, ONE, 1, {"x": [3.0], "tags": [b"w"]}),
+        (TAGS, SEVERAL, 0, {"x": [3.0], "tags": [b"v", b"w", b"v"]}),
+    ],
+)
+def test_a_feature_is_given_as_the_parser_wants_it(feature, how, turn, expected):
+    assert examples.given(example(x=[3.0]), [feature], how, turn, (b"v", b"w")) == example(**expected)
+
+
+def test_an_empty_feature_is_there_and_holds_nothing():
+    features = parsed(examples.given(example(x=[3.0]), [SCALE, TAGS], EMPTY)).features.feature
+    assert {n: f.WhichOneof("kind") for n, f in features.items()} == {
+        "x": "float_list", "scale": None, "tags": "bytes_list",
+    }  # fmt: skip
+    steps = Feature(("list", "steps"), "float", 2)
+    found = examples.given(example("SequenceExample", n=[1]), [steps], SEVERAL)
+    expected = {"steps": [[1.0, -2.0], [-2.0, 0.5], [0.5, 1.0]]}
+    assert found == example("SequenceExample", expected, n=[1])
+
+
+def test_a_feature_that_is_there_can_be_taken_away():
+    value = example(x=[3.0], v=[1.0])
+    assert examples.changed(value, [("context", "v"), ("context", "w")], examples.MISSING) == example(x=[3.0])
+    assert parsed(examples.changed(value, [("context", "v")], EMPTY)).features.feature["v"].HasField("float_list")
+
+
+def test_only_what_no_record_has_is_given_and_only_what_the_model_takes():
+    records = [{"e": np.array([example(x=[1.0])], object)}, {"e": np.array([example(x=[2.0], tags=[b"t"])], object)}]
+    declared = Declared((X, SCALE, TAGS))
+    assert example_rows.lacking(records, "e", declared) == [SCALE]
+
+    def takes(feeds):
+        feature = parsed(feeds["e"][0]).features.feature
+        return "scale" not in feature and "x" in feature and len(feature["x"].float_list.value) == 1
+
+    assert [v.of(records[0])["e"][0] for v in example_rows.made_up(takes, records[0], records, declared)] == []
+    every = example_rows.made_up(lambda feeds: True, records[0], records, declared)
+    found = {v.of(records[0])["e"][0] for v in every}
+    assert {example(x=[1.0], scale=[1.0]), b"\n\0", example(x=[1.0, 1.0])} <= found
+
+
+def test_examples_that_are_empty_in_every_record_are_known_by_what_the_model_declares():
+    base = {"e": np.array([b""], object), "text": np.array([b"some words"], object)}
+    assert example_rows.inputs([base], Declared((X,))) == ["e"]
+    assert example_rows.inputs([base], Declared()) == []
+
+
+def test_rows_depend_on_a_feature_that_no_record_has():
+    def largest(rows):
+        return [row["x"][0] * (1 + max(len(r["v"]) for r in rows)) for row in rows]
+
+    rows = buckets.stack([{"examples": np.array([example(x=[1.0]), example(x=[2.0])], object)}], 100)
+    prove = functools.partial(independence.prove, parsing(largest, x=1), rows, verify.lossless(1e-4))
+    assert prove().independent
+    proof = prove(declared=Declared((Feature(("context", "v"), "float"),)))
+    assert not proof.independent
+    assert proof.reason.startswith("row 0 before others on one side of it: max error")
+
+
+def test_what_every_record_has_is_also_taken_away():
+    def without(rows):
+        return [
+            row["x"][0] * (1 + min(len(r["v"]) == 0 for r in rows)) * all(len(r["v"]) for r in rows) for row in rows
+        ]
+
+    rows = buckets.stack([{"examples": RECORDS}], 100)
+    assert not independence.prove(parsing(without, x=1), rows, verify.lossless(1e-4)).independent
+
+
+def bonus(tf, module, examples):
+    spec = {
+        "x": tf.io.FixedLenFeature([1], tf.float32),
+        "bonus": tf.io.FixedLenFeature([], tf.float32, 0.0),
+    }
+    found = tf.io.parse_example(examples, spec)
+    return {"y": found["x"][:, 0] / 2.0 + 2.0 + found["bonus"]}
+
+
+INFO = SignatureInfo("s", "predict", (TensorInfo("e", "string", (None,)),), ())
+
+
+@pytest.mark.parametrize("independent", [True, False])
+def test_made_up_records_have_the_shapes_of_the_bucket(independent):
+    samples = [{"e": np.array([example(x=[float(n)]) for n in range(3)], object)}, {"e": RECORDS[:1]}]
+    give = [
+        example_rows.Variation("e", functools.partial(examples.given, features=[SCALE], how=ONE, turn=t))
+        for t in (0, 1)
+    ]
+    spec = BucketSpec(2 if independent else None, {"e": (2 if independent else 3,)}, "s0/b")
+    rows = buckets.stack(samples, 100)
+    found = Study(
+        INFO, State((), ()), Proof(independent, ""), (spec,), "", rows, tuple(samples), variations=tuple(give)
+    )
+    made = [feeds["e"].tolist() for feeds in found.material(spec).made_up]
+    assert made == (
+        [[example(x=[0.0], scale=[1.0]), example(x=[1.0], scale=[-2.0])]]
+        if independent
+        else [[example(x=[float(n)], scale=[scale]) for n in range(3)] for scale in (1.0, -2.0)]
+    )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    ("recorded", "batches"),
+    [([{}, {}, {}], (1, 4)), ([{"bonus": [1.0]}, {}, {}], (4,))],
+    ids=["no record has it", "a record has it"],
+)
+def test_a_candidate_that_misreads_a_feature_that_no_record_has_is_refused(tmp_path, monkeypatch, recorded, batches):
+    """Forgetful was chosen here as long as candidates were asked about records alone."""
+    monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)
+    save(tmp_path / "model", bonus, x=([None], "string"))
+    rows = [example(x=[float(i)], **more) for i, more in enumerate(recorded)]
+    samples = {"serving_default": ({"x": np.array(rows, object)},)}
+    flags = OptimizerFlags(allowed_batch_sizes=batches)
+    job = OptimizeJob(tmp_path / "model", tmp_path / "plan", ("serve",), flags, samples, "warmup")
+    names = ("RightExamples", "Forgetful", "Declining")
+    plan = optimize(job, lambda _: None, entrants=[testing.planted(n) for n in names])
+    signature = plan.signature("serving_default")
+    assert signature.row_independent
+    for bucket in signature.buckets:
+        found = {c.engine: c for c in bucket.candidates if c.variant == "planted"}
+        assert found["rightexamples"].status in ("chosen", "slower")
+        assert found["forgetful"].status == "rejected"
+        if not recorded[0]:
+            why = "Examples with other features than the records': max error "
+            assert found["forgetful"].reason.startswith(why)
+            assert found["declining"].status in ("chosen", "slower")  # plain TensorFlow answers what it declines
+    if not recorded[0]:
+        (line,) = (line for line in plan.log if "made-up Examples" in line)
+        assert line == "serving_default: candidates are also asked about 2 made-up Examples; no record has bonus"
