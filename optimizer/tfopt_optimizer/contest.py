@@ -87,20 +87,20 @@ def _found(entered: Sequence[Candidate]) -> list[Candidate]:
 
 
 class Contest:
-    """Holds the contests of one model. `lossless`: the gate of candidates that do not change precision."""
+    """Holds the contests of one model. `lossless`: by signature the gate of candidates that do not change precision."""
 
     def __init__(
         self,
         reference: Reference,
         workers: Mapping[str, Worker],
         flags: OptimizerFlags,
-        lossless: verify.Tolerance,
+        lossless: Mapping[str, verify.Gate],
         log: Log,
         *,
         weights_bytes: int,
     ) -> None:
         self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
-        self._tolerances = {False: lossless, True: flags.lossy()}
+        self._lossless, self._lossy = lossless, verify.Gate(flags.lossy())
         self._weights_bytes = weights_bytes
 
     def hold(
@@ -262,14 +262,14 @@ class Contest:
         return f"{best} is {gain:.1f}x faster than plain TF already" if gain > least else ""
 
     def _check(self, candidate: Candidate, batches: Sequence[Batch]) -> str:
-        verdicts, gate = [], self._tolerance(candidate)
+        calls = verify.Calls(self._gate(candidate))
         for batch in batches:
             found = candidate.worker.run(candidate.budget, candidate.name, batch.key, batch.feeds)
-            verdicts.append(verify.check(batch.expected, found, gate.of_one_call))
-            if not verdicts[-1].passed:
+            if calls.add(batch.expected, found):
                 break
-        candidate.agreement = verify.add_calls(v.agreement for v in verdicts)
-        return verify.judge(candidate.agreement, verdicts[-1].reason, gate).reason
+        verdict = calls.verdict()
+        candidate.agreement = verdict.agreement
+        return verdict.reason
 
     def _mistakes(self, candidate: Candidate, made_up: Sequence[Batch]) -> str:
         """What it gets wrong of requests that no record is like. One that it declines goes to plain TensorFlow."""
@@ -280,13 +280,13 @@ class Contest:
                 if error.kind == Declined.__name__:
                     continue
                 raise
-            reason = verify.check(batch.expected, found, self._tolerance(candidate).of_one_call).reason
+            reason = verify.check(batch.expected, found, self._gate(candidate).of_one_call).reason
             if reason:
                 return f"Examples with other features than the records': {reason}"
         return ""
 
-    def _tolerance(self, candidate: Candidate) -> verify.Tolerance:
-        return self._tolerances[bool(candidate.entrant.precision)]
+    def _gate(self, candidate: Candidate) -> verify.Gate:
+        return self._lossy if candidate.entrant.precision else self._lossless[candidate.target.signature.key]
 
     def _leaks(self, candidate: Candidate, batch: Batch, altered: Arrays | None) -> str:
         """Whether what stands in the other rows of a static batch reaches the first one."""
@@ -299,7 +299,7 @@ class Contest:
         feeds = {n: np.concatenate([a[:1], others[n]]) for n, a in batch.feeds.items()}
         found = candidate.worker.run(candidate.budget, candidate.name, f"{batch.key}/altered", feeds)
         alone = {n: a[:1] for n, a in batch.expected.items()}
-        reason = independence.same_row(alone, found, 0, size, self._tolerance(candidate).of_one_call)
+        reason = independence.same_row(alone, found, 0, size, self._gate(candidate).of_one_call)
         return f"other rows change the first one: {reason}" if reason else ""
 
     def _batches(

@@ -183,7 +183,7 @@ def same_row(
     batch: Mapping[str, np.ndarray],
     place: int,
     size: int,
-    tolerance: verify.Tolerance,
+    tolerance: verify.Tolerance | verify.Gate,
 ) -> str:
     """ "" when row `place` of a batch of `size` rows equals the row that was run alone."""
     for name, array in batch.items():

@@ -66,7 +66,13 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
             loaders = _open_reference(workers[TENSORFLOW], job, log)
             broken = _open_others(workers, needed, log)
             able = tuple(e for e in allowed if e not in broken)
-            tournament = Tournament(job, log, workers, loaders, able, budget=budget, splits=splits, unchecked=refused)
+            tournament = Tournament(
+                *(job, log, workers, loaders, able),
+                signatures=signatures,
+                budget=budget,
+                splits=splits,
+                unchecked=refused,
+            )
             results = tournament.run(signatures, states)
         made = settle(job, results, loaders, log, started)
         plan.write(made, job.plan_dir)

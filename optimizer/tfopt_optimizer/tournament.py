@@ -66,6 +66,7 @@ class Tournament:
         loaders: tuple[str, ...],
         entrants: tuple[Entrant, ...],
         *,
+        signatures: Sequence[SignatureInfo],
         budget: Allotment,
         splits: Collection[str],
         unchecked: Reasons,
@@ -77,8 +78,8 @@ class Tournament:
         self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
         meta, asked = saved_model.meta_graph(job.model_dir, job.tags), job.flags.lossless_max_rel_error
         self._graph = graphs.Graph(meta)
-        gate = own_precision.lossless(meta, job.model_dir, asked, log.say)
-        self._contest = Contest(self._reference, workers, job.flags, gate, log, weights_bytes=weights_bytes)
+        gates = own_precision.lossless(self._graph, signatures, job.model_dir, asked, log.say)
+        self._contest = Contest(self._reference, workers, job.flags, gates, log, weights_bytes=weights_bytes)
 
     def run(self, signatures: Sequence[SignatureInfo], states: Mapping[str, State]) -> list[Result]:
         """One contest per bucket of each signature; twins (twins.py) share the one of their eldest."""

@@ -58,9 +58,27 @@ class Tolerance:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gate:
+    """A tolerance for each output of a signature: `usual`, but for those in `own`."""
+
+    usual: Tolerance
+    own: Mapping[str, Tolerance] = dataclasses.field(default_factory=dict)
+
+    def of(self, output: str) -> Tolerance:
+        return self.own.get(output, self.usual)
+
+    @property
+    def of_one_call(self) -> Gate:
+        return Gate(self.usual.of_one_call, {name: own.of_one_call for name, own in self.own.items()})
+
+
+@dataclasses.dataclass(frozen=True)
 class Verdict:
+    """`place`: the row or column that `agreement.slice_rel_error` is of; "" where none was looked at."""
+
     agreement: Agreement
     reason: str
+    place: str = ""
 
     @property
     def passed(self) -> bool:
@@ -72,12 +90,51 @@ def lossless(max_rel_error: float) -> Tolerance:
     return Tolerance(max_rel_error=max_rel_error, mean_rel_error=max_rel_error, top1=0.0)
 
 
-def check(reference: Outputs, candidate: Outputs, tolerance: Tolerance) -> Verdict:
+def check(reference: Outputs, candidate: Outputs, tolerance: Tolerance | Gate) -> Verdict:
     """Compares one call's outputs. The names, shapes and dtypes must be the reference's."""
     if set(reference) != set(candidate):
         return _failed(f"outputs {sorted(candidate)} instead of {sorted(reference)}")
-    verdicts = by_output(reference, candidate).values()
-    return judge(worst([v.agreement for v in verdicts]), next((v.reason for v in verdicts if v.reason), ""), tolerance)
+    found = by_output(reference, candidate)
+    return Verdict(worst([v.agreement for v in found.values()]), _first(found, tolerance))
+
+
+class Calls:
+    """Several calls on different rows: means and shares are of all of them, for each output by itself.
+
+    `add` gives the reason why a call fails alone, "" where it does not; `verdict` is that of the calls so far.
+    """
+
+    def __init__(self, gate: Tolerance | Gate) -> None:
+        self._gate, self._reason = gate, ""
+        self._calls: list[Agreement] = []
+        self._outputs: dict[str, list[Agreement]] = {}
+
+    def add(self, reference: Outputs, candidate: Outputs) -> str:
+        if set(reference) != set(candidate):
+            failed = check(reference, candidate, self._gate)
+            self._calls.append(failed.agreement)
+            self._reason = failed.reason
+            return failed.reason
+        found = by_output(reference, candidate)
+        for name, verdict in found.items():
+            self._outputs.setdefault(name, []).append(verdict.agreement)
+        self._calls.append(worst([v.agreement for v in found.values()]))
+        self._reason = self._reason or _first(found, self._gate.of_one_call)
+        return self._reason
+
+    def verdict(self) -> Verdict:
+        together = {name: Verdict(add_calls(each), "") for name, each in self._outputs.items()}
+        return Verdict(add_calls(self._calls), self._reason or _first(together, self._gate))
+
+
+def _first(found: Mapping[str, Verdict], tolerance: Tolerance | Gate) -> str:
+    """The first output's reason to fail, with its name where there are several."""
+    for name, each in found.items():
+        own = tolerance.of(name) if isinstance(tolerance, Gate) else tolerance
+        reason = judge(each.agreement, each.reason, own, each.place).reason
+        if reason:
+            return reason if len(found) == 1 or each.reason else f"output {name!r}: {reason}"
+    return ""
 
 
 def by_output(reference: Outputs, candidate: Outputs) -> dict[str, Verdict]:
@@ -85,13 +142,13 @@ def by_output(reference: Outputs, candidate: Outputs) -> dict[str, Verdict]:
     return {name: _check_output(name, reference[name], candidate[name]) for name in sorted(reference)}
 
 
-def judge(agreement: Agreement, reason: str, tolerance: Tolerance) -> Verdict:
-    """Adds the tolerance's verdict to what was wrong already."""
+def judge(agreement: Agreement, reason: str, tolerance: Tolerance, place: str = "") -> Verdict:
+    """Adds the tolerance's verdict to what was wrong already. `place` as in Verdict."""
     if not reason and not agreement.max_rel_error <= tolerance.max_rel_error:
         reason = f"max error {agreement.max_rel_error:.2g} is above {tolerance.max_rel_error:.2g}"
     if not reason and not agreement.slice_rel_error <= tolerance.slice_rel_error:
         reason = (
-            f"a row or column is off by {agreement.slice_rel_error:.2g} of its own largest value, "
+            f"{place or 'a row or column'} is off by {agreement.slice_rel_error:.2g} of its own largest value, "
             f"above {tolerance.slice_rel_error:.2g}"
         )
     if not reason and not agreement.mean_rel_error <= tolerance.mean_rel_error:
@@ -178,9 +235,9 @@ def _check_inexact(name: str, reference: Array, candidate: Array) -> Verdict:
     error = np.where(masked, distance, distance / (scale or 1.0))
     bins = np.bincount(np.digitize(error.ravel(), ERROR_EDGES), minlength=len(ERROR_EDGES) + 1)
     histogram = tuple(int(count) for count in bins)
-    slices = _slices(size, np.where(masked, 0.0, distance), scale)
+    slices, place = _slices(size, np.where(masked, 0.0, distance), scale)
     top1 = _top1(wanted, found)
-    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, top1, histogram, slices), "")
+    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, top1, histogram, slices), "", place)
 
 
 def _masked(size: Array) -> Array:
@@ -192,14 +249,23 @@ def _masked(size: Array) -> Array:
     return masked if largest >= MASK_APART * float(size[~masked].max()) > 0.0 else np.zeros_like(masked)
 
 
-def _slices(size: Array, distance: Array, scale: float) -> float:
-    """The largest error of a row (axis 0) or column (any other axis) beside its own largest magnitude."""
-    worst = 0.0
+def _slices(size: Array, distance: Array, scale: float) -> tuple[float, str]:
+    """The largest error of a row (axis 0) or column (any other axis) beside its own largest magnitude, and which."""
+    worst, place = 0.0, ""
     for axis in range(size.ndim if scale > SMALLEST else 0):
         rest = tuple(other for other in range(size.ndim) if other != axis)
         least = max(SMALLEST, (COLUMN_SHARE if axis else ROW_SHARE) * scale)
-        worst = max(worst, float((distance.max(axis=rest) / np.maximum(size.max(axis=rest), least)).max()))
-    return worst
+        errors = np.atleast_1d(distance.max(axis=rest) / np.maximum(size.max(axis=rest), least))
+        number = int(errors.argmax())
+        if float(errors[number]) > worst:
+            worst, place = float(errors[number]), _named(axis, number, size.ndim)
+    return worst, place
+
+
+def _named(axis: int, number: int, rank: int) -> str:
+    if not axis:
+        return f"row {number}"
+    return f"column {number}" if rank == 2 else f"column {number} of axis {axis}"
 
 
 def _top1(wanted: Array, found: Array) -> float | None:

@@ -100,7 +100,7 @@ def test_an_exact_output_does_not_average_away_the_error_of_another():
     verdict = verify.check(out(y=y, label=label), out(y=y + np.float32([0, 2e-4]), label=label), LOSSY)
     assert verdict.agreement.mean_rel_error == pytest.approx(1e-4, rel=1e-3)
     worse = verify.check(out(y=y, label=label), out(y=y + np.float32([0, 3e-4]), label=label), LOSSY)
-    assert worse.reason == "mean error 0.00015 is above 0.0001"
+    assert worse.reason == "output 'y': mean error 0.00015 is above 0.0001"
 
 
 def test_top1_is_that_of_the_output_that_keeps_fewest_classes():
@@ -134,11 +134,49 @@ def test_a_detectors_scores_are_not_lost_beside_its_pixels(axes):
     boxes, scores = rng.uniform(0, 640, [1, 4, 50]), rng.uniform(0, 1, [1, 3, 50]) ** 8
     reference = np.concatenate([boxes, scores], axis=1).transpose(axes).astype(np.float32)
     zeroed = np.concatenate([boxes, 0 * scores], axis=1).transpose(axes).astype(np.float32)
-    off = "a row or column is off by 0.9[0-9]? of its own largest value, above 0.1"
+    off = rf"column [4-6] of axis {axes.index(1)} is off by 0.9[0-9]? of its own largest value, above 0.1"
     assert re.fullmatch(off, reason(out(y=reference), out(y=zeroed), LOSSY))
     close = np.concatenate([boxes, scores + 1e-3], axis=1).transpose(axes).astype(np.float32)
     assert reason(out(y=reference), out(y=close), LOSSY) == ""
     assert "above 0.001" in reason(out(y=reference), out(y=reference + np.float32(0.01)))
+
+
+def test_the_row_or_column_that_is_wrong_is_named():
+    prices = np.array([[2e6, 3.0], [1e6, 4.0]], np.float32)
+    wrong = prices + np.float32([[0, 0], [0, 0.5]])
+    expected = "column 1 is off by 0.12 of its own largest value, above 0.001"
+    assert reason(out(y=prices), out(y=wrong)) == expected
+    assert reason(out(a=prices, y=prices), out(a=prices, y=wrong)) == f"output 'y': {expected}"
+    rows = np.array([[1e6], [2e4]], np.float32)
+    assert reason(out(y=rows), out(y=rows + np.float32([[0], [90]]))).startswith("row 1 is off by 0.0045")
+
+
+def test_an_output_may_have_a_tolerance_of_its_own():
+    y = np.array([[1.0, 0.5]], np.float32)
+    gate = verify.Gate(verify.lossless(1e-4), {"b": verify.Tolerance(1e-2, 1e-3, 0.0)})
+    off = y * np.float32([1, 1.002])
+    assert verify.check(out(a=y, b=y), out(a=y, b=off), gate).reason == ""
+    expected = "output 'a': max error 0.001 is above 0.0001"
+    assert verify.check(out(a=y, b=y), out(a=off, b=y), gate).reason == expected
+    assert verify.check(out(a=y, b=y), out(a=y, b=y * np.float32(1.002)), gate).reason == (
+        "output 'b': mean error 0.0015 is above 0.001"
+    )
+
+
+def test_calls_are_judged_together_each_output_by_itself():
+    y = np.array([[1.0, 0.5]], np.float32)
+    gate = verify.Gate(verify.lossless(1e-4), {"b": verify.Tolerance(1e-2, 1e-3, 0.0)})
+    calls = verify.Calls(gate)
+    for factor in (1.0015, 1.0, 1.0):  # of one call alone the mean would be too large
+        assert calls.add(out(a=y, b=y), out(a=y, b=y * np.float32(factor))) == ""
+    assert calls.verdict().passed
+    assert calls.verdict().agreement.rows == 3
+    for _ in range(6):
+        assert calls.add(out(a=y, b=y), out(a=y, b=y * np.float32(1.003))) == ""
+    assert calls.verdict().reason.startswith("output 'b': mean error 0.0016")
+    assert calls.add(out(a=y, b=y), out(a=y * np.float32(1.01), b=y)) == "output 'a': max error 0.01 is above 0.0001"
+    lost = verify.Calls(gate)
+    assert lost.add(out(a=y, b=y), out(a=y)) == lost.verdict().reason == "outputs ['a'] instead of ['a', 'b']"
 
 
 def test_a_small_column_or_row_that_rounding_made_is_no_error():
