@@ -165,7 +165,8 @@ def _strings(node: Any) -> list[bytes] | None:
     count, values = math.prod(d.size for d in tensor.tensor_shape.dim), list(tensor.string_val)
     if node.attr["dtype"].type != _STRING or (count and not values):
         return None
-    return (values + values[-1:] * count)[:count]
+    found: list[bytes] = (values + values[-1:] * count)[:count]
+    return found
 
 
 def _keys(graph: Graph) -> Iterator[bytes]:
