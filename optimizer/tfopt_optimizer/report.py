@@ -97,12 +97,3 @@ def _lost(trial: Trial, reference: Trial) -> str:
 def loaded(plan: Plan) -> str:
     """When a server imports TensorFlow for this plan."""
     return ", imported at the start" if plan.needs_tensorflow else ", imported when a request is outside the plan"
-
-
-def text(plan: Plan) -> str:
-    """What `tfopt report PLAN` prints."""
-    head = [
-        f"plan of {plan.created}: made in {plan.optimize_s:.1f} s for {plan.where}, checked on {plan.records} records",
-        f"plain TensorFlow by the {plan.loader} loader{loaded(plan)}; weights {plan.weights_bytes / 1e6:.1f} MB",
-    ]
-    return "\n".join([*head, *plan.log])

@@ -101,11 +101,16 @@ def test_report_prints_the_log_and_a_table(tmp_path):
         "plan of 2026-11-22T00:00:00Z, cpu, 3.2 s, checked on warmup records",
         "TensorFlow loads it as: function, imported when a request is outside the plan; weights 0.0 MB",
         "",
+        "serving_default",
+        "  rows  chosen     median  plain TF  faster  max error  memory",
+        "  1     xla/pjrt  15.6 us     64 us   4.10x      1e-07    1 kB",
+        "",
         "xla wins",
         "",
-        "signature        rows  engine               status  median us  p90 us  max error  reason",
-        "serving_default  1     xla/pjrt             chosen  15.6       18.0    1.0e-07    fastest",
-        "serving_default  1     tensorflow/function  slower  64.0       70.0    -          4.1x the time",
+        "serving_default, 1 row: every candidate",
+        "  candidate            status     median    p90  vs plain  max err  mean err  compile  memory",
+        "  xla/pjrt             chosen    15.6 us  18 us     4.10x    1e-07     1e-08   0.20 s    1 kB",
+        "  tensorflow/function  plain TF    64 us  70 us     1.00x        -         -        -       -",
     ]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import math
 import os
 import pty
 import subprocess
@@ -173,10 +175,27 @@ def test_report_as_json_is_the_plan(plan_dir):
     assert json.loads(done.stdout) == json.loads((plan_dir / "plan.json").read_text())
 
 
+def test_report_as_json_is_json_where_an_error_is_no_number(plan_dir, tmp_path):
+    def no_word(name):
+        raise AssertionError(f"JSON has no {name}")
+
+    made = plans.read(plan_dir)
+    broken = plans.Candidate("litert", "t1", "rejected", "it answers nan", None, plans.Agreement(math.inf, math.nan, 4))
+    signature = made.signatures[0]
+    bucket = dataclasses.replace(signature.buckets[0], candidates=(*signature.buckets[0].candidates, broken))
+    made = dataclasses.replace(made, signatures=(dataclasses.replace(signature, buckets=(bucket,)),))
+    plans.write(made, tmp_path)
+    document = json.loads(tfopt("report", str(tmp_path), "--json").stdout, parse_constant=no_word)
+    shown = document["signatures"][0]["buckets"][0]["candidates"][-1]
+    assert (shown["agreement"]["max_rel_error"], shown["agreement"]["mean_rel_error"]) == (None, None)
+
+
 def test_report_as_text_ends_with_the_cut(plan_dir):
-    assert tfopt("report", str(plan_dir)).stdout.splitlines()[-3:] == [
-        "serving_default is cut into",
-        "  host python: LookupTableFindV2 x2; a table",
+    assert tfopt("report", str(plan_dir)).stdout.splitlines()[-5:] == [
+        "serving_default is cut, for host+ engines, into",
+        "  host, in python: 2 operations",
+        "    LookupTableFindV2 x1: a table",
+        "    LookupTableFindV2 x1",
         "  device: MatMul x1; takes ids",
     ]
 

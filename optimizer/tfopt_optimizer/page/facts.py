@@ -14,6 +14,7 @@ from tfopt_optimizer.plan import BucketPlan, Candidate, Plan, Segment, Signature
 
 NOTHING = "–"  # stands where nothing was measured
 PLAIN = ("function", "session")  # plain TensorFlow is the first of these that was measured
+_STATUS = {"chosen": 0, "slower": 1, "rejected": 2, "skipped": 3}  # the order in which candidates are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +70,40 @@ def label(plan: BucketPlan) -> str:
     if plan.batch is not None:
         return " × ".join(map(str, (plan.batch, *plan.inner)))
     return ", ".join("x".join(map(str, shape)) or "scalar" for shape in plan.shapes.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """Candidates of a bucket that lost for one reason before there was a number to show."""
+
+    status: str
+    candidates: tuple[Candidate, ...]
+    reason: str
+
+
+def losers(bucket: Bucket) -> tuple[list[Candidate], list[Lost]]:
+    """The bucket's candidates with numbers, the chosen one and then the fastest first; the others by reason.
+
+    Reasons that differ in the winner's name and gain alone are one, told by the first of them.
+    """
+    ordered = sorted(bucket.plan.candidates, key=lambda c: (_STATUS.get(c.status, len(_STATUS)), time_us(c) or 0.0))
+    names = sorted({candidate_name(c) for c in ordered} | {c.engine for c in ordered}, key=len, reverse=True)
+    winner = re.compile("|".join(map(re.escape, names)) or "(?!)")
+    numbered, alike = list[Candidate](), dict[tuple[str, str], list[Candidate]]()
+    for c in ordered:
+        if c.measured or c.agreement or c.compile_s is not None or c.memory_bytes is not None or not c.reason:
+            numbered.append(c)
+        else:
+            alike.setdefault((c.status, re.sub(r"[\d.]+x", "#", winner.sub("@", c.reason))), []).append(c)
+    return numbered, [Lost(status, tuple(found), found[0].reason) for (status, _), found in alike.items()]
+
+
+def remark(candidate: Candidate, bucket: Bucket) -> str:
+    """What is said of a candidate with numbers: its reason, but where it was slower than the chosen one, which the
+    numbers say."""
+    mine, best = time_us(candidate), time_us(bucket.chosen)
+    told = candidate.status == "slower" and mine is not None and best is not None and mine >= best
+    return "" if told or candidate.status == "chosen" else candidate.reason
 
 
 def candidate_name(candidate: Candidate) -> str:
@@ -198,6 +233,8 @@ def rate(candidate: Candidate) -> tuple[float, int] | None:
 
 def number(value: float) -> str:
     """Three figures that count, thousands apart: 1,230,000; 456; 7.89."""
+    if not math.isfinite(value):
+        return str(value)
     digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
