@@ -6,6 +6,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+_TICKS = 8
+
 
 @dataclasses.dataclass(frozen=True)
 class LogAxis:
@@ -22,9 +24,9 @@ class LogAxis:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Powers of ten; 1, 2 and 5 times those where there would be fewer than three."""
+        """Powers of ten, at most _TICKS of them; 1, 2 and 5 times those where there would be fewer than three."""
         tens = self._multiples((1,))
-        return tens if len(tens) >= 3 else self._multiples((1, 2, 5))
+        return tens[:: math.ceil(len(tens) / _TICKS)] if len(tens) >= 3 else self._multiples((1, 2, 5))
 
     def _multiples(self, digits: Sequence[int]) -> list[float]:
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfopt_optimizer.page import facts, parts
-from tfopt_optimizer.page.facts import NOTHING, Bucket
-from tfopt_optimizer.page.markup import Markup, name, tag
+from tfopt_optimizer.page.facts import NOTHING, Bucket, Lost
+from tfopt_optimizer.page.markup import Markup, join, name, tag
 from tfopt_optimizer.page.svg import color
 from tfopt_optimizer.plan import Candidate
 from tfopt_optimizer.wording import size
 
-_STATUS = ("chosen", "slower", "rejected", "skipped")  # the order of the rows
+_STATUS = ("chosen", "slower", "rejected", "skipped")
 _HEADS = (
     ("candidate", ""), ("median", "n"), ("p90", "n wide"), ("vs plain", "n"), ("calls/s", "n wide"), ("max error", "n"),
     ("mean error", "n wide"), ("top 1", "n wide"), ("compiled in", "n wide"), ("memory", "n wide"),
@@ -19,26 +19,24 @@ _HEADS = (
 
 
 def table(bucket: Bucket) -> Markup:
-    """A row per candidate, the chosen one first; columns that would be empty are left out."""
-    ordered = sorted(bucket.plan.candidates, key=lambda c: (_place(c.status), facts.time_us(c) or 0.0))
-    texts = [_cells(c, bucket) for c in ordered]
+    """A row per candidate with numbers, the chosen one first; then those without, a row per reason. Columns that would
+    be empty are left out."""
+    numbered, lost = facts.losers(bucket)
+    texts = [_cells(c, bucket) for c in numbered]
     shown = [i for i, _ in enumerate(_HEADS[1:]) if any(row[i] != NOTHING for row in texts)]
     heads = [_HEADS[0], *(_HEADS[i + 1] for i in shown)]
-    return parts.table(heads, [_candidate(c, bucket, texts[j], shown) for j, c in enumerate(ordered)])
-
-
-def _place(status: str) -> int:
-    return _STATUS.index(status) if status in _STATUS else len(_STATUS)
+    rows = [_candidate(c, bucket, texts[j], shown) for j, c in enumerate(numbered)]
+    what = f"candidates for {facts.rows(bucket.plan)}"
+    return parts.table(heads, [*rows, *(_together(found, len(heads)) for found in lost)], what)
 
 
 def _cells(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
     """What stands under _HEADS, the first one aside."""
-    us, plain = facts.time_us(c), facts.time_us(bucket.plain)
     agreement, measured, rate = c.agreement, c.measured, facts.rate(c)
     return (
-        facts.time(us),
+        facts.time(facts.time_us(c)),
         facts.time(measured.p90_us if measured else None),
-        facts.times(plain / us if us and plain else None),
+        facts.times(facts.ratio(c, bucket)),
         f"{facts.number(rate[0])} by {rate[1]}" if rate else NOTHING,
         facts.error(agreement.max_rel_error if agreement else None),
         facts.error(agreement.mean_rel_error if agreement else None),
@@ -49,12 +47,29 @@ def _cells(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
 
 
 def _candidate(c: Candidate, bucket: Bucket, texts: Sequence[str], shown: Sequence[int]) -> Markup:
-    who = tag("td", tag("span", class_="dot"), name(facts.candidate_name(c)), " ", tag("em", _status(c, bucket)))
+    """The status stands behind the name, or before what is said of it."""
+    said = facts.remark(c, bucket)
+    status = None if said else tag("em", "plain TF" if c is bucket.plain and c.status == "slower" else c.status)
+    who = tag("th", _named(c), " ", status, scope="row")
     rows = [tag("tr", who, [tag("td", texts[i], class_=_HEADS[i + 1][1]) for i in shown])]
-    if c.reason and c.status != "slower":  # that it was slower is in its numbers
-        rows.append(tag("tr", tag("td", facts.prose(c.reason), colspan=len(shown) + 1), class_="why"))
-    return tag("tbody", rows, class_=f"{color(c.engine)} s-{c.status if c.status in _STATUS else 'other'}")
+    if said:
+        rows.append(_why(c.status, said, len(shown) + 1))
+    return tag("tbody", rows, class_=f"{color(c.engine)} {_style(c.status)}")
 
 
-def _status(candidate: Candidate, bucket: Bucket) -> str:
-    return f"{candidate.status}, plain TF" if candidate is bucket.plain else candidate.status
+def _together(found: Lost, columns: int) -> Markup:
+    names = [tag("span", _named(c), " ", class_=f"one {color(c.engine)}") for c in found.candidates]
+    who = tag("tr", tag("th", names, scope="row", colspan=columns))
+    return tag("tbody", who, _why(found.status, found.reason, columns), class_=f"lost {_style(found.status)}")
+
+
+def _named(c: Candidate) -> Markup:
+    return join([tag("span", class_="dot"), name(facts.candidate_name(c))])
+
+
+def _why(status: str, reason: str, columns: int) -> Markup:
+    return tag("tr", tag("td", tag("em", status), ": ", facts.prose(reason), colspan=columns), class_="why")
+
+
+def _style(status: str) -> str:
+    return f"s-{status if status in _STATUS else 'other'}"

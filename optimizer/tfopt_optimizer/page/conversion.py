@@ -59,12 +59,13 @@ def section(found: Report) -> Markup:
     blocks = [
         ("Work by function", _work(found)),
         ("What stayed on the host", _on_host(found)),
+        ("Moved to the host, for a compiler refused it", _moved(found)),
         ("Answers beside the original's", _answers(found.tried)),
         ("Precision", _precision(found)),
         ("Batching", _batching(found)),
-        ("Across the host link, per call", parts.rows(_LINK, map(_transfer, found.link))),
-        ("Forms on the link that were weighed", parts.rows(_FORMS, map(_form, found.io_shapes))),
-        (f"Compiled for {found.topology}", parts.rows(_AHEAD, map(_compiled, found.ahead))),
+        ("Across the host link, per call", parts.rows(_LINK, map(_transfer, found.link), "across the host link")),
+        ("Forms on the link that were weighed", parts.rows(_FORMS, map(_form, found.io_shapes), "forms on the link")),
+        (f"Compiled for {found.topology}", parts.rows(_AHEAD, map(_compiled, found.ahead), "compiled")),
     ]
     return tag(
         "section",
@@ -107,6 +108,8 @@ def _facts(found: Report) -> Markup:
     ]
     if found.quantized and found.quantized.calibrated_on:
         rows.append(("ranges read off", found.quantized.calibrated_on))
+    if found.quantized and found.quantized.left:
+        rows.append(("not quantized", f"{', '.join(found.quantized.left)}: TensorFlow's quantizer cannot do them so"))
     if found.joined_handles:
         rows.append(("Keras 3", f"{found.joined_handles} second handles joined"))
     if kept:
@@ -124,7 +127,7 @@ def _work(found: Report) -> Markup:
         return Markup("")
     total = sum(f.operations for f in found.costs.functions) or 1.0
     ordered = sorted(found.costs.functions, key=lambda f: -f.operations)
-    return parts.rows(_WORK, (_function(f, total) for f in ordered))
+    return parts.rows(_WORK, (_function(f, total) for f in ordered), "work by function")
 
 
 def _function(found: FunctionCost, total: float) -> tuple[object, ...]:
@@ -141,11 +144,16 @@ def _on_host(found: Report) -> Markup:
         for key, reasons in found.cut.reasons.items()
         for why, number in sorted(reasons.items(), key=lambda item: -item[1])
     ]
-    return parts.rows(_HOST, [*whole, *counted])
+    return parts.rows(_HOST, [*whole, *counted], "what stayed on the host")
+
+
+def _moved(found: Report) -> Markup:
+    moved = found.cut.moved if found.cut is not None else ()
+    return tag("ul", [tag("li", line) for line in moved], class_="moved") if moved else Markup("")
 
 
 def _answers(tried: Sequence[Tried]) -> Markup:
-    return parts.rows(_ANSWERS, (row for t in tried for row in _signature(t)))
+    return parts.rows(_ANSWERS, (row for t in tried for row in _signature(t)), "answers")
 
 
 def _signature(tried: Tried) -> list[tuple[object, ...]]:
@@ -178,6 +186,7 @@ def _precision(found: Report) -> Markup:
             )
             for b in found.bfloat16
         ),
+        "precision",
     )
 
 
@@ -195,6 +204,7 @@ def _batching(found: Report) -> Markup:
             )
             for b in found.batched
         ),
+        "batching",
     )
 
 

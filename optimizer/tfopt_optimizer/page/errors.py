@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 from tfopt_optimizer.page import facts
 from tfopt_optimizer.page.axes import LogAxis
 from tfopt_optimizer.page.facts import Bucket, Gate
 from tfopt_optimizer.page.markup import Markup, join, tag
-from tfopt_optimizer.page.svg import WIDTH, color, px, svg
+from tfopt_optimizer.page.svg import WIDTH, color, px, short, svg
 from tfopt_optimizer.plan import Agreement, Candidate
 
 _ROW = 26
 _SMALLEST, _LARGEST = 1e-9, 1.0  # relative errors; what is smaller counts as equal
 _HISTOGRAM_BINS = 20
+_LETTERS = 28  # of a candidate's name
 
 
 def caption(buckets: Sequence[Bucket]) -> str:
+    more = ["+1: so is another variant."] if any(re.search(r" \+\d+$", name) for name in _alike(buckets)) else []
+    said = "Distance from plain TensorFlow, from the mean to the largest."
     if any(facts.histogram(c) for b in buckets for c in b.plan.candidates):
-        return "How many values are how far from plain TensorFlow's; heights are square roots, so that tails are seen."
-    return "Distance from plain TensorFlow, from the mean to the largest."
+        said = "How many values are how far from plain TensorFlow's; heights are square roots, so that tails are seen."
+    return " ".join([said, *more])
 
 
 def errors(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup | None:
@@ -28,20 +33,47 @@ def errors(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup | None:
 
     Where the plan holds histograms the row shows the distribution over all its buckets instead of the range.
     """
-    rows: dict[str, list[Candidate]] = {}
-    for bucket in buckets:
-        for c in bucket.plan.candidates:
-            if c.agreement is not None and c is not bucket.plain and math.isfinite(c.agreement.max_rel_error):
-                rows.setdefault(facts.candidate_name(c), []).append(c)
+    rows = _alike(buckets)
     if not rows:
         return None
-    left = 20 + 6.6 * min(max(map(len, rows)), 24)
+    left = 36 + 6.8 * min(max(map(len, rows)), _LETTERS)
     height = _ROW * len(rows) + 44
-    x = LogAxis(_SMALLEST, _LARGEST, left, WIDTH - 14)
+    x = LogAxis(_SMALLEST, _LARGEST, left, WIDTH - 18)
     drawn = [_decades(x, height), _gates(x, gates, height)]
     for i, (name, candidates) in enumerate(rows.items()):
         drawn.append(_error_row(name, candidates, x, left, 14 + _ROW * (i + 0.5)))
-    return svg(height, "Error of each candidate relative to the output's largest magnitude", drawn)
+    said = "; ".join(f"{name}: {facts.error(_worst(found))} at most" for name, found in rows.items())
+    return svg(height, "Error of each candidate relative to the output's largest magnitude", drawn, said)
+
+
+def _alike(buckets: Sequence[Bucket]) -> dict[str, list[Candidate]]:
+    """The row's name -> its candidates. Variants of an engine with the same errors in all buckets share a row, as those
+    do that differ in threads alone: the first is named, the others are counted."""
+    found: dict[str, list[Candidate]] = {}
+    for bucket in buckets:
+        for c in bucket.plan.candidates:
+            if c is not bucket.plain and _comparable(c):
+                found.setdefault(facts.candidate_name(c), []).append(c)
+    rows: dict[object, list[str]] = {}
+    for name, candidates in found.items():
+        seen = tuple(dataclasses.replace(c.agreement, rows=0) for c in candidates if c.agreement is not None)
+        rows.setdefault((candidates[0].engine, candidates[0].precision, seen), []).append(name)
+    return {_together(names): found[names[0]] for names in rows.values()}
+
+
+def _together(names: Sequence[str]) -> str:
+    """`litert/t1, t2`; where that is too long, `litert/t1 +1`."""
+    text = ", ".join([names[0], *(n.partition("/")[2] for n in names[1:])])
+    return text if len(text) <= _LETTERS or not names[1:] else f"{names[0]} +{len(names) - 1}"
+
+
+def _comparable(c: Candidate) -> bool:
+    a = c.agreement
+    return a is not None and math.isfinite(a.max_rel_error) and math.isfinite(a.mean_rel_error)
+
+
+def _worst(candidates: Sequence[Candidate]) -> float:
+    return max(c.agreement.max_rel_error for c in candidates if c.agreement is not None)
 
 
 def _decades(x: LogAxis, height: float) -> Markup:
@@ -74,11 +106,10 @@ def _gates(x: LogAxis, gates: Sequence[Gate], height: float) -> Markup:
 
 
 def _error_row(name: str, candidates: Sequence[Candidate], x: LogAxis, left: float, y: float) -> Markup:
-    shown = name if len(name) <= 24 else name[:23] + "…"
     histograms = [h for h in map(facts.histogram, candidates) if h]
     bins = [sum(counts) for counts in zip(*histograms, strict=False)]
     body = _distribution(bins, x, y) if len(bins) == _HISTOGRAM_BINS else _range(candidates, x, y)
-    text = tag("text", tag("title", name), shown, x=px(left - 16), y=px(y + 4), text_anchor="end")
+    text = tag("text", tag("title", name), short(name, _LETTERS), x=px(left - 22), y=px(y + 4), text_anchor="end")
     return tag("g", text, body, class_=f"series {color(candidates[0].engine)}")
 
 
@@ -104,10 +135,10 @@ def _distribution(bins: Sequence[int], x: LogAxis, y: float) -> Markup:
     width = (x.end - x.start) / (len(bins) - 2)
     found = []
     for i, count in enumerate(bins):
-        if not count:
+        if count <= 0:
             continue
         tall = (_ROW - 6) * math.sqrt(count / most)
-        at = min(max(x.start + (i - 1) * width, x.start - width / 2), x.end - width / 2)
+        at = x.start + (i - 1) * width
         title = tag("title", f"{count} values")
         found.append(
             tag(

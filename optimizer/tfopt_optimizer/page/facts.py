@@ -30,8 +30,7 @@ class Bucket:
     @property
     def ratio(self) -> float | None:
         """How many times faster than plain TensorFlow."""
-        mine, theirs = time_us(self.chosen), time_us(self.plain)
-        return theirs / mine if mine and theirs else None
+        return ratio(self.chosen, self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +123,13 @@ def time_us(candidate: Candidate | None) -> float | None:
     return candidate.measured.median_us if candidate is not None and candidate.measured is not None else None
 
 
+def ratio(candidate: Candidate | None, bucket: Bucket) -> float | None:
+    """How many times faster than the bucket's plain TensorFlow; None where that is no number."""
+    mine, theirs = time_us(candidate), time_us(bucket.plain)
+    found = theirs / mine if mine and theirs else math.nan
+    return found if math.isfinite(found) else None
+
+
 def time(us: float | None) -> str:
     """`21.4 µs`; a dash where nothing was measured."""
     return microseconds(us).replace("us", "µs").replace(" ", "\N{NO-BREAK SPACE}") if us is not None else NOTHING
@@ -134,6 +140,11 @@ def times(ratio: float | None) -> str:
     if ratio is None:
         return NOTHING
     return f"{ratio:.0f}×" if ratio >= 10 else f"{ratio:.1f}×" if ratio >= 1.05 else f"{ratio:.2f}×"
+
+
+def runner(plan: BucketPlan) -> str:
+    """What was chosen: `litert/t2`."""
+    return f"{plan.engine}/{plan.variant}".rstrip("/")
 
 
 def rows(plan: BucketPlan) -> str:
@@ -214,7 +225,7 @@ def gates(plan: Plan) -> tuple[Gate, ...]:
     found = [(given.get("lossless_max_rel_error"), False)]
     if any(c.precision for s in plan.signatures for b in s.buckets for c in b.candidates):
         found.append((given.get("lossy_max_rel_error"), True))
-    return tuple(Gate(bound, lossy) for bound, lossy in found if isinstance(bound, float) and bound > 0)
+    return tuple(Gate(bound, lossy) for bound, lossy in found if isinstance(bound, (int, float)) and bound > 0)
 
 
 def flags(plan: Plan) -> dict[str, object]:

@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tfopt_optimizer.page import parts
+from tfopt_optimizer.page.facts import NOTHING
 from tfopt_optimizer.page.markup import Markup, name
 from tfopt_optimizer.plan import Segment
 from tfopt_optimizer.wording import count
 
-_HEADS = (("stays on the host", ""), ("how many", "n"), ("why", ""), ("runs in", ""), ("the first", "wide"))
+_HEADS = (("operations", ""), ("why", ""), ("the first of them", "wide"), ("run in", "wide"), ("how many", "n"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +39,8 @@ def total(found: Iterable[OnHost]) -> str:
 def table(segments: Iterable[Segment]) -> Markup:
     """A row per kind and reason; "" where nothing stays."""
     found = kinds(segments)
-    return parts.rows(
-        _HEADS, ((name(f.op), f"{f.number:,}", f.why or "–", f.runs_on or "–", name(f.first)) for f in found)
-    )
+    cells = ((name(f.op), f.why or NOTHING, name(f.first), f.runs_on or NOTHING, f"{f.number:,}") for f in found)
+    return parts.rows(_HEADS, cells, "what stays on the host")
 
 
 def _kinds(segment: Segment) -> list[OnHost]:
@@ -49,6 +49,11 @@ def _kinds(segment: Segment) -> list[OnHost]:
     counted = Counter((o.op, o.why) for o in named)
     first = {(o.op, o.why): o.name for o in reversed(named)}
     told = Counter(o.op for o in named)
-    found = [OnHost(op, n, why, segment.runs_on, first[op, why]) for (op, why), n in counted.items()]
+    found = [OnHost(op, n, _why(op, why), segment.runs_on, first[op, why]) for (op, why), n in counted.items()]
     found += [OnHost(op, n - told[op], "", segment.runs_on, "") for op, n in segment.kinds.items() if n > told[op]]
     return sorted(found, key=lambda f: -f.number)
+
+
+def _why(op: str, why: str) -> str:
+    """Beside the operation's kind it need not be named again: `reads a table`."""
+    return why.removeprefix(f"{op} ")

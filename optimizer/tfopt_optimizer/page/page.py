@@ -11,22 +11,19 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from tfopt_optimizer.page import candidates, conversion, drawing, errors, facts, latency, parts
+from tfopt_optimizer.page import candidates, choices, conversion, drawing, errors, facts, latency, names, onhost, parts
 from tfopt_optimizer.page.facts import Bucket, Gate, Group
-from tfopt_optimizer.page.markup import Markup, join, name, tag
+from tfopt_optimizer.page.markup import Markup, name, tag
 from tfopt_optimizer.page.svg import color
 from tfopt_optimizer.plan import Plan
 from tfopt_optimizer.report import loaded
-from tfopt_optimizer.wording import size
+from tfopt_optimizer.wording import count, size
 
 if TYPE_CHECKING:
     from tfopt_optimizer.tpu.report import Report
 
 # Only the page's own styles: whatever a model's names may hold, nothing runs and nothing is fetched.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_ENGINES = {
-    "tensorflow": "TensorFlow", "litert": "LiteRT", "openvino": "OpenVINO", "xla": "XLA", "onnxruntime": "ONNX Runtime",
-}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,52 +83,41 @@ def _version(version: Version) -> Markup:
     groups = facts.groups(plan)
     return tag(
         "article",
-        tag("header", heading, tag("p", _lead(groups), class_="lead"), _facts(plan, version.why), _warning(plan)),
+        tag(
+            "header", heading, tag("p", choices.lead(groups), class_="lead"), _facts(plan, version.why), _warning(plan)
+        ),
+        choices.overview(groups),
         [_group(g, plan) for g in groups],
         converted,
+        _names(plan),
         parts.log(plan.log),
         _provenance(plan),
     )
 
 
-def _lead(groups: Sequence[Group]) -> str:
-    gains = [(g, b) for g in groups if (b := facts.best(g.buckets)) is not None]
-    if not gains:
-        return "Plain TensorFlow serves this model; why is below."
-    group, bucket = max(gains, key=lambda pair: pair[1].ratio or 0.0)
-    if (bucket.ratio or 0.0) < 1.05:
-        return "Plain TensorFlow is as fast as anything else that was right."
-    return (
-        f"{_engine(bucket.plan.engine)} answers {group.keys[0]} up to {facts.times(bucket.ratio)} faster than plain "
-        "TensorFlow, with the same answers."
-        if not _lossy(groups)
-        else f"Up to {facts.times(bucket.ratio)} faster than plain TensorFlow, within the accuracy that was allowed."
-    )
-
-
-def _lossy(groups: Sequence[Group]) -> bool:
-    return any(b.chosen is not None and facts.precision(b.chosen) for g in groups for b in g.buckets)
-
-
-def _engine(engine: str) -> str:
-    device = facts.device_engine(engine)
-    return _ENGINES.get(device, device) + (" behind a host part" if device != engine else "")
-
-
 def _facts(plan: Plan, why: str) -> Markup:
     rows = [
         ("made", f"{facts.made(plan.created)}, in {plan.optimize_s:.1f} s"),
-        ("checked on", "the model's warmup records" if plan.records == "warmup" else f"{plan.records} inputs"),
+        ("checked on", _checked(plan)),
         ("device", " ".join([plan.where, plan.fingerprint.hardware.get("processor", "")]).strip()),
         ("cores", plan.fingerprint.hardware.get("cores", "–")),
         ("weights", size(plan.weights_bytes)),
         ("plain TensorFlow", f"by the {plan.loader} loader{loaded(plan)}"),
     ]
+    chosen = [b.chosen for g in facts.groups(plan) for b in g.buckets if b.chosen is not None]
+    if known := [c.memory_bytes for c in chosen if c.memory_bytes is not None]:
+        rows.append(("memory of the runners", f"{size(sum(known))} beside the weights"))
     if plan.runners:
         rows.append(("calls at a time", f"{plan.runners}, when requests queue"))
     if why:
         rows.append(("this plan", why))
     return tag("dl", [tag("div", tag("dt", k), tag("dd", v)) for k, v in rows], class_="facts")
+
+
+def _checked(plan: Plan) -> str:
+    found = [c.agreement.rows for s in plan.signatures for b in s.buckets for c in b.candidates if c.agreement]
+    what = "the model's warmup records" if plan.records == "warmup" else f"{plan.records} inputs"
+    return f"{what}, up to {count(max(found), 'row')}" if found else what
 
 
 def _warning(plan: Plan) -> Markup | None:
@@ -169,36 +155,33 @@ def _group(group: Group, plan: Plan) -> Markup:
         tag("p", "Buckets of ", facts.prose(signature.bucket_reason), ".") if signature.bucket_reason else None,
         tag("p", facts.prose(facts.inner(signature)), ".") if signature.inner else None,
     ]
-    heading = tag("h2", join([join([", ", name(k)]) if i else name(k) for i, k in enumerate(group.keys)]))
+    heading = tag("h2", choices.keys(group))
     if not group.buckets:
         return tag("section", heading, tag("div", notes, class_="notes"))
-    shown = facts.best(group.buckets) or group.buckets[0]
+    drawn = drawing.paths(group)
     return tag(
         "section",
         heading,
-        _gains(group.buckets),
+        choices.choices(group.buckets),
         tag("div", notes, class_="notes"),
         tag("h3", "Path of a request"),
-        drawing.draw(signature, shown),
+        [drawing.draw(group, b) for b in drawn],
+        _on_host(group),
         _plots(group.buckets, facts.gates(plan)),
         tag("h3", "Every candidate"),
-        [_bucket(b, opened=b is shown) for b in group.buckets],
+        [_bucket(b, opened=b is drawn[0]) for b in group.buckets],
     )
 
 
-def _gains(buckets: Sequence[Bucket]) -> Markup:
-    """The large numbers: times faster, per bucket."""
-    cells = [
-        tag(
-            "li",
-            tag("b", facts.times(b.ratio)),
-            tag("span", facts.rows(b.plan)),
-            tag("small", f"{facts.time(facts.time_us(b.chosen))} for {facts.time(facts.time_us(b.plain))}"),
-            class_=color(b.plan.engine),
-        )
-        for b in buckets
-    ]
-    return tag("ul", cells, class_="gains", aria_label="times faster than plain TensorFlow")
+def _on_host(group: Group) -> list[Markup]:
+    """Where the signature was cut: also where another candidate won everywhere in the end."""
+    table = onhost.table(group.plan.segments)
+    if not table:
+        return []
+    cut = [b for b in group.buckets if facts.segments(group.plan, b.plan)]
+    calls = ", ".join(facts.rows(b.plan) for b in cut)
+    said = f"In calls of {calls}." if cut else "For candidates of host+ engines only: none of them was chosen."
+    return [tag("h3", "What stays on the host, and why"), tag("p", said, class_="said"), table]
 
 
 def _plots(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup:
@@ -219,13 +202,22 @@ def _bucket(bucket: Bucket, opened: bool) -> Markup:
         tag("span", facts.rows(bucket.plan), class_="rows"),
         tag(
             "span",
-            name(f"{bucket.plan.engine}/{bucket.plan.variant}".rstrip("/")),
+            name(facts.runner(bucket.plan)),
             class_=f"chip {color(bucket.plan.engine)}",
         ),
         tag("span", facts.time(facts.time_us(bucket.chosen)), class_="figure"),
         tag("span", facts.times(bucket.ratio), class_="figure strong"),
     )
     return tag("details", summary, candidates.table(bucket), open="open" if opened else None)
+
+
+def _names(plan: Plan) -> Markup | None:
+    """What the candidates' names mean."""
+    found = names.meanings(c for s in plan.signatures for b in s.buckets for c in b.candidates)
+    if not found:
+        return None
+    meanings = [tag("div", tag("dt", name(n)), tag("dd", said)) for n, said in found.items()]
+    return tag("details", tag("summary", "What the candidates' names mean"), tag("dl", meanings, class_="names"))
 
 
 def _provenance(plan: Plan) -> Markup:

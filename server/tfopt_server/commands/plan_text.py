@@ -106,13 +106,13 @@ def _rows(bucket: Bucket) -> str:
 def _candidate(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
     from tfopt_optimizer.page import facts
 
-    us, plain_us, rate = facts.time_us(c), facts.time_us(bucket.plain), facts.rate(c)
+    rate = facts.rate(c)
     return (
         facts.candidate_name(c),
         "plain TF" if c is bucket.plain and c.status == "slower" else c.status,
-        _time(us),
+        _time(facts.time_us(c)),
         _time(c.measured.p90_us if c.measured else None),
-        _ratio(plain_us / us if us and plain_us else None),
+        _ratio(facts.ratio(c, bucket)),
         f"{facts.number(rate[0])} by {rate[1]}" if rate else _NONE,
         _error(c.agreement.max_rel_error if c.agreement else None),
         _error(c.agreement.mean_rel_error if c.agreement else None),
