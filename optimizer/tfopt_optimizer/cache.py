@@ -12,13 +12,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from tfopt_optimizer import disk, lease
 from tfopt_optimizer import plan as plans
+from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import digest, fingerprint
+from tfopt_optimizer.lease import Lease
 from tfopt_optimizer.optimize import OptimizeJob, Progress, optimize
 from tfopt_optimizer.plan import Fingerprint, Plan, PlanError
 
@@ -44,45 +45,61 @@ def optimize_cached(
     OptimizeError as from optimize(); OSError when the cache directory cannot be written, NoSpace when it is full.
     """
     wanted = _fingerprint(job)
-    found, trouble = _look_up(wanted, cache_dir)
-    if found is None:
-        with disk.told(cache_dir):
+    found, _ = _look_up(wanted, cache_dir)
+    final = cache_dir / digest(wanted)
+    lock = final.with_name(f"{final.name}.lock")
+    waiting = f"another process makes this plan; waiting for it ({lock.name})"
+    with disk.told(cache_dir):
+        while found is None:
             cache_dir.mkdir(parents=True, exist_ok=True)
-            name = digest(wanted)
-            waiting = f"another process makes this plan; waiting for it ({name}.lock)"
-            with lease.hold(cache_dir / f"{name}.lock", lambda: progress(waiting)):
+            with lease.hold(lock, lambda: progress(waiting)) as ours:
                 found, trouble = _look_up(wanted, cache_dir)
                 if found is None:
                     progress(trouble or f"no plan for {job.model_dir} in {cache_dir}{_nearest(wanted, cache_dir)}")
-                    return _make(job, cache_dir / name, wanted, progress, make)
+                    made = _make(job, final, progress, make, wanted=wanted, ours=ours)
+                    if made is not None:
+                        return made, final
+            # Frozen for long, this process was taken for dead: another one has made the plan by now, or is about to.
     plan, folder, why = found
     progress(f"plan {folder.name}: {why}")
     return plan, folder
 
 
-def _make(job: OptimizeJob, final: Path, wanted: Fingerprint, progress: Progress, make: Optimize) -> tuple[Plan, Path]:
-    part = final.with_name(f"{final.name}.part.{uuid.uuid4().hex}")
+def _make(
+    job: OptimizeJob, final: Path, progress: Progress, make: Optimize, *, wanted: Fingerprint, ours: Lease
+) -> Plan | None:
+    """None when the lock was lost meanwhile: its new holder cleared our files away, and whatever we made is not whole.
+
+    What others left is removed first: an optimizer that is killed at every start must not fill the disk. And once more
+    at the end: their workers may have outlived them by a moment, and written.
+    """
+    _sweep(final)
+    part = final.with_name(f"{final.name}{plans.MAKING}{ours.token}")
     part.mkdir()
     try:
         plan = make(dataclasses.replace(job, plan_dir=part), progress)
+        if ours.lost():
+            return None
         _publish(part, final, wanted)
-    except OSError:
-        # Frozen for long, this process was taken for dead: another one made the plan and cleaned up behind it.
-        found, _ = _look_up(wanted, final.parent)
-        if found is None:
-            raise
-        plan = found[0]
+    except (OSError, OptimizeError):
+        if ours.lost():
+            return None
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    for left_over in final.parent.glob(f"{final.name}.part.*"):  # of processes that were killed
+    _sweep(final)
+    return plan
+
+
+def _sweep(final: Path) -> None:
+    for left_over in final.parent.glob(f"{final.name}{plans.MAKING}*"):
         shutil.rmtree(left_over, ignore_errors=True)
-    return plan, final
 
 
 def _publish(part: Path, final: Path, wanted: Fingerprint) -> None:
-    """Gives the finished plan its name; OSError when a good one has it already, which then counts."""
+    """Gives the finished plan its name, unless a good one has it already, which then counts."""
     if _look_up(wanted, final.parent)[0] is not None:
-        raise FileExistsError(final)
+        return
     damaged = final.with_name(f"{part.name}.damaged")
     with contextlib.suppress(FileNotFoundError):
         final.rename(damaged)
@@ -110,11 +127,17 @@ def _look_up(wanted: Fingerprint, cache_dir: Path) -> tuple[tuple[Plan, Path, st
 
 def _nearest(wanted: Fingerprint, cache_dir: Path) -> str:
     """What keeps a plan of the same model from being used: the operator of a new image wants to know."""
-    for path in sorted(cache_dir.glob(f"*/{plans.FILE_NAME}"), key=lambda p: p.stat().st_mtime, reverse=True):
+    for folder in sorted(plans.folders(cache_dir), key=_age, reverse=True):
         try:
-            other = plans.read(path.parent)
+            other = plans.read(folder)
         except PlanError:
             continue  # it will be named when it is the one that is asked for
         if other.fingerprint.model == wanted.model:
             return f" (one for the same model differs: {'; '.join(other.fingerprint.differences(wanted))})"
     return ""
+
+
+def _age(folder: Path) -> float:
+    with contextlib.suppress(OSError):  # gone since it was listed
+        return (folder / plans.FILE_NAME).stat().st_mtime
+    return 0.0

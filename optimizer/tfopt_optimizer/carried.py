@@ -33,7 +33,9 @@ def find(job: OptimizeJob, cache_dir: Path | None = None) -> tuple[Found | None,
     Without TensorFlow `cache_dir` is looked through as well.
     """
     replaceable = lazy_tensorflow.installed()
-    there = _plans(folder(job.model_dir)) + ([] if replaceable or cache_dir is None else _plans(cache_dir))
+    there = plans.folders(folder(job.model_dir)) + (
+        [] if replaceable or cache_dir is None else plans.folders(cache_dir)
+    )
     if not there:
         return None, []
     here, passed_over, fitting = fingerprint(job.model_dir, job.flags, job.tags, job.samples), [], []
@@ -47,10 +49,6 @@ def find(job: OptimizeJob, cache_dir: Path | None = None) -> tuple[Found | None,
             return (plan, place, _why(plan, place, job.model_dir)), passed_over
         fitting.append((plan, place, f"{_why(plan, place, job.model_dir)}, measured where this was otherwise: {other}"))
     return (fitting[0] if fitting else None), passed_over
-
-
-def _plans(parent: Path) -> list[Path]:
-    return sorted(path.parent for path in parent.glob(f"*/{plans.FILE_NAME}"))
 
 
 def _fits(place: Path, here: Fingerprint, *, replaceable: bool) -> tuple[Plan | None, str]:

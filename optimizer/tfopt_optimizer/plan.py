@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 PROOF_VERSION = 4
 FILE_NAME = "plan.json"
 UNFINISHED = FILE_NAME + ".part"  # there while a plan is made
+MAKING = ".part."  # in the name of a folder that is no plan yet, or no longer
 
 Shape = tuple[int | None, ...]
 
@@ -328,6 +329,13 @@ def read(directory: Path) -> Plan:
     return parsed(data, str(path))
 
 
+def folders(parent: Path) -> list[Path]:
+    """The plans that lie side by side in a folder, by name; not those that are being made, or were when they were
+    killed: they are gone soon."""
+    found = (path.parent for path in parent.glob(f"*/{FILE_NAME}"))
+    return sorted(folder for folder in found if MAKING not in folder.name)
+
+
 def is_one(directory: Path) -> bool:
     """Whether the folder's plan.json is a plan's, of whatever format, and not another program's."""
     try:
@@ -366,7 +374,10 @@ def checksums(directory: Path) -> dict[str, str]:
 
 def verify(plan: Plan, directory: Path) -> None:
     """PlanError names the first artifact that is missing or is not what the plan was written with."""
-    there = checksums(directory)
+    try:
+        there = checksums(directory)
+    except FileNotFoundError as error:  # another process puts a plan in its place
+        raise PlanError(f"{error.filename}: gone while it was looked at") from error
     for name, expected in plan.files.items():
         found = there.get(name)
         if found is None:

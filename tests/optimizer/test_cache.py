@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import threading
 import time
 
@@ -142,6 +143,86 @@ def test_who_was_taken_for_dead_uses_the_plan_that_was_made_meanwhile(job, cache
     assert plans.read(folder) == plan
     assert cached(job, cache) is not None
     assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_who_was_taken_for_dead_waits_for_the_plan_that_is_being_made(job, cache):
+    """A frozen process wakes up while another one is at work: its own folder is gone, which is not the end."""
+    other, lines, found = Maker(pause=1.0), [], []
+    second = threading.Thread(target=lambda: found.append(optimize_cached(job, cache, lines.append, other)))
+
+    def frozen(one, progress):
+        (lock,) = cache.glob("*.lock")
+        lock.unlink()
+        second.start()
+        while one.plan_dir.exists():
+            time.sleep(0.01)
+        return Maker()(one, progress)
+
+    found.append(optimize_cached(job, cache, lines.append, frozen))
+    second.join()
+    assert found[0] == found[1]
+    assert other.made == 1
+    assert sum("another process makes this plan" in line for line in lines) == 1
+    assert [path.name for path in cache.iterdir()] == [found[0][1].name]
+
+
+def test_what_is_not_whole_is_not_published_by_who_was_taken_for_dead(job, cache):
+    """It went on in a folder that was cleared away behind it and that an engine made anew."""
+    other = Maker()
+
+    def frozen(one, progress):
+        (lock,) = cache.glob("*.lock")
+        lock.rename(cache / "kept")
+        shutil.rmtree(one.plan_dir)
+        (one.plan_dir / "s0").mkdir(parents=True)
+        plan = dataclasses.replace(Maker()(one, progress), log=("half",))
+        plans.write(plan, one.plan_dir)
+        return plan
+
+    makers = iter((frozen, other))
+
+    def make(one, progress):
+        return next(makers)(one, progress)
+
+    plan, _ = optimize_cached(job, cache, lambda _: None, make)
+    assert plan.log == ("made",)
+    assert other.made == 1
+
+
+def test_an_optimizer_that_is_killed_at_every_start_does_not_fill_the_disk(job, cache):
+    _, folder = optimize_cached(job, cache, lambda _: None, Maker())
+    folder.rename(cache / f"{folder.name}.part.killed")
+    there = []
+
+    def make(one, progress):
+        there.extend(path.name for path in cache.iterdir() if path.is_dir() and path != one.plan_dir)
+        (cache / f"{folder.name}.part.killed").mkdir()  # by a worker that has not seen yet that it is alone
+        return Maker()(one, progress)
+
+    optimize_cached(job, cache, lambda _: None, make)
+    assert there == []
+    assert [path.name for path in cache.iterdir()] == [folder.name]
+
+
+def test_a_plan_that_another_process_replaces_while_it_is_looked_at_is_looked_at_again(job, cache, monkeypatch):
+    make, lines = Maker(), []
+    optimize_cached(job, cache, lines.append, make)
+    whole, first = plans.checksums, iter([True])
+
+    def gone(folder):
+        if next(first, False):
+            raise FileNotFoundError(2, "gone", str(folder / "weights.bin"))
+        return whole(folder)
+
+    monkeypatch.setattr(plans, "checksums", gone)
+    optimize_cached(job, cache, lines.append, make)
+    assert make.made == 1  # the second look, under the lock, finds it
+    assert lines[-1].endswith("in 1.5 s")
+
+
+def test_plans_that_vanish_while_they_are_listed_cost_nothing(job, cache, monkeypatch):
+    monkeypatch.setattr(plans, "folders", lambda parent: [parent / "gone"])
+    assert optimize_cached(job, cache, lambda _: None, Maker())[0].log == ("made",)
 
 
 def test_a_plan_of_which_only_half_arrived_is_not_one(job, cache):

@@ -104,3 +104,10 @@ def test_a_damaged_plan_is_passed_over(job):
     assert "weights.bin: damaged" in line
     (place / "plan.json").write_text("{")
     assert "not valid JSON" in carried.find(job)[1][0]
+
+
+def test_a_plan_that_has_no_name_yet_is_not_one(job):
+    """Of a process that is about to give it its name, or was killed then: the folder will not stay."""
+    _, place = in_place(job)
+    place.rename(place.with_name(f"{place.name}.part.killed"))
+    assert carried.find(job) == (None, [])

@@ -94,6 +94,20 @@ def test_a_pid_of_another_machine_says_nothing(tmp_path, monkeypatch):
         assert time.monotonic() - began > 0.5
 
 
+@pytest.mark.parametrize("moved_s", [-1e9, 1e9], ids=["long ago", "in the future"])
+def test_when_a_file_says_that_it_was_written_means_nothing(tmp_path, monkeypatch, moved_s):
+    """Clocks of hosts differ, and jump: what counts is whether it changes, by our own steady clock."""
+    monkeypatch.setattr(lease, "EXPIRY_S", 0.6)
+    lock = tmp_path / "a.lock"
+    lock.write_text(json.dumps({"token": "t", "where": "elsewhere", "pid": 1, "beat": 0}))
+    os.utime(lock, (time.time() + moved_s,) * 2)
+    monkeypatch.setattr(time, "time", lambda: moved_s)
+    began = time.monotonic()
+    with lease.hold(lock, lambda: None) as ours:
+        assert ours.ours()
+        assert time.monotonic() - began > 0.5
+
+
 def test_a_file_that_cannot_be_read_for_a_moment_does_not_end_the_renewals(tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "RENEW_S", 0.05)
     with lease.hold(tmp_path / "a.lock", lambda: None) as held:
