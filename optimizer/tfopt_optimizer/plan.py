@@ -19,7 +19,7 @@ from tfopt_optimizer import typed_json
 FORMAT_VERSION = 1
 # Of what a plan stands on: the proofs (independent rows, padding) and the gate. It rises when they learn to see more: a
 # plan that an earlier one let through may merge what must not be merged, or answer what is not right.
-PROOF_VERSION = 4
+PROOF_VERSION = 5
 FILE_NAME = "plan.json"
 UNFINISHED = FILE_NAME + ".part"  # there while a plan is made
 MAKING = ".part."  # in the name of a folder that is no plan yet, or no longer
@@ -77,7 +77,8 @@ class Agreement:
     `top1` is the share of rows whose largest entry stands at the same place, None where no output is a score vector.
     `histogram` counts values by their relative error, two bins a decade: below 1e-9 (equal ones too), 1e-9 to
     3.2e-9, ..., 0.32 to 1, above (verify.ERROR_EDGES). Empty where nothing was compared as numbers. `slice_rel_error`
-    is the worst row's or column's distance, relative to its own largest magnitude; 0.0 where only the whole counts.
+    is the worst row's or column's distance, relative to its own largest magnitude; 0.0 where only the whole counts;
+    `column_mean_error` the worst column's mean distance, relative to the same.
     """
 
     max_rel_error: float
@@ -86,6 +87,7 @@ class Agreement:
     top1: float | None = None
     histogram: tuple[int, ...] = ()
     slice_rel_error: float = 0.0
+    column_mean_error: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,6 +56,11 @@ class Tolerance:
         """The bound of a row or column, relative to its own largest magnitude."""
         return max(self.max_rel_error, min(SLICE_TIMES * self.max_rel_error, SLICE_MOST))
 
+    @property
+    def column_mean_error(self) -> float:
+        """The bound of a column's mean error: where all of its values are off one way, no single one is by much."""
+        return max(self.mean_rel_error, min(SLICE_TIMES * self.mean_rel_error, SLICE_MOST))
+
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
@@ -74,11 +79,13 @@ class Gate:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """`place`: the row or column that `agreement.slice_rel_error` is of; "" where none was looked at."""
+    """`place`: the row or column that `agreement.slice_rel_error` is of, `column` that of `column_mean_error`; "" where
+    none was looked at."""
 
     agreement: Agreement
     reason: str
     place: str = ""
+    column: str = ""
 
     @property
     def passed(self) -> bool:
@@ -107,7 +114,7 @@ class Calls:
     def __init__(self, gate: Tolerance | Gate) -> None:
         self._gate, self._reason = gate, ""
         self._calls: list[Agreement] = []
-        self._outputs: dict[str, list[Agreement]] = {}
+        self._outputs: dict[str, list[Verdict]] = {}
 
     def add(self, reference: Outputs, candidate: Outputs) -> str:
         if set(reference) != set(candidate):
@@ -117,21 +124,27 @@ class Calls:
             return failed.reason
         found = by_output(reference, candidate)
         for name, verdict in found.items():
-            self._outputs.setdefault(name, []).append(verdict.agreement)
+            self._outputs.setdefault(name, []).append(verdict)
         self._calls.append(worst([v.agreement for v in found.values()]))
         self._reason = self._reason or _first(found, self._gate.of_one_call)
         return self._reason
 
     def verdict(self) -> Verdict:
-        together = {name: Verdict(add_calls(each), "") for name, each in self._outputs.items()}
+        together = {name: _together(each) for name, each in self._outputs.items()}
         return Verdict(add_calls(self._calls), self._reason or _first(together, self._gate))
+
+
+def _together(calls: Sequence[Verdict]) -> Verdict:
+    """Of one output; the column is that of the worst call."""
+    worst_call = max(calls, key=lambda v: v.agreement.column_mean_error)
+    return Verdict(add_calls(v.agreement for v in calls), "", column=worst_call.column)
 
 
 def _first(found: Mapping[str, Verdict], tolerance: Tolerance | Gate) -> str:
     """The first output's reason to fail, with its name where there are several."""
     for name, each in found.items():
         own = tolerance.of(name) if isinstance(tolerance, Gate) else tolerance
-        reason = judge(each.agreement, each.reason, own, each.place).reason
+        reason = judge(each.agreement, each.reason, own, each.place, each.column).reason
         if reason:
             return reason if len(found) == 1 or each.reason else f"output {name!r}: {reason}"
     return ""
@@ -142,8 +155,8 @@ def by_output(reference: Outputs, candidate: Outputs) -> dict[str, Verdict]:
     return {name: _check_output(name, reference[name], candidate[name]) for name in sorted(reference)}
 
 
-def judge(agreement: Agreement, reason: str, tolerance: Tolerance, place: str = "") -> Verdict:
-    """Adds the tolerance's verdict to what was wrong already. `place` as in Verdict."""
+def judge(agreement: Agreement, reason: str, tolerance: Tolerance, place: str = "", column: str = "") -> Verdict:
+    """Adds the tolerance's verdict to what was wrong already. `place` and `column` as in Verdict."""
     if not reason and not agreement.max_rel_error <= tolerance.max_rel_error:
         reason = f"max error {agreement.max_rel_error:.2g} is above {tolerance.max_rel_error:.2g}"
     if not reason and not agreement.slice_rel_error <= tolerance.slice_rel_error:
@@ -153,6 +166,11 @@ def judge(agreement: Agreement, reason: str, tolerance: Tolerance, place: str = 
         )
     if not reason and not agreement.mean_rel_error <= tolerance.mean_rel_error:
         reason = f"mean error {agreement.mean_rel_error:.2g} is above {tolerance.mean_rel_error:.2g}"
+    if not reason and not agreement.column_mean_error <= tolerance.column_mean_error:
+        reason = (
+            f"{column or 'a column'} is off by {agreement.column_mean_error:.2g} of its own largest value on the "
+            f"average, above {tolerance.column_mean_error:.2g}"
+        )
     if not reason and agreement.top1 is not None and agreement.top1 < tolerance.top1:
         reason = f"only {agreement.top1:.2%} of the rows keep their best class, {tolerance.top1:.2%} are needed"
     return Verdict(agreement, reason)
@@ -167,6 +185,7 @@ def worst(outputs: Sequence[Agreement]) -> Agreement:
         min((a.top1 for a in outputs if a.top1 is not None), default=None),
         _add(a.histogram for a in outputs),
         max((a.slice_rel_error for a in outputs), default=0.0),
+        max((a.column_mean_error for a in outputs), default=0.0),
     )
 
 
@@ -184,10 +203,12 @@ def add_calls(agreements: Iterable[Agreement]) -> Agreement:
     scored = [a for a in found if a.top1 is not None and a.rows]
     weights = [max(a.rows, 1) for a in found]
     mean = sum(a.mean_rel_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
+    columns = sum(a.column_mean_error * w for a, w in zip(found, weights, strict=True)) / sum(weights)
     top1 = sum((a.top1 or 0.0) * a.rows for a in scored) / sum(a.rows for a in scored) if scored else None
     largest = max(a.max_rel_error for a in found)
     worst_slice = max(a.slice_rel_error for a in found)
-    return Agreement(largest, mean, sum(a.rows for a in found), top1, _add(a.histogram for a in found), worst_slice)
+    rows, histogram = sum(a.rows for a in found), _add(a.histogram for a in found)
+    return Agreement(largest, mean, rows, top1, histogram, worst_slice, columns)
 
 
 def _check_output(name: str, reference: Array, candidate: Array) -> Verdict:
@@ -235,9 +256,11 @@ def _check_inexact(name: str, reference: Array, candidate: Array) -> Verdict:
     error = np.where(masked, distance, distance / (scale or 1.0))
     bins = np.bincount(np.digitize(error.ravel(), ERROR_EDGES), minlength=len(ERROR_EDGES) + 1)
     histogram = tuple(int(count) for count in bins)
-    slices, place = _slices(size, np.where(masked, 0.0, distance), scale)
-    top1 = _top1(wanted, found)
-    return Verdict(Agreement(float(error.max()), float(error.mean()), rows, top1, histogram, slices), "", place)
+    unmasked = np.where(masked, 0.0, distance)
+    slices, place = _slices(size, unmasked, scale)
+    mean, column = _column_means(size, unmasked, scale)
+    agreement = Agreement(float(error.max()), float(error.mean()), rows, _top1(wanted, found), histogram, slices, mean)
+    return Verdict(agreement, "", place, column)
 
 
 def _masked(size: Array) -> Array:
@@ -256,6 +279,19 @@ def _slices(size: Array, distance: Array, scale: float) -> tuple[float, str]:
         rest = tuple(other for other in range(size.ndim) if other != axis)
         least = max(SMALLEST, (COLUMN_SHARE if axis else ROW_SHARE) * scale)
         errors = np.atleast_1d(distance.max(axis=rest) / np.maximum(size.max(axis=rest), least))
+        number = int(errors.argmax())
+        if float(errors[number]) > worst:
+            worst, place = float(errors[number]), _named(axis, number, size.ndim)
+    return worst, place
+
+
+def _column_means(size: Array, distance: Array, scale: float) -> tuple[float, str]:
+    """The largest mean error of a column beside its own largest magnitude, and which column. Not of rows: theirs add up
+    to the whole's."""
+    worst, place = 0.0, ""
+    for axis in range(1, size.ndim if scale > SMALLEST else 0):
+        rest = tuple(other for other in range(size.ndim) if other != axis)
+        errors = distance.mean(axis=rest) / np.maximum(size.max(axis=rest), max(SMALLEST, COLUMN_SHARE * scale))
         number = int(errors.argmax())
         if float(errors[number]) > worst:
             worst, place = float(errors[number]), _named(axis, number, size.ndim)

@@ -136,7 +136,7 @@ def test_a_detectors_scores_are_not_lost_beside_its_pixels(axes):
     zeroed = np.concatenate([boxes, 0 * scores], axis=1).transpose(axes).astype(np.float32)
     off = rf"column [4-6] of axis {axes.index(1)} is off by 0.9[0-9]? of its own largest value, above 0.1"
     assert re.fullmatch(off, reason(out(y=reference), out(y=zeroed), LOSSY))
-    close = np.concatenate([boxes, scores + 1e-3], axis=1).transpose(axes).astype(np.float32)
+    close = np.concatenate([boxes, scores + 9e-4], axis=1).transpose(axes).astype(np.float32)
     assert reason(out(y=reference), out(y=close), LOSSY) == ""
     assert "above 0.001" in reason(out(y=reference), out(y=reference + np.float32(0.01)))
 
@@ -177,6 +177,20 @@ def test_calls_are_judged_together_each_output_by_itself():
     assert calls.add(out(a=y, b=y), out(a=y * np.float32(1.01), b=y)) == "output 'a': max error 0.01 is above 0.0001"
     lost = verify.Calls(gate)
     assert lost.add(out(a=y, b=y), out(a=y)) == lost.verdict().reason == "outputs ['a'] instead of ['a', 'b']"
+
+
+def test_scores_that_are_all_too_large_by_a_little_are_seen_beside_pixels():
+    """No single one is off by a tenth, and beside 640 pixels the mean of all is nothing."""
+    rng = np.random.default_rng(0)
+    reference = np.concatenate([rng.uniform(0, 640, [2, 50, 4]), rng.uniform(0, 1, [2, 50, 3])], 2).astype(np.float32)
+    expected = r"column [4-6] of axis 2 is off by 0.09 of its own largest value on the average, above 0.001"
+    shifted = reference + np.float32([0, 0, 0, 0, 0.09, 0.09, 0.09])
+    assert re.fullmatch(expected, reason(out(y=reference), out(y=shifted), LOSSY))
+    calls = verify.Calls(LOSSY)
+    assert calls.add(out(y=reference), out(y=shifted)) == ""  # of all calls together, as the whole's mean is
+    assert re.fullmatch(expected, calls.verdict().reason)
+    assert reason(out(y=reference), out(y=reference + np.float32([0] * 4 + [5e-4] * 3)), LOSSY) == ""
+    assert verify.check(out(y=reference), out(y=shifted), verify.lossless(1e-2)).reason == ""  # it bounds no means
 
 
 def test_a_small_column_or_row_that_rounding_made_is_no_error():
