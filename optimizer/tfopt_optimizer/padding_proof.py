@@ -1,8 +1,9 @@
 """Inner padding: may a request be filled up with zeros and its answer cut? Proven on the records, never assumed.
 
 A model that takes a mask, or reads zeros as padding, answers the same; one that averages over everything does not. The
-proof runs records as they are and padded, the beginnings of records (down to one element, where padding weighs most),
-and altered rows, and compares the answers. It also finds which axes of the outputs have the padded sizes.
+proof runs records as they are and padded, the beginnings of records (down to one element, where padding weighs most,
+and all but the last few, which a stride tells apart), and altered rows, and compares the answers. It also finds which
+axes of the outputs have the padded sizes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from tfopt_optimizer.plan import Axis, InnerDimension
 ROWS = 4  # of one size, looked at together
 SHORTER = 3  # sizes of records that are padded up to the largest
 LEAST = 2  # probes, however long they take
+# Convolutions with strides begin elsewhere by what a size leaves when it is divided by them: 1, 31 and 63 elements are
+# alike for a stride of 2, and 62 are not.
+FEWER = (1, 2, 3)
 PROVING_S = 5.0
 
 
@@ -88,7 +92,9 @@ def _questions(
     half = tuple(max(1, size // (2 + number)) for number, size in enumerate(seen[-1]))
     ones = (1,) * len(half)
     altered = independence.acceptable(run, last)
-    for feeds, sizes in ((last.feeds, ones), (last.feeds, half), (altered, half), (altered, ones)):
+    less = [tuple(max(1, size - by) for size in seen[-1]) for by in FEWER]
+    wanted = [(last.feeds, ones), (last.feeds, less[0]), (last.feeds, half), (altered, half), (altered, ones)]
+    for feeds, sizes in (*wanted, *((last.feeds, each) for each in less[1:])):
         if feeds is not None and sizes != largest:
             yield inner.resized_to(found, feeds, sizes), sizes, largest
     for sizes in seen[: -1 if seen[-1] == largest else None][:: max(1, len(seen) // SHORTER)]:
