@@ -269,6 +269,8 @@ def test_markup_escapes_all_but_markup() -> None:
     )
     assert name("\x07<") == '<bdi class="name">�&lt;</bdi>'
     assert isinstance(join(["<"]), Markup)
+    long = "".join(map(str, range(100)))
+    assert name(long) == f'<bdi class="name" title="{long}">{long[:89]}…{long[-30:]}</bdi>'
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def _crossings(tensors: Sequence[Crossing], own: frozenset[str]) -> str:
 def _padding(bucket: Bucket) -> str:
     if not bucket.plan.static:
         return "takes any number of rows"
+    if bucket.plan.batch == 1 and not bucket.plan.inner:
+        return "takes single rows"
     return (
         f"requests are padded to {facts.rows(bucket.plan)}" if bucket.plan.batch is not None else "exactly these shapes"
     )

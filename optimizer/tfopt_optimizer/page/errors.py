@@ -23,9 +23,10 @@ _LETTERS = 28  # of a candidate's name
 def caption(buckets: Sequence[Bucket]) -> str:
     more = ["+1: so is another variant."] if any(re.search(r" \+\d+$", name) for name in _alike(buckets)) else []
     said = "Distance from plain TensorFlow, from the mean to the largest."
+    of = "Relative to each output's largest magnitude."
     if any(facts.histogram(c) for b in buckets for c in b.plan.candidates):
         said = "How many values are how far from plain TensorFlow's; heights are square roots, so that tails are seen."
-    return " ".join([said, *more])
+    return " ".join([said, of, *more])
 
 
 def errors(buckets: Sequence[Bucket], gates: Sequence[Gate]) -> Markup | None:

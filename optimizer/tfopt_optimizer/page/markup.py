@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable
 
 _VOID = frozenset({"meta", "link", "br", "hr", "img", "input", "col", "wbr"})
+_LONGEST = 120  # characters of a name
 # Neither HTML nor XML may hold these, not even escaped.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
@@ -41,8 +42,11 @@ def escape(value: object) -> str:
 
 
 def name(text: str) -> Markup:
-    """A name out of a model: set as code, and isolated, because it may be written from right to left."""
-    return tag("bdi", text, class_="name")
+    """A name out of a model: set as code, and isolated, because it may be written from right to left. Of a very long one
+    the ends, and all of it where the pointer rests."""
+    if len(text) <= _LONGEST:
+        return tag("bdi", text, class_="name")
+    return tag("bdi", f"{text[: _LONGEST - 31]}…{text[-30:]}", class_="name", title=text)
 
 
 def _child(child: object) -> str:
