@@ -14,7 +14,7 @@ import numpy as np
 from tfopt_optimizer.plan import Plan, SignatureInfo, TensorInfo
 from tfopt_protos import dtypes, messages, tensors
 from tfopt_server import settings
-from tfopt_server.dataplane import ModelSpec
+from tfopt_server.dataplane import ModelSpec, Optimized
 from tfopt_server.errors import Code, ServingError, invalid, not_found
 from tfopt_server.lifecycle import State
 from tfopt_server.metrics import Metrics, Steps
@@ -185,8 +185,9 @@ class FakePlane:
     def plans(self) -> Mapping[tuple[str, int], Plan | None]:
         return self.all_plans
 
-    def converted(self) -> Mapping[tuple[str, int], Any]:
-        return self.conversions
+    def optimized(self) -> tuple[Optimized, ...]:
+        plans = self.all_plans.items()
+        return tuple(Optimized(*key, "not optimized", plan, self.conversions.get(key)) for key, plan in plans)
 
     def ready(self) -> bool:
         return self.fit

@@ -22,3 +22,8 @@ def shape(dtype: str, sizes: tuple[int | None, ...] | None) -> str:
     if sizes is None:
         return f"{dtype}[...]"
     return f"{dtype}[{', '.join('?' if d is None else str(d) for d in sizes)}]"
+
+
+def plain(text: str) -> str:
+    """Names come from the model and may hold anything: what would steer a terminal is shown escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tfopt_server.errors import Code, ServingError
 from tfopt_server.executor import Executor
@@ -41,6 +41,17 @@ class ModelSpec:
     name: str
     version: int | None = None
     label: str | None = None
+
+
+class Optimized(NamedTuple):
+    """A version and its plan; `plan` None: it runs as it is, `why` says why, or where the plan came from. `converted`:
+    how it became a model for Cloud TPU, if tfopt did that."""
+
+    name: str
+    number: int
+    why: str
+    plan: Plan | None
+    converted: Report | None
 
 
 Start = Callable[..., Result | Future[Result]]
@@ -156,10 +167,10 @@ class Dataplane:
         """Where each plan came from, or why there is none."""
         return {(v.name, v.number): v.loaded.why for v in self._registry.available() if v.loaded is not None}
 
-    def converted(self) -> dict[tuple[str, int], Report]:
-        """How those became models for Cloud TPU that were converted, by tfopt."""
-        loaded = [(v.name, v.number, v.loaded.converted) for v in self._registry.available() if v.loaded is not None]
-        return {(name, number): report for name, number, report in loaded if report is not None}
+    def optimized(self) -> tuple[Optimized, ...]:
+        """How every AVAILABLE version was optimized, each as it is at one moment: a plan may be swapped in meanwhile."""
+        found = ((v.name, v.number, v.loaded) for v in self._registry.available())
+        return tuple(Optimized(name, number, x.why, x.plan, x.converted) for name, number, x in found if x is not None)
 
     def ready(self) -> bool:
         """Every configured model has an AVAILABLE version, and nobody said to stop."""

@@ -9,6 +9,7 @@ import pytest
 from h1wire import CHUNKED, GET, POST, Wire, answers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tfopt_server.http import Response
 from tfopt_server.process.connections import HEAD_LIMIT
 
 
@@ -128,6 +129,17 @@ def test_who_asks_before_sending_is_told_to_go_on_unless_it_is_too_much():
 def test_a_head_request_has_the_length_and_no_body():
     sent = Wire()(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
     assert re.search(rb"content-length: [1-9]", sent)
+    assert sent.endswith(b"\r\n\r\n")
+
+
+def test_an_answer_that_the_client_has_claims_no_length():
+    def unchanged(_request):
+        return Response(b"", 304, content_type=None, headers=((b"etag", b'"a"'),))
+
+    wire = Wire(app=unchanged)
+    sent = wire(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") + wire(b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert sent.count(b"HTTP/1.1 304 ") == sent.count(b'etag: "a"\r\n') == 2
+    assert b"content-length" not in sent
     assert sent.endswith(b"\r\n\r\n")
 
 

@@ -129,8 +129,29 @@ def test_how_things_stand(served: Dataplane) -> None:
     assert served.ready()
     assert served.status("m") == served.status("m", 4) == (VersionStatus(4, State.AVAILABLE, Code.OK, ""),)
     assert (served.plans(), served.why()) == ({("m", 4): None}, {("m", 4): "a fake"})
+    assert served.optimized() == (("m", 4, "a fake", None, None),)
     with pytest.raises(ServingError, match=r"Servable not found for request: Specific\(m, 5\)"):
         served.resolve(ModelSpec("m", 5))
+
+
+class Unloading:
+    """A version that somebody unloads while it is looked at."""
+
+    name, number = "m", 4
+
+    def __init__(self, loaded: object) -> None:
+        self._seen = [loaded, None]
+
+    @property
+    def loaded(self) -> object:
+        return self._seen.pop(0)
+
+
+def test_a_version_that_goes_away_while_it_is_shown(served: Dataplane, monkeypatch: pytest.MonkeyPatch) -> None:
+    (there,) = served._registry.available()
+    gone = Unloading(None)
+    monkeypatch.setattr(served._registry, "available", lambda: (Unloading(there.loaded), gone))
+    assert served.optimized() == (("m", 4, "a fake", None, None),)
 
 
 def test_leaving_is_not_ready_and_still_answers(served: Dataplane) -> None:

@@ -42,8 +42,10 @@ def escape(value: object) -> str:
 
 
 def name(text: str) -> Markup:
-    """A name out of a model: set as code, and isolated, because it may be written from right to left. Of a very long one
-    the ends, and all of it where the pointer rests."""
+    """A name out of a model: set as code, and isolated, because it may be written from right to left.
+
+    Of a very long one the ends are shown, and all of it where the pointer rests.
+    """
     if len(text) <= _LONGEST:
         return tag("bdi", text, class_="name")
     return tag("bdi", f"{text[: _LONGEST - 31]}…{text[-30:]}", class_="name", title=text)

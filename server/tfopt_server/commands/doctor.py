@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tfopt_optimizer.wording import plain
+
 from tfopt_server import argv as arguments
 from tfopt_server import flags
 from tfopt_server.commands import HELP
 from tfopt_server.commands.models import CACHE
-from tfopt_server.commands.text import plain
 
 if TYPE_CHECKING:
     from tfopt_optimizer.doctor.findings import Finding

@@ -12,11 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from tfopt_optimizer.wording import plain
+
 from tfopt_server import argv as arguments
 from tfopt_server import flags
 from tfopt_server.commands import HELP
 from tfopt_server.commands.models import CACHE
-from tfopt_server.commands.text import plain, table
+from tfopt_server.commands.text import table
 
 if TYPE_CHECKING:
     from tfopt_optimizer.inspection import Inspection, SignatureView

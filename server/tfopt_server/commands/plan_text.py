@@ -10,7 +10,9 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tfopt_server.commands.text import plain, table
+from tfopt_optimizer.wording import plain
+
+from tfopt_server.commands.text import table
 
 if TYPE_CHECKING:
     from tfopt_optimizer.page.facts import Bucket, Group

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from tfopt_server.commands.text import plain
+from tfopt_optimizer.wording import plain
 
 _STEP = re.compile(r"(?P<place>.+) \[(?P<number>\d+)/(?P<total>\d+)\]: (?P<what>.*)")
 _SHARED = re.compile(r"(?P<key>.+): computes the same as .+ and shares its plan")

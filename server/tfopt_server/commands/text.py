@@ -1,13 +1,8 @@
-"""Text for terminals: columns, and names that may hold anything."""
+"""Text for terminals: columns."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-
-
-def plain(text: str) -> str:
-    """Names come from the model and may hold anything: what would steer a terminal is shown escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def table(rows: Sequence[Sequence[str]], numbers: Container[int] = ()) -> list[str]:

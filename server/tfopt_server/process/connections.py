@@ -292,6 +292,8 @@ class Connection(asyncio.Protocol):
         top = head(answer.status, answer.content_type, answer.headers, closes, modern)
         body = answer.body
         size = b"content-length: %d\r\n\r\n" % len(body)
+        if answer.status == 304:
+            size = b"\r\n"  # a length would be that of the page that is not sent (RFC 9110, 8.6)
         if method == "HEAD":
             body = b""
         if len(body) <= SHORT:

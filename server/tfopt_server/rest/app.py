@@ -71,6 +71,9 @@ class App:
             settings.predict_route: {"POST": platform},
             explains: {"POST": vertex.explain_route(explains, settings.model_name, explain, self._serving)},
         }
+        for methods in self._fixed.values():
+            if "GET" in methods:
+                methods["HEAD"] = methods["GET"]  # the connection leaves the body out
         self._remembered: dict[tuple[str, str], Handler] = {}
         self._size = AnswerSize(settings.max_answer_bytes, settings.on_vertex)
 

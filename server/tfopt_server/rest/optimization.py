@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 import orjson
 
-from tfopt_server.dataplane import Dataplane
+from tfopt_server.dataplane import Dataplane, Optimized
 from tfopt_server.http import JSON, Request, Response
 from tfopt_server.rest.accept import negotiate
-
-if TYPE_CHECKING:
-    from tfopt_optimizer.plan import Plan
-    from tfopt_optimizer.tpu.report import Report
+from tfopt_server.rest.etag import tagged
 
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
 _VARY = ((b"vary", b"Accept"),)
 _FORMS = ("application/json", "text/plain", "text/html")
-
-
-class Shown(NamedTuple):
-    """What the page calls a Version; the page is loaded when somebody asks for it."""
-
-    name: str
-    number: int
-    why: str
-    plan: Plan | None
-    converted: Report | None
 
 
 class Optimization:
@@ -39,11 +24,11 @@ class Optimization:
 
     async def answer(self, request: Request) -> Response:
         """In a thread: a plan of many buckets takes tens of milliseconds to write out."""
-        why, converted = self._plane.why(), self._plane.converted()
-        found = [Shown(*key, why[key], plan, converted.get(key)) for key, plan in self._plane.plans().items()]
         form = negotiate(request.header(b"accept"), _FORMS)
         write, kind = {"text/plain": (_log, TEXT), "text/html": (_page, HTML)}.get(form, (_json, JSON))
-        return Response(await asyncio.to_thread(write, found), content_type=kind, headers=_headers(kind))
+        body = await asyncio.to_thread(write, self._plane.optimized())
+        answer = Response(body, content_type=kind, headers=_headers(kind))
+        return tagged(answer, request.header(b"if-none-match"))
 
 
 def _headers(kind: bytes) -> tuple[tuple[bytes, bytes], ...]:
@@ -54,25 +39,27 @@ def _headers(kind: bytes) -> tuple[tuple[bytes, bytes], ...]:
     return (*_VARY, (b"content-security-policy", POLICY.encode()), (b"x-content-type-options", b"nosniff"))
 
 
-def _json(versions: Sequence[Shown]) -> bytes:
+def _json(versions: Sequence[Optimized]) -> bytes:
     models = [
-        {"name": v.name, "version": v.number, "why": v.why, "plan": v.plan and dataclasses.asdict(v.plan)}
-        | ({"conversion": dataclasses.asdict(v.converted)} if v.converted else {})
+        {"name": v.name, "version": v.number, "why": v.why, "plan": v.plan}
+        | ({"conversion": v.converted} if v.converted else {})
         for v in versions
     ]
     return orjson.dumps({"models": models}, option=orjson.OPT_INDENT_2)
 
 
-def _log(versions: Sequence[Shown]) -> bytes:
+def _log(versions: Sequence[Optimized]) -> bytes:
+    from tfopt_optimizer.wording import plain
+
     lines = []
     for v in versions:
-        lines.append(f"{v.name} version {v.number}: {v.why}\n")
-        lines += [f"  {line}\n" for line in (v.plan.log if v.plan is not None else ())]
-        lines += [f"  {line}\n" for line in _converted(v)]
-    return "".join(lines).encode()
+        lines.append(f"{v.name} version {v.number}: {v.why}")
+        lines += [f"  {line}" for line in (v.plan.log if v.plan is not None else ())]
+        lines += [f"  {line}" for line in _converted(v)]
+    return "".join(f"{plain(line)}\n" for line in lines).encode()
 
 
-def _converted(version: Shown) -> list[str]:
+def _converted(version: Optimized) -> list[str]:
     if version.converted is None:
         return []
     from tfopt_optimizer.tpu import report
@@ -80,7 +67,7 @@ def _converted(version: Shown) -> list[str]:
     return [f"conversion: {line}" for line in report.lines(version.converted)]
 
 
-def _page(versions: Sequence[Shown]) -> bytes:
+def _page(versions: Sequence[Optimized]) -> bytes:
     from tfopt_optimizer.page import page
 
     return page.render([page.Version(*v) for v in versions]).encode()
