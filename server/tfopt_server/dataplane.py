@@ -168,7 +168,7 @@ class Dataplane:
         return {(v.name, v.number): v.loaded.why for v in self._registry.available() if v.loaded is not None}
 
     def optimized(self) -> tuple[Optimized, ...]:
-        """How every AVAILABLE version was optimized, each as it is at one moment: a plan may be swapped in meanwhile."""
+        """How every AVAILABLE version was optimized, each at one moment: plans are swapped in meanwhile."""
         found = ((v.name, v.number, v.loaded) for v in self._registry.available())
         return tuple(Optimized(name, number, x.why, x.plan, x.converted) for name, number, x in found if x is not None)
 
