@@ -197,6 +197,7 @@ def _own(served: Served) -> Json:
     text: Json = {"schema": {"type": "string"}}
     plans = _get("optimization", "server", "How each version was optimized: evidence, log, or a page", "Optimization")
     plans["responses"]["200"]["content"] |= {"text/plain": text, "text/html": text}
+    plans["responses"]["304"] = {"description": "What If-None-Match names is what there is"}
     metrics = {
         path: {"get": _text(f"metrics{i or ''}", "Numbers for Prometheus", "text/plain")}
         for i, path in enumerate(served.metrics_paths)
