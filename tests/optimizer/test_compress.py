@@ -14,7 +14,7 @@ from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.servable import Servable
-from tfopt_optimizer.verify import Tolerance
+from tfopt_optimizer.verify import Gate, Tolerance
 
 pytestmark = pytest.mark.tensorflow
 ROUGH = Tolerance(max_rel_error=0.3, mean_rel_error=0.1, top1=0.0)  # it is the same model, no more than that
@@ -183,9 +183,9 @@ def test_a_compressed_plan_is_small_and_served(savedmodel, tmp_path, monkeypatch
 
     def hostile(contest, candidate):
         exact = candidate.entrant.engine != "tensorflow" and not candidate.entrant.precision
-        return Tolerance(-1.0, -1.0, 0.0) if exact else ROUGH
+        return Gate(Tolerance(-1.0, -1.0, 0.0) if exact else ROUGH)
 
-    monkeypatch.setattr("tfopt_optimizer.contest.Contest._tolerance", hostile)
+    monkeypatch.setattr("tfopt_optimizer.contest.Contest._gate", hostile)
     wanted = target("mlp_keras", KEY, "f32", 64)
     rows = feeds(wanted)
     flags = OptimizerFlags(allow_compression=True, allowed_batch_sizes=(8,), engines=("litert", "openvino"))
