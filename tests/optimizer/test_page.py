@@ -84,7 +84,7 @@ def test_any_name_is_text_and_nothing_else() -> None:
 
 def test_versions_without_a_plan_and_no_versions_at_all() -> None:
     page = read(render([Version("m", 2, "the optimizer is switched off", None)]))
-    assert "the optimizer is switched off" in page.text
+    assert "The optimizer is switched off." in page.text
     assert "No model is loaded yet." in read(render([])).text
 
 
@@ -252,6 +252,12 @@ def test_a_conversion_for_cloud_tpu_is_a_page_and_a_section() -> None:
     assert "<script>alert('1')</script>" in read(render_conversion(EVIL, conversion(EVIL))).text
 
 
+@pytest.mark.parametrize("worst", [1.0, math.inf, math.nan])
+def test_a_conversion_whose_answers_are_others_does_not_say_how_near_they_are(worst: float) -> None:
+    other = dataclasses.replace(conversion("f"), tried=(Tried("f", 3, Agreement(worst, worst, 64)),))
+    assert "the TPU; not all of its answers are the original's." in read(render_conversion("m", other)).text
+
+
 def test_what_a_conversion_did_not_do_is_left_out() -> None:
     bare = Report((), (), (), None, (), 0, (), (), "none", 0.0)
     page = read(render_conversion("m", bare))
@@ -299,7 +305,7 @@ def test_labels_are_moved_apart_and_stay_inside() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(3e-7, "3·10⁻⁷"), (0.0, "equal"), (None, "–"), (math.nan, "nan"), (math.inf, "inf"), (0.02, "2·10⁻²")],
+    [(3e-7, "3·10⁻⁷"), (0.0, "equal"), (None, "–"), (math.nan, "nan"), (math.inf, "inf"), (0.02, "2·10⁻²"), (1.0, "1")],
 )
 def test_errors_as_people_read_them(value: float | None, text: str) -> None:
     assert facts.error(value) == text

@@ -16,7 +16,18 @@ from tfopt_optimizer.engines import table
 from tfopt_optimizer.page import facts, names
 from tfopt_optimizer.page.page import Version, render
 from tfopt_optimizer.page.svg import thinned
-from tfopt_optimizer.plan import Agreement, BucketPlan, Candidate, Crossing, HostOperation, Measured, Plan, Segment
+from tfopt_optimizer.plan import (
+    FORMAT_VERSION,
+    Agreement,
+    BucketPlan,
+    Candidate,
+    Crossing,
+    HostOperation,
+    Measured,
+    Plan,
+    Segment,
+    parsed,
+)  # fmt: skip
 
 PLAIN = candidate("tensorflow", "function", "slower", 800.0)
 STYLE = Path(facts.__file__).with_name("style.css").read_text()
@@ -119,12 +130,40 @@ def test_many_buckets_are_a_table_and_several_plans_have_an_overview() -> None:
     assert "Signatures" not in shown(many)[1]
 
 
+def test_the_headline_where_nothing_is_faster() -> None:
+    even = bucket(1, dataclasses.replace(PLAIN, status="chosen"), candidate("xla", "pjrt", "slower", 810.0, 1e-7))
+    assert "Plain TensorFlow is as fast as anything else that was right." in shown(plan(even))[1]
+    small = bucket(1, PLAIN, candidate("litert", "t1", "chosen", 810.0, 1e-7))  # --optimize_for=memory
+    words = shown(plan(small))[1]
+    assert "LiteRT answers serving_default as fast as plain TensorFlow, within 1·10⁻⁷ of its answers." in words
+
+
 def test_gains_are_not_claimed_for_buckets_that_have_none() -> None:
     even = bucket(4, dataclasses.replace(PLAIN, status="chosen"))
     assert "answer serving_default up to 8.0× faster" in shown(plan(rows(1, "litert"), even))[1]
     assert (
         "LiteRT answers serving_default 8.0× faster than plain TensorFlow, within" in shown(plan(rows(1, "litert")))[1]
     )
+
+
+def bare(value: object) -> object:
+    """The document of a plan without the fields that have a default, as older versions wrote it."""
+    if dataclasses.is_dataclass(value):
+        needed = (f for f in dataclasses.fields(value) if f.default is f.default_factory)
+        return {f.name: bare(getattr(value, f.name)) for f in needed}
+    if isinstance(value, dict):
+        return {key: bare(one) for key, one in value.items()}
+    return [bare(one) for one in value] if isinstance(value, tuple) else value
+
+
+def test_an_older_plan_is_shown_without_what_it_lacks() -> None:
+    made = having(usual(), segments=CUT, bucket_reason="each saves time")
+    document = bare(made)
+    assert isinstance(document, dict)
+    assert "runners" not in document
+    _, words = shown(parsed(document | {"format_version": FORMAT_VERSION}, "plan.json"))
+    assert "XLA and LiteRT answer serving_default , not measured beside plain TensorFlow." in words
+    assert "100 µs" not in words
 
 
 NUMBERS = (0.0, -1.0, 1e-300, 1e300, math.inf, -math.inf, math.nan)

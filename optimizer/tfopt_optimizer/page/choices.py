@@ -25,20 +25,25 @@ _ENGINES = {
 
 def lead(groups: Sequence[Group]) -> Markup:
     """One sentence: who answers, how much faster than plain TensorFlow, and how far off."""
-    gains = [(g, b) for g in groups if (b := facts.best(g.buckets)) is not None]
-    if not gains:
-        return join(["Plain TensorFlow serves this model; why is below."])
-    group, best = max(gains, key=lambda pair: pair[1].ratio or 0.0)
-    if (best.ratio or 0.0) < _EVEN:
-        return join(["Plain TensorFlow is as fast as anything else that was right."])
-    engines = list(
-        dict.fromkeys(_ENGINES.get(e, e) for b in group.buckets if (e := facts.device_engine(b.plan.engine)))
-    )
-    cut = all(facts.segments(group.plan, b.plan) for b in group.buckets)
+    gains = [(b.ratio, g) for g in groups for b in g.buckets if b.ratio is not None]
+    some = next((g for g in groups if any(b.plan.engine != "tensorflow" for b in g.buckets)), None)
+    best, group = max(gains, key=lambda pair: pair[0]) if gains else (0.0, some)
+    group = group if best >= _EVEN else some
+    if group is None:
+        right = "is as fast as anything else that was right" if gains else "serves this model; why is below"
+        return join([f"Plain TensorFlow {right}."])
+    much = f"{_gain(group.buckets)} faster than plain TensorFlow" if best >= _EVEN else "as fast as plain TensorFlow"
+    told = f" {much}, {_exact(groups)}." if gains else ", not measured beside plain TensorFlow."
+    return join([f"{_who(group)} ", name(group.keys[0]), told])
+
+
+def _who(group: Group) -> str:
+    """`LiteRT and XLA answer`, `XLA behind a host part answers`."""
+    found = (facts.device_engine(b.plan.engine) for b in group.buckets)
+    engines = list(dict.fromkeys(_ENGINES.get(e, e) for e in found))
+    cut = " behind a host part" if all(facts.segments(group.plan, b.plan) for b in group.buckets) else ""
     who = " and ".join([", ".join(engines[:-1]), engines[-1]] if engines[1:] else engines)
-    verb = "answer" if engines[1:] else "answers"
-    said = f" {_gain(group.buckets)} faster than plain TensorFlow, {_exact(groups)}."
-    return join([f"{who}{' behind a host part' if cut else ''} {verb} ", name(group.keys[0]), said])
+    return f"{who}{cut} answer{'' if engines[1:] else 's'}"
 
 
 def _gain(buckets: Sequence[Bucket]) -> str:

@@ -50,6 +50,8 @@ def lead(found: Report) -> str:
     if not compared:
         return f"{share}. The converted model was not run."
     worst = max(a.max_rel_error for a in compared)
+    if not worst < 1:  # a string or an index that differs, or no number at all
+        return f"{share}; not all of its answers are the original's."
     moved = "equal to" if worst == 0 else f"within {facts.error(worst)} of"
     return f"{share}; its answers are {moved} the original's."
 

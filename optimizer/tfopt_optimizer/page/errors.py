@@ -82,7 +82,7 @@ def _decades(x: LogAxis, height: float) -> Markup:
     found = []
     for exponent in range(-9, 1, 3):
         at = px(x.at(10.0**exponent))
-        text = {-9: "≤ 10⁻⁹", 0: "1"}.get(exponent, facts.error(10.0**exponent).removeprefix("1·"))
+        text = "≤ 10⁻⁹" if exponent == -9 else facts.error(10.0**exponent).removeprefix("1·")
         found.append(tag("line", x1=at, x2=at, y1=8, y2=px(bottom), class_="grid"))
         found.append(tag("text", text, x=at, y=px(bottom + 15), text_anchor="end" if exponent == 0 else "middle"))
     middle = (x.start + x.end) / 2

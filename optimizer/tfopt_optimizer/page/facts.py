@@ -187,13 +187,18 @@ def made(created: str) -> str:
     return f"{moment.day} {moment:%B %Y, %H:%M}{zone}".rstrip()
 
 
+def sentence(text: str) -> str:
+    """A line of the log as a sentence."""
+    return f"{text[:1].upper()}{text[1:].removesuffix('.')}." if text else ""
+
+
 def prose(text: str) -> str:
     """A line of the log as it is set here: microseconds with their letter."""
     return re.sub(r"(?<=\d) us\b", " µs", text)
 
 
 def error(value: float | None) -> str:
-    """`3e-07` as `3 · 10⁻⁷`; 0 as `equal`."""
+    """`3e-07` as `3·10⁻⁷`, `1.0` as `1`; 0 as `equal`."""
     if value is None:
         return NOTHING
     if value == 0:
@@ -201,6 +206,8 @@ def error(value: float | None) -> str:
     if not 0 < value < float("inf"):
         return str(value)
     digits, exponent = f"{value:.0e}".split("e")
+    if not int(exponent):
+        return digits
     return f"{digits}·10{str(int(exponent)).translate(_SUPERSCRIPT)}"
 
 

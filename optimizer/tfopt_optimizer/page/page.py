@@ -78,7 +78,7 @@ def _version(version: Version) -> Markup:
     heading = tag("h1", name(version.name), " ", number)
     converted = conversion.section(version.converted) if version.converted is not None else None
     if version.plan is None:
-        return tag("article", tag("header", heading, tag("p", version.why, class_="lead")), converted)
+        return tag("article", tag("header", heading, tag("p", facts.sentence(version.why), class_="lead")), converted)
     plan = version.plan
     groups = facts.groups(plan)
     return tag(
