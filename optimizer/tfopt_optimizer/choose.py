@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from tfopt_optimizer import wording
 from tfopt_optimizer.flags import THROUGHPUT
 from tfopt_optimizer.likely import HOST
 from tfopt_optimizer.plan import Agreement, BucketPlan, Candidate, Measured
@@ -137,8 +138,8 @@ def memory_line(buckets: Sequence[Sequence[Trial]]) -> str:
         return "nothing was measured"
     sizes = {t.label: t.score_us for t in able}
     best = min(sizes, key=lambda name: sizes[name])
-    others = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in sizes.items() if name != best)
-    return f"{best} needs {sizes[best] / 1e6:.1f} MB for files and runners" + (f" ({others})" if others else "")
+    others = ", ".join(f"{name} {wording.size(size)}" for name, size in sizes.items() if name != best)
+    return f"{best} needs {wording.size(sizes[best])} for files and runners" + (f" ({others})" if others else "")
 
 
 def _as_fast(trial: Trial, reference: Trial) -> bool:

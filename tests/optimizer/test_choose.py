@@ -210,8 +210,8 @@ def test_for_memory_one_runner_is_looked_for_that_serves_all_buckets():
     scored = choose.by_memory([one, many], 1000)
     assert [[t.score for t in trials] for trials in scored] == [[TF_BYTES, 80, 55, math.inf]] * 2
     assert [choose.winner(trials, "function").label for trials in scored] == ["openvino/int8"] * 2
-    assert choose.memory_line(scored).startswith(
-        "openvino/int8 needs 0.0 MB for files and runners (tensorflow/function 4"
+    assert choose.memory_line(scored) == (
+        "openvino/int8 needs 55 B for files and runners (tensorflow/function 419 MB, litert/t1 80 B)"
     )
     reasons = [c.reason for c in choose.candidates(scored[0], scored[0][2])]
     assert reasons[1] == "openvino/int8 is as small or smaller, or needs no second loader"

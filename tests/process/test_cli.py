@@ -99,7 +99,7 @@ def test_report_prints_the_log_and_a_table(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "plan of 2026-11-22T00:00:00Z, cpu, 3.2 s, checked on warmup records",
-        "TensorFlow loads it as: function, imported when a request is outside the plan; weights 0.0 MB",
+        "TensorFlow loads it as: function, imported when a request is outside the plan; weights 0 B",
         "",
         "serving_default",
         "  rows  chosen     median  plain TF  faster  max error  memory",

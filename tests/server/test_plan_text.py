@@ -13,7 +13,7 @@ PLAIN = candidate("tensorflow", "function", "slower", 800.0)
 FAST = candidate("litert", "t1", "chosen", 100.0, 1e-7)
 WHOLE = """\
 plan of 2026-11-22T10:00:00+00:00, cpu, 3.2 s, checked on warmup records
-TensorFlow loads it as: function, imported when a request is outside the plan; weights 0.1 MB
+TensorFlow loads it as: function, imported when a request is outside the plan; weights 123 kB
 
 serving_default (the same for serve)
   rows  chosen     median  plain TF  faster  max error  memory
@@ -75,7 +75,7 @@ def test_who_was_faster_and_lost_all_the_same_is_told_why() -> None:
     faster = candidate("openvino", "f32", "slower", 60.0, 1e-7, reason=smaller)
     slower = candidate("openvino", "f32-s2", "slower", 200.0, 1e-7, reason=smaller)
     lines = render(plan(bucket(1, PLAIN, FAST, faster, slower))).splitlines()
-    assert [line for line in lines if "as small" in line] == [f"  slower openvino/f32: {smaller}"]
+    assert [line for line in lines if "as small" in line] == [f"  not chosen openvino/f32: {smaller}"]
 
 
 @pytest.mark.parametrize("count", [3, 40])

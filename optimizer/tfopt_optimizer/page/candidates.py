@@ -49,11 +49,11 @@ def _cells(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
 def _candidate(c: Candidate, bucket: Bucket, texts: Sequence[str], shown: Sequence[int]) -> Markup:
     """The status stands behind the name, or before what is said of it."""
     said = facts.remark(c, bucket)
-    status = None if said else tag("em", "plain TF" if c is bucket.plain and c.status == "slower" else c.status)
+    status = None if said else tag("em", facts.status(c, bucket))
     who = tag("th", _named(c), " ", status, scope="row")
     rows = [tag("tr", who, [tag("td", texts[i], class_=_HEADS[i + 1][1]) for i in shown])]
     if said:
-        rows.append(_why(c.status, said, len(shown) + 1))
+        rows.append(_why(facts.status(c, bucket), said, len(shown) + 1))
     return tag("tbody", rows, class_=f"{color(c.engine)} {_style(c.status)}")
 
 

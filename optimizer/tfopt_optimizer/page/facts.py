@@ -105,6 +105,13 @@ def remark(candidate: Candidate, bucket: Bucket) -> str:
     return "" if told or candidate.status == "chosen" else candidate.reason
 
 
+def status(candidate: Candidate, bucket: Bucket) -> str:
+    """Its status in the plan; of plain TensorFlow what it is, and of one that was not slower that it was not chosen."""
+    if candidate.status != "slower":
+        return candidate.status
+    return "not chosen" if remark(candidate, bucket) else "plain TF" if candidate is bucket.plain else "slower"
+
+
 def candidate_name(candidate: Candidate) -> str:
     """`litert/t1`, `openvino/f32`; with its precision where the variant does not say it."""
     text = candidate.engine + (f"/{candidate.variant}" if candidate.variant else "")

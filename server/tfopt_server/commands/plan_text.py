@@ -32,11 +32,12 @@ def render(plan: Plan) -> str:
     """The whole report."""
     from tfopt_optimizer.page import facts
     from tfopt_optimizer.report import loaded
+    from tfopt_optimizer.wording import size
 
     groups = facts.groups(plan)
     head = [
         f"plan of {plan.created}, {plan.where}, {plan.optimize_s:.1f} s, checked on {plan.records} records",
-        f"TensorFlow loads it as: {plan.loader}{loaded(plan)}; weights {plan.weights_bytes / 1e6:.1f} MB",
+        f"TensorFlow loads it as: {plan.loader}{loaded(plan)}; weights {size(plan.weights_bytes)}",
     ]
     blocks = [head, *(_choices(g) for g in groups), _log(plan)]
     blocks += [_candidates(g, b) for g in groups for b in g.buckets]
@@ -91,7 +92,7 @@ def _candidates(group: Group, bucket: Bucket) -> list[str]:
     lines += _indented(table(cells, numbers=range(_TEXTS, len(shown))))
     for c in numbered:
         if said := facts.remark(c, bucket):
-            lines += _wrapped(f"{c.status} {facts.candidate_name(c)}: {said}", "  ")
+            lines += _wrapped(f"{facts.status(c, bucket)} {facts.candidate_name(c)}: {said}", "  ")
     for found in lost:
         lines += _wrapped(
             f"{found.status} {', '.join(map(facts.candidate_name, found.candidates))}: {found.reason}", "  "
@@ -111,7 +112,7 @@ def _candidate(c: Candidate, bucket: Bucket) -> tuple[str, ...]:
     rate = facts.rate(c)
     return (
         facts.candidate_name(c),
-        "plain TF" if c is bucket.plain and c.status == "slower" else c.status,
+        facts.status(c, bucket),
         _time(facts.time_us(c)),
         _time(c.measured.p90_us if c.measured else None),
         _ratio(facts.ratio(c, bucket)),
