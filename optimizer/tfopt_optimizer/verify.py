@@ -157,23 +157,25 @@ def by_output(reference: Outputs, candidate: Outputs) -> dict[str, Verdict]:
 
 def judge(agreement: Agreement, reason: str, tolerance: Tolerance, place: str = "", column: str = "") -> Verdict:
     """Adds the tolerance's verdict to what was wrong already. `place` and `column` as in Verdict."""
-    if not reason and not agreement.max_rel_error <= tolerance.max_rel_error:
-        reason = f"max error {agreement.max_rel_error:.2g} is above {tolerance.max_rel_error:.2g}"
-    if not reason and not agreement.slice_rel_error <= tolerance.slice_rel_error:
-        reason = (
-            f"{place or 'a row or column'} is off by {agreement.slice_rel_error:.2g} of its own largest value, "
-            f"above {tolerance.slice_rel_error:.2g}"
-        )
-    if not reason and not agreement.mean_rel_error <= tolerance.mean_rel_error:
-        reason = f"mean error {agreement.mean_rel_error:.2g} is above {tolerance.mean_rel_error:.2g}"
-    if not reason and not agreement.column_mean_error <= tolerance.column_mean_error:
-        reason = (
-            f"{column or 'a column'} is off by {agreement.column_mean_error:.2g} of its own largest value on the "
-            f"average, above {tolerance.column_mean_error:.2g}"
-        )
+    if not reason and not (error := agreement.max_rel_error) <= (bound := tolerance.max_rel_error):
+        reason = f"max error {_beyond(error, bound)} is above {bound:.2g}"
+    if not reason and not (error := agreement.slice_rel_error) <= (bound := tolerance.slice_rel_error):
+        off = f"is off by {_beyond(error, bound)} of its own largest value"
+        reason = f"{place or 'a row or column'} {off}, above {bound:.2g}"
+    if not reason and not (error := agreement.mean_rel_error) <= (bound := tolerance.mean_rel_error):
+        reason = f"mean error {_beyond(error, bound)} is above {bound:.2g}"
+    if not reason and not (error := agreement.column_mean_error) <= (bound := tolerance.column_mean_error):
+        off = f"is off by {_beyond(error, bound)} of its own largest value on the average"
+        reason = f"{column or 'a column'} {off}, above {bound:.2g}"
     if not reason and agreement.top1 is not None and agreement.top1 < tolerance.top1:
         reason = f"only {agreement.top1:.2%} of the rows keep their best class, {tolerance.top1:.2%} are needed"
     return Verdict(agreement, reason)
+
+
+def _beyond(error: float, bound: float) -> str:
+    """With as many figures as it takes to see that it is not the bound: `0.0104` above 0.01."""
+    texts = (f"{error:.{figures}g}" for figures in range(2, 18))
+    return next((text for text in texts if float(text) != bound), str(error))
 
 
 def worst(outputs: Sequence[Agreement]) -> Agreement:

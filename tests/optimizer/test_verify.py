@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import ml_dtypes
@@ -31,6 +32,15 @@ def test_errors_are_relative_to_the_largest_magnitude_of_the_output():
     # the same distance in an output that is small throughout is an error
     small = out(y=np.array([[1e-6]], np.float32))
     assert reason(small, out(y=np.array([[2e-6]], np.float32))) == "max error 1 is above 0.0001"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(0.0104, "0.0104"), (0.01000049, "0.0100005"), (math.nextafter(0.01, 1), "0.010000000000000002"),
+     (math.inf, "inf"), (math.nan, "nan")],
+)  # fmt: skip
+def test_an_error_just_above_its_bound_is_told_as_above_it(error, said):
+    assert verify.judge(Agreement(error, 0.0, 4), "", LOSSY).reason == f"max error {said} is above 0.01"
 
 
 def test_two_percent_off_fails_lossless_and_lossy():
