@@ -351,6 +351,25 @@ def test_parts_are_equal_shares_or_single_rows():
     ]
 
 
+def test_what_is_not_rows_is_not_cut_into_parts(engine, tmp_path):
+    """Half of the scales went to each half of the rows, or nothing to the second: "could not broadcast input array"."""
+
+    def compute(tf, module, x, scale, one):
+        return {"y": x * tf.reduce_sum(scale) + one, "sum": tf.reduce_sum(scale, keepdims=True)}
+
+    save(tmp_path / "scaled", compute, x=([None, 3], "float32"), scale=([4], "float32"), one=([1], "float32"))
+    worker = openvino.Worker()
+    worker.open(Place(tmp_path / "scaled", tmp_path / "plan", ("serve",), 2, 2))
+    (info,) = saved_model.read_signatures(tmp_path / "scaled")
+    wanted = Target(info, "f32-s2", {"x": (4, 3), "scale": (4,), "one": (1,)}, "s0/b4", 4)
+    assert openvino.parts(wanted) is wanted.shapes
+    worker.prepare(wanted)
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    found = worker.runner(wanted)({"x": x, "scale": np.float32([1, 2, 3, 4]), "one": np.float32([1])})
+    np.testing.assert_array_equal(found["y"], x * 10 + 1)
+    np.testing.assert_array_equal(found["sum"], [10])
+
+
 def _agrees(runner, given, expected):
     agree(expected, runner(given))
 

@@ -181,10 +181,17 @@ def streams_of(variant: str) -> int:
 
 
 def parts(target: Target) -> Shapes:
-    """The shapes of one inference: the target's, or of an equal part of its rows for each stream where that divides."""
+    """The shapes of one inference: the target's, or of an equal part of its rows for each stream where that divides. Of
+    what is not rows (a cut may hand over a table's entries beside them) no part is made."""
     assert target.shapes is not None
     streams, rows = streams_of(target.variant), target.rows
-    if streams == 1 or not rows or rows % streams:
+    tensors = (*target.signature.inputs, *target.signature.outputs)
+    if (
+        streams == 1
+        or not rows
+        or rows % streams
+        or not all(t.shape is None or t.shape[:1] == (None,) for t in tensors)
+    ):
         return target.shapes
     each = 1 if target.variant.endswith(ROW) else rows // streams
     return {name: (each, *shape[1:]) for name, shape in target.shapes.items()}
