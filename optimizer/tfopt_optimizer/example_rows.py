@@ -27,10 +27,11 @@ ALONE = 16  # features that are also given one at a time
 
 @dataclasses.dataclass(frozen=True)
 class Variation:
-    """A change to every Example of one input."""
+    """A change to every Example of one input. `adds`: features that no record has."""
 
     input: str
     change: Callable[[bytes], bytes]
+    adds: bool = False
 
     def of(self, feeds: Feeds) -> Arrays:
         array = feeds[self.input]
@@ -92,7 +93,8 @@ def _given(takes: Takes, base: Feeds, name: str, absent: Sequence[Feature], decl
 
 
 def _giving(name: str, features: Collection[Feature], how: str, turn: int, declared: Declared) -> Variation:
-    return Variation(name, lambda value: examples.given(value, features, how, turn=turn, words=declared.words))
+    change = functools.partial(examples.given, features=features, how=how, turn=turn, words=declared.words)
+    return Variation(name, change, adds=True)
 
 
 def _changed(takes: Takes, base: Feeds, name: str, how: str) -> Iterator[Variation]:

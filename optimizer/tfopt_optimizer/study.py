@@ -71,8 +71,7 @@ class Study:
         rows = self.others.get(spec.inner, self.rows)
         assert rows is not None
         made = [v.of(rows.take(number, 1)) for number, v in enumerate(self.variations)]
-        stacked = {name: np.concatenate([row[name] for row in made]) for name in made[0]}
-        return Rows(stacked, len(made), 0, 0).batches(spec.batch)
+        return Rows(_stacked(made), len(made), 0, 0).batches(spec.batch)
 
     def _recorded(self, spec: BucketSpec) -> Material:
         if spec.batch is not None and spec.inner in self.others:
@@ -92,10 +91,13 @@ class Study:
         return Material(itertools.chain(checked, seen), None, len(checked))
 
     def few(self) -> list[Feeds]:
-        """A few calls, to look at the shapes inside: one of independent rows, else records as they are."""
-        if self.proof.independent and self.rows is not None:
-            return list(itertools.islice(self.rows.batches(FEW), 1))
-        return list(self.samples[:FEW])
+        """A few calls, to look at the shapes inside: one of independent rows, else records as they are; and what they
+        look like with features that no record has, which would else leave the plan for the shapes that they give."""
+        adding = [v for v in self.variations if v.adds][:FEW]
+        if not self.proof.independent or self.rows is None:
+            return [*self.samples[:FEW], *(v.of(self.samples[0]) for v in adding)]
+        rows = list(itertools.islice(self.rows.batches(FEW), 1))
+        return [*rows, *([_stacked([v.of(self.rows.take(0, 1)) for v in adding])] if adding else [])]
 
     def calibration(self) -> list[Feeds]:
         """Calls to calibrate on: a few rows each where rows are independent, else the records as they are."""
@@ -144,6 +146,10 @@ def study(
     split = compression.split(rows.count) if flags.allow_compression else None
     others = dict(list(levels.items())[1:])
     return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations)
+
+
+def _stacked(rows: Sequence[Arrays]) -> Arrays:
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
 def _spec(batch: int, level: Sizes, rows: Rows, folder: str) -> BucketSpec:

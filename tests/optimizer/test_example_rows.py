@@ -7,16 +7,19 @@ import functools
 import numpy as np
 import pytest
 from enginecases import save
+from paced import PLAIN_US, paced
 from serialized import RECORDS, example, parsing
 from tfopt_optimizer import buckets, example_rows, examples, independence, testing, verify
 from tfopt_optimizer.contest import BucketSpec
 from tfopt_optimizer.declared import Declared
+from tfopt_optimizer.engines import table
 from tfopt_optimizer.examples import EMPTY, ONE, SEVERAL, Feature
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.independence import Proof
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 from tfopt_optimizer.saved_model import State
+from tfopt_optimizer.servable import Servable
 from tfopt_optimizer.study import Study
 
 X, SCALE, TAGS = (
@@ -168,3 +171,61 @@ def test_a_candidate_that_misreads_a_feature_that_no_record_has_is_refused(tmp_p
     if not recorded[0]:
         (line,) = (line for line in plan.log if "made-up Examples" in line)
         assert line == "serving_default: candidates are also asked about 2 made-up Examples; no record has bonus"
+
+
+def optional(tf, module, examples):
+    """Four numbers, and what few clients send: a bonus, a colour of the table, any number of ids."""
+    if not hasattr(module, "weights"):  # it is traced twice
+        with tf.init_scope():
+            keys, values = tf.constant(["red", "blue", "green"]), tf.range(1, 4, dtype=tf.int64)
+            module.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
+            random, wide = (
+                np.random.default_rng(0),
+                {"colours": (4, 16), "ids": (10, 16), "first": (37, 64), "last": (64, 5)},
+            )
+            made = {name: random.standard_normal(shape).astype(np.float32) / 4 for name, shape in wide.items()}
+            module.weights = {name: tf.Variable(array) for name, array in made.items()}
+    weights = module.weights
+    fixed = tf.io.FixedLenFeature
+    spec = {
+        "x": fixed([4], tf.float32), "bonus": fixed([1], tf.float32, [0.0]), "colour": fixed([], tf.string, ""),
+        "ids": tf.io.VarLenFeature(tf.int64),
+    }  # fmt: skip
+    found = tf.io.parse_example(examples, spec)
+    ids = tf.sparse.fill_empty_rows(found["ids"], tf.constant(0, tf.int64))[0]
+    parts = [
+        found["x"], found["bonus"], tf.gather(weights["colours"], module.table.lookup(found["colour"])),
+        tf.nn.embedding_lookup_sparse(weights["ids"], ids, None, combiner="mean"),
+    ]  # fmt: skip
+    return {"y": tf.nn.softmax(tf.nn.relu(tf.concat(parts, 1) @ weights["first"]) @ weights["last"])}
+
+
+@pytest.mark.tensorflow
+def test_requests_with_features_that_no_record_has_stay_in_the_plan(tmp_path, monkeypatch):
+    """Where cuts followed the records alone, a request with ids had other shapes than the cut, and left it."""
+    monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)
+    save(tmp_path / "model", optional, examples=([None], "string"))
+
+    def asked(*features):
+        numbers = np.random.default_rng(9).standard_normal((len(features), 4)).tolist()
+        found = [example(x=x, **more) for x, more in zip(numbers, features, strict=True)]
+        return {"examples": np.array(found, object)}
+
+    samples = {"serving_default": (asked({}, {}, {}), asked({}))}
+    flags = OptimizerFlags(allowed_batch_sizes=(1, 4))
+    job = OptimizeJob(tmp_path / "model", tmp_path / "plan", ("serve",), flags, samples, "warmup")
+    whole = [e for e in table.entrants(flags)[0] if (e.engine, e.variant) == ("litert", "t1")]
+    with paced(lambda label: PLAIN_US / 10 if label == "host+litert/t1" else PLAIN_US):
+        plan = optimize(job, lambda _: None, entrants=table.splits(whole))
+    signature = plan.signature("serving_default")
+    assert [b.engine for b in signature.buckets] == ["host+litert", "host+litert"]
+    assert "no record has bonus, colour, ids" in "".join(plan.log)
+    servable = Servable.open(tmp_path / "model", tmp_path / "plan", plan)
+    runner, left = servable.signatures["serving_default"], []
+    every = [{}, {"bonus": [3.0]}, {"colour": [b"green"]}, {"ids": [1, 2, 3]}, {"ids": [7], "colour": [b"red"]}]
+    for features in (*([one] for one in every), every[:4], every[1:], every[2:4]):
+        feeds = asked(*features)
+        found, expected = runner.run(feeds, fell_back=left.append)["y"], runner.run_reference(feeds)["y"]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert left == []
+    servable.close()
