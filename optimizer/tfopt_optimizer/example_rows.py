@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ Feeds = Mapping[str, np.ndarray]
 Takes = Callable[[Arrays], bool]
 TURNS = 4  # words that a feature of one is given, one after another
 ALONE = 16  # features that are also given one at a time
+SEARCH_S = 5.0  # for finding out what a slow model takes; what is given comes first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +44,17 @@ class Variation:
 
 def beside(takes: Takes, base: Feeds, records: Sequence[Feeds], declared: Declared) -> Iterator[Arrays]:
     """`base`, one row of the records, changed in all ways that the model takes: for rows that stand beside another."""
+    takes = _in_time(takes)
     for name in _inputs(base, declared):
         yield from (v.of(base) for v in _given(takes, base, name, lacking(records, name, declared), declared))
         for how in (LONGER, SHORTER, ABOVE, BELOW, MISSING, EMPTY):
-            yield from (v.of(base) for v in _changed(takes, base, name, how))
+            yield from (v.of(base) for v in _changed(takes, base, name, how, declared))
 
 
 def made_up(takes: Takes, base: Feeds, records: Sequence[Feeds], declared: Declared) -> list[Variation]:
     """What a client may send and no record shows, as far as the model takes it. The values are plausible ones: those of
     `beside` may lie where no candidate needs to be right."""
-    found: list[Variation] = []
+    found, takes = list[Variation](), _in_time(takes)
     for name in _inputs(base, declared):
         absent = lacking(records, name, declared)
         found += _given(takes, base, name, absent, declared)
@@ -59,8 +62,14 @@ def made_up(takes: Takes, base: Feeds, records: Sequence[Feeds], declared: Decla
             alone = (_giving(name, [feature], ONE, 0, declared) for feature in absent[:ALONE])
             found += [v for v in alone if takes(v.of(base))]
         for how in (MISSING, EMPTY, LONGER, SHORTER):
-            found += _changed(takes, base, name, how)
+            found += _changed(takes, base, name, how, declared)
     return found
+
+
+def _in_time(takes: Takes) -> Takes:
+    """Nothing is taken after SEARCH_S."""
+    end = time.monotonic() + SEARCH_S
+    return lambda feeds: time.monotonic() < end and takes(feeds)
 
 
 def lacking(records: Sequence[Feeds], name: str, declared: Declared) -> list[Feature]:
@@ -97,8 +106,11 @@ def _giving(name: str, features: Collection[Feature], how: str, turn: int, decla
     return Variation(name, change, adds=True)
 
 
-def _changed(takes: Takes, base: Feeds, name: str, how: str) -> Iterator[Variation]:
-    names = sorted({found for value in base[name].ravel() for found in examples.features(value)})
+def _changed(takes: Takes, base: Feeds, name: str, how: str, declared: Declared) -> Iterator[Variation]:
+    """Those of a declared length come last, as a parser takes or refuses them together, and have no other length."""
+    fixed = {feature.name for feature in declared.features if feature.size is not None and feature.name[0] == "context"}
+    there = {found for value in base[name].ravel() for found in examples.features(value)}
+    names = sorted(there - fixed) + (sorted(there & fixed) if how not in (LONGER, SHORTER, EMPTY) else [])
     return _groups(takes, base, names, functools.partial(_changing, name, how=how))
 
 

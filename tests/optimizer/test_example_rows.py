@@ -77,9 +77,34 @@ def test_only_what_no_record_has_is_given_and_only_what_the_model_takes():
         return "scale" not in feature and "x" in feature and len(feature["x"].float_list.value) == 1
 
     assert [v.of(records[0])["e"][0] for v in example_rows.made_up(takes, records[0], records, declared)] == []
-    every = example_rows.made_up(lambda feeds: True, records[0], records, declared)
+    every = example_rows.made_up(lambda feeds: True, records[0], records, Declared((SCALE, TAGS)))
     found = {v.of(records[0])["e"][0] for v in every}
     assert {example(x=[1.0], scale=[1.0]), b"\n\0", example(x=[1.0, 1.0])} <= found
+
+
+NAMES = [f"f{number:02}" for number in range(40)]  # every other one has a fixed length
+
+
+def test_lengths_that_are_declared_are_not_found_out_by_trying():
+    """Each half of a group had both kinds in it, down to single ones."""
+    declared = Declared(tuple(Feature(("context", n), "float", 1 if i % 2 else None) for i, n in enumerate(NAMES)))
+    record, tried = {"e": np.array([example(**{n: [1.0] for n in NAMES})], object)}, []
+
+    def takes(feeds):
+        tried.append(feeds)
+        found = parsed(feeds["e"][0]).features.feature
+        return all(len(found[name].float_list.value) == 1 for name in NAMES[1::2])
+
+    made = [parsed(v.of(record)["e"][0]) for v in example_rows.made_up(takes, record, [record], declared)]
+    lengths = [[len(e.features.feature[name].float_list.value) for name in NAMES] for e in made]
+    assert lengths == [[0, 1] * 20, [0, 1] * 20, [2, 1] * 20, [0, 1] * 20]
+    assert len(tried) <= 44
+
+
+def test_a_slow_model_is_not_asked_for_ever(monkeypatch):
+    record = {"e": np.array([example(x=[1.0])], object)}
+    monkeypatch.setattr(example_rows, "SEARCH_S", 0.0)
+    assert example_rows.made_up(lambda feeds: pytest.fail("time is over"), record, [record], Declared((X, SCALE))) == []
 
 
 def test_examples_that_are_empty_in_every_record_are_known_by_what_the_model_declares():
