@@ -128,6 +128,42 @@ def test_columns_have_limits_of_their_own(tf):
     }
 
 
+def test_rows_of_indices_have_a_limit_per_column(tf):
+    table, cube = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((9, 8, 7), np.float32))
+    ids, first, second = tf.TensorSpec((2, 3), tf.int64), Part("x0", -1, 0, 1), Part("x0", -1, 1, 2)
+    third, places = Part("x0", -1, 2, 3), tf.range(2, dtype=tf.int64)
+
+    cases = {
+        "as sent": (lambda x: tf.gather_nd(cube, x), {first: (0, 8), second: (0, 7), third: (0, 6)}),
+        "cast": (lambda x: tf.gather_nd(cube, tf.cast(x, tf.int32)), {first: (0, 8), second: (0, 7), third: (0, 6)}),
+        "of a variable": (lambda x: tf.gather_nd(table, x[:, :1]), {Part("x0", 1, 0, 1): (0, 99)}),
+        "one axis": (lambda x: tf.gather_nd(cube, x[..., None]), {Part("x0"): (0, 8)}),
+        "beside their places": (
+            lambda x: tf.gather_nd(table, tf.stack([places, x[:, 2]], -1)), {Part("x0", 1, 2, 3): (0, 3)},
+        ),
+        "joined": (
+            lambda x: tf.gather_nd(cube, tf.concat([places[:, None], x[:, 1:], x[:, :0]], 1)),
+            {Part("x0", 1, 1, None): (0, 6)},
+        ),
+        "joined in another order": (
+            lambda x: tf.gather_nd(cube, tf.concat([x, places[:, None]], 1)[:, 1:]), {Part("x0"): (0, 6)},
+        ),
+        "one table per row": (
+            lambda x: tf.gather_nd(cube[:2], x[:, :1], batch_dims=1), {Part("x0", 1, 0, 1): (0, 7)},
+        ),
+        "twice": (lambda x: tf.gather_nd(table, tf.stack([x[:, 0]] * 2, -1)), {Part("x0", 1, 0, 1): (0, 3)}),
+        "in a branch": (
+            lambda x: tf.cond(x[0, 0] > 3, lambda: tf.gather_nd(cube, x), lambda: tf.zeros([2])),
+            {first: (0, 8), second: (0, 7), third: (0, 6)},
+        ),
+    }  # fmt: skip
+    assert {name: found(tf, call, ids) for name, (call, _) in cases.items()} == {
+        name: guards.Guards(limits) for name, (_, limits) in cases.items()
+    }
+    computed = (lambda x: tf.gather_nd(table, x[:, :2] * 2), lambda x: tf.gather_nd(table, x[:, :2] + [[0, 1]]))
+    assert all("looks up what it computes" in found(tf, call, ids).refusal for call in computed)
+
+
 def test_what_no_limit_covers_is_refused(tf):
     table, small = tf.Variable(np.zeros((100, 4), np.float32)), tf.constant(np.zeros((7, 4), np.float32))
     ids = tf.TensorSpec((2, 3), tf.int64)
@@ -141,7 +177,7 @@ def test_what_no_limit_covers_is_refused(tf):
         "looks up what it computes from its inputs": lambda x: tf.gather(table, tf.where(x < 0, x + 200, x)),
         "computes from its input": lambda x: tf.gather(table, tf.where(x > 5, x, 100)),
         "looks up what it computes from its input": lambda x: tf.gather(small, tf.gather(tf.range(9), x)),
-        "unknown size": lambda x: tf.gather_nd(table, x[:, :1]),
+        "unknown size": lambda x: tf.gather_nd(tf.where(x > 0), x[:, :1]),
         "asserts something": asserting,
         "(ScatterNd)": lambda x: tf.scatter_nd(x, tf.ones([2]), [100, 100, 100]),
         "(CheckNumerics)": lambda x: tf.debugging.check_numerics(tf.cast(x, tf.float32), "odd"),
@@ -215,6 +251,8 @@ def test_loops_branches_and_calls_are_looked_into(tf):
     assert found(tf, harmless, ids) == guards.Guards({})
     fits = loop(lambda i, x, y: (x, tf.cast(x, tf.float32)[..., None] + tf.gather(small, tf.argmax(y[0, 0]))))
     assert found(tf, fits, ids) == guards.Guards({})
+    counted = loop(lambda i, x, y: (x, y + tf.gather(small, i)))
+    assert "looks up what a loop computes" in found(tf, counted, ids).refusal  # the eighth turn is no row's
     refused = {
         "looks up what a loop computes": loop(lambda i, x, y: (x + 1, y + tf.gather(table, x))),
         "looks up what it computes": loop(lambda i, x, y: (x, y + tf.gather(table, x * 2))),

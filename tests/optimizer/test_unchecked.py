@@ -90,6 +90,30 @@ def looked_up_in_a_branch(tf, x):
     return tf.cond(x[0] > 0, lambda: tf.gather(TABLE, x), lambda: tf.cast(x, tf.float32))
 
 
+def looked_up_in_both(tf, x):
+    return tf.cond(x[0] > 0, lambda: looked_up_in_a_loop(tf, x), lambda: tf.cast(x, tf.float32))
+
+
+def many_looked_up_in_a_loop(tf, x):
+    start = (0, tf.zeros([3]))
+    return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y + tf.gather_nd(TABLE, x[:, None])), start)[1]
+
+
+def counted_as_often_as_sent(tf, x):
+    start = (0, tf.zeros([3]))
+    return tf.while_loop(lambda i, y: i < x[0], lambda i, y: (i + 1, y + tf.gather(TABLE, i)), start)[1]
+
+
+def counted_down(tf, x):
+    start = (0, x, tf.zeros([3]))
+    return tf.while_loop(lambda i, k, y: i < 3, lambda i, k, y: (i + 1, k - 1, y + tf.gather(TABLE, k)), start)[2]
+
+
+def written_as_often_as_sent(tf, x):
+    start = (0, tf.TensorArray(tf.float32, 7).unstack(TABLE))
+    return tf.while_loop(lambda i, y: i < x[0], lambda i, y: (i + 1, y.write(i, 5.0)), start)[1].stack()
+
+
 ALL = frozenset(ENGINES)
 # What a signature computes, values that TensorFlow refuses, the engines that would not.
 CHECKS = {
@@ -112,8 +136,13 @@ CHECKS = {
     ),
     "placed": (lambda tf, x: tf.scatter_nd(x[:, None], tf.ones([3]), [4]), [[0, 1, -2]], {"openvino", "onnxruntime"}),
     "in_a_list": (in_a_list, [[9, 1, 1], [-2, 1, 1]], {"openvino", "onnxruntime"}),
-    "looked_up_in_a_loop": (looked_up_in_a_loop, [[0, 1, -2], [0, 1, 7]], {"openvino", "onnxruntime"}),
-    "looked_up_in_a_branch": (looked_up_in_a_branch, [[1, 1, -2], [1, 1, 7]], {"openvino", "onnxruntime"}),
+    "looked_up_in_a_loop": (looked_up_in_a_loop, [[0, 1, -2], [0, 1, 7], [0, -7, 1], [1 << 30, 0, 0]], set()),
+    "looked_up_in_a_branch": (looked_up_in_a_branch, [[1, 1, -2], [1, 1, 7], [1, -7, 1]], set()),
+    "looked_up_in_both": (looked_up_in_both, [[1, 1, -1], [7, 1, 1]], set()),
+    "many_looked_up_in_a_loop": (many_looked_up_in_a_loop, [[1, 1, -1], [7, 1, 1]], set()),
+    "counted_as_often_as_sent": (counted_as_often_as_sent, [[8, 1, 1], [1 << 20, 1, 1]], set()),
+    "counted_down": (counted_down, [[1, 1, 1], [2, 7, 2]], set()),
+    "written_as_often_as_sent": (written_as_often_as_sent, [[8, 1, 1]], ALL),
     "looked_up": (lambda tf, x: tf.gather(TABLE, x), [[1, 1, -2], [1, 1, 7]], set()),
     "counted_in_a_loop": (counted_in_a_loop, [], set()),
     "by_shape": (lambda tf, x: x // tf.shape(x)[0] + asserted(tf, tf.shape(x))[0], [], set()),
@@ -189,6 +218,21 @@ def test_xla_inside_tensorflow_declines_what_it_would_clamp(jitted):
     assert runner({"x": np.array([1, 2, 7], np.int32)})["y"].tolist() == [1, 2, 7]
     with pytest.raises(Declined, match="'x' has values outside 1 to 7"):
         runner({"x": np.array([1, 2, 8], np.int32)})
+
+
+def test_xla_inside_tensorflow_declines_rows_of_indices_beyond_their_axes(jitted):
+    runner = jitted(lambda tf, x: tf.gather_nd(TABLE[:6].reshape(3, 2), tf.stack([tf.range(3), x], -1)))
+    assert runner({"x": np.array([0, 1, 1], np.int32)})["y"].tolist() == [1, 4, 6]
+    for beyond in (2, -1, 1 << 30):
+        with pytest.raises(Declined, match="'x' has values outside 0 to 1"):
+            runner({"x": np.array([0, beyond, 1], np.int32)})
+
+
+@pytest.mark.parametrize("name", ["counted_as_often_as_sent", "written_as_often_as_sent"])
+def test_xla_inside_tensorflow_refuses_what_a_loop_reaches_as_often_as_is_sent(jitted, name):
+    """TensorFlow refuses the eighth turn, XLA takes the seventh row again."""
+    with pytest.raises(NotLowerable, match=r"looks up what|TensorFlow checks what"):
+        jitted(CHECKS[name][0])
 
 
 def test_xla_inside_tensorflow_refuses_what_no_limit_covers(jitted):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tfopt_optimizer.engines.indices import Graph, Scalar, Selection, Shape, evaluated
@@ -60,13 +60,11 @@ ShapeOf = Callable[[str, str], Shape | None]
 @dataclasses.dataclass(frozen=True)
 class Blind:
     """An engine by its name in refusals. `noticed`: kinds of operations whose values it checks itself, or its converter
-    does; `lookups`: whether indices have to be looked after for it, or those `inside` loops and branches alone;
-    `outside`: what it does beyond a table."""
+    does; `lookups`: whether indices have to be looked after for it; `outside`: what it does beyond a table."""
 
     engine: str
     noticed: frozenset[str] = frozenset()
     lookups: bool = True
-    inside: bool = False
     outside: str = "which XLA clamps"
 
 
@@ -87,15 +85,11 @@ WHOLE: Mapping[str, Blind] = {
         "OpenVINO",
         _UNCONVERTED | {"ReverseSequence"},
         lookups=False,
-        inside=True,
-        outside="where OpenVINO gives zeros",
     ),
     "onnxruntime": Blind(
         "ONNX Runtime",
         _DIVISIONS | {"ReverseSequence", "SplitV"},
         lookups=False,
-        inside=True,
-        outside="where ONNX Runtime counts from the end",
     ),
 }
 
@@ -209,11 +203,9 @@ def _inside(  # noqa: PLR0917
         return ""
     given = graph.feeders(node)[_CALLERS.get(node.op, _BY_NAME)[1] :]
     loop = "While" in node.op
-    if blind.inside and node.op in _CALLERS and "Call" not in node.op:
-        blind = dataclasses.replace(blind, lookups=True)
     depending = {i for i, tensor in enumerate(given) if graph.depends(tensor)}
     if loop:
-        depending = _carried_on(bodies[-1], depending)
+        depending = _carried_on(bodies[0], bodies[-1], depending)
     for body in bodies:
         names = [arg.name for arg in body.signature.input_arg]
         arguments = [_Argument(name) for name in names]
@@ -244,17 +236,24 @@ class _Argument:
     input: tuple[str, ...] = ()
 
 
-def _carried_on(body: Any, depending: set[int]) -> set[int]:
-    """Which of a loop's variables depend on an input once it has turned often enough."""
-    names = [arg.name for arg in body.signature.input_arg]
+def _carried_on(condition: Any, body: Any, depending: set[int]) -> set[int]:
+    """Which of a loop's variables depend on an input once it has turned often enough; where an input decides how often
+    that is, all that change do."""
+    changing = {i for i in range(len(body.signature.input_arg)) if not _kept(body, i)}
     found = set(depending)
     while True:
-        inner = Graph(_by_name(body), {names[i]: names[i] for i in found}, {})
-        results = [body.ret[out.name] for out in body.signature.output_arg]
-        more = {i for i, tensor in enumerate(results) if inner.depends(tensor)} - found
-        if not more:
+        decided = any(_depending(condition, found))
+        more = {i for i, depends in enumerate(_depending(body, found)) if depends or (decided and i in changing)}
+        if more <= found:
             return found
         found |= more
+
+
+def _depending(function: Any, given: set[int]) -> list[bool]:
+    """Which results depend on the arguments in these places."""
+    names = [arg.name for arg in function.signature.input_arg]
+    inner = Graph(_by_name(function), {names[i]: names[i] for i in given}, {})
+    return [inner.depends(function.ret[out.name]) for out in function.signature.output_arg]
 
 
 def _by_name(body: Any) -> dict[str, Any]:
@@ -272,15 +271,24 @@ def _kept(body: Any, place: int) -> bool:
 
 def look_up(graph: Graph, node: Any, limits: dict[Part, Limits], blind: Blind) -> str:
     """Narrows the limits of the inputs that the indices are; why that is impossible, "" when it is not."""
-    size = None if node.op.endswith("Nd") else _rows(graph, node)
-    carried, computed = graph.inputs_of(node.input[1], (0, (size or 1) - 1))
-    if size is None and (carried or computed):
-        return f"it looks its inputs up in a table of unknown size ({node.name}), {blind.outside}"
-    if computed:
-        return f"it looks up what it computes from its inputs ({node.name}), {blind.outside}"
-    for name, limit in carried.items():
-        narrow(limits, name, limit)
+    index = node.input[1]
+    for size, column in _columns(graph, node) if node.op.endswith("Nd") else [(_rows(graph, node), None)]:
+        carried, computed = graph.inputs_of(index, (0, (size or 1) - 1), column)
+        if size is None and (carried or computed):
+            return f"it looks its inputs up in a table of unknown size ({node.name}), {blind.outside}"
+        if computed:
+            return f"it looks up what it computes from its inputs ({node.name}), {blind.outside}"
+        for name, limit in carried.items():
+            narrow(limits, name, limit)
     return ""
+
+
+def _columns(graph: Graph, node: Any) -> Sequence[tuple[int | None, Selection | None]]:
+    """The axes that the rows of indices name, each with the column that does."""
+    depth, shape = graph.depth(node), graph.shape(node.input[0])
+    if depth is None or shape is None or depth > len(shape):
+        return [(None, None)]
+    return [(shape[number], Selection(-1, number, number + 1)) for number in range(depth)]
 
 
 def _rows(graph: Graph, node: Any) -> int | None:

@@ -112,7 +112,8 @@ class Graph:
             above = self._above(tensor, node, limit)
             if above is not None:
                 kept = self._selected(node, tensor, part)
-                todo += [(each, own, kept) for each, own in above]
+                joined = self._joined(node, part) if node.op in _JOINERS and part is not None else {}
+                todo += [(each, own, joined.get(each, kept)) for each, own in above if not joined or each in joined]
             elif not self._bounded(tensor, node, limit) and any(self.depends(each) for each in self.feeders(node)):
                 return found, True
         return found, impossible(found)
@@ -144,6 +145,42 @@ class Graph:
         if any(value is None or not limit[0] <= value <= limit[1] for value in fixed):
             return None
         return [(each, limit) for each in tensors if self.depends(each)]
+
+    def _joined(self, node: Any, part: Selection) -> Mapping[str, Selection | None]:
+        """Which of the tensors that are joined on the last axis a column of the result is in; none where that is not
+        known, or one is joined twice."""
+        tensors, axis = self.joining(node)
+        ranks = {len(shape) + (node.op == "Pack") for shape in map(self.shape, tensors) if shape is not None}
+        if (
+            part.axis != -1
+            or len(set(tensors)) < len(tensors)
+            or axis is None
+            or {axis} - {-1, *(r - 1 for r in ranks)}
+        ):
+            return {}
+        place = 0
+        for tensor in tensors:
+            shape = self.shape(tensor)
+            size = 1 if node.op == "Pack" else shape[-1] if shape else None
+            if size is None:
+                return {}
+            if place <= part.start < place + size:
+                whole = size == 1 or node.op == "Pack"
+                return {tensor: None if whole else Selection(-1, part.start - place, part.start - place + 1)}
+            place += size
+        return {}
+
+    def joining(self, node: Any) -> tuple[Sequence[str], int | None]:
+        """The tensors that a node joins, and on which axis."""
+        if node.op == "Pack":
+            return self.feeders(node), int(node.attr["axis"].i)
+        *tensors, axis = self.feeders(node)
+        return tensors, self.scalar(axis)
+
+    def depth(self, node: Any) -> int | None:
+        """How many axes a row of indices names (GatherNd)."""
+        shape = self.shape(node.input[1])
+        return shape[-1] if shape else None
 
     def _selected(self, node: Any, tensor: str, part: Selection | None) -> Selection | None:
         """The part of a node's first input that is left in `part` of its result; None for all of it."""

@@ -5,7 +5,8 @@
 Three things: an index outside a table gives zeros where TensorFlow refuses; 64-bit integers are held in 32 bits; and
 what is computed with integers may be computed in 32-bit floats (division, sums, comparisons of what was computed), that
 hold whole numbers up to 2^24. What an integer can be is known forward (`ModelGraph.span`, for all that fits into its
-type); where that is too much, what may be sent is narrowed backward, as for XLA (indices.py).
+type); where that is too much, what may be sent is narrowed backward, as for XLA (indices.py). Loops and branches are
+looked at as graphs of their own, whose arguments lead on to the inputs (openvino_bodies.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.engines import guards, spans
+from tfopt_optimizer.engines import guards, openvino_bodies, spans
 from tfopt_optimizer.engines.indices import FEW, Graph, Shape
 from tfopt_optimizer.engines.limits import ANY, Bounds, Limits, Part, narrow
 
@@ -86,12 +87,16 @@ class Node:
 
 
 class ModelGraph(Graph):
-    """A model without what is inside its loops and branches (unchecked.py keeps those out that look up there)."""
+    """A model, or what is inside a loop or a branch of one. `given`: what is known of its arguments; `hidden`: whether
+    what is sent decides that it is reached at all."""
 
-    def __init__(self, model: Any) -> None:
-        nodes = {node.name: node for node in map(Node, model.get_ordered_ops())}
-        inputs = {port.get_node().get_name(): port.any_name for port in model.inputs}
-        super().__init__(nodes, inputs, {})
+    def __init__(
+        self, model: Any, inputs: Mapping[str, str], given: Mapping[str, Limits] | None = None, hidden: bool = False
+    ) -> None:
+        super().__init__({node.name: node for node in map(Node, model.get_ordered_ops())}, inputs, {})
+        self.hidden, self._given = hidden, given or {}
+        self._bodies: dict[str, list[openvino_bodies.Body]] = {}
+        nodes = self.nodes
         for node in nodes.values():  # each after what it needs
             for number, kind in enumerate(node.types()):
                 if kind in _TYPES:
@@ -100,6 +105,25 @@ class ModelGraph(Graph):
     def span(self, tensor: str) -> Limits | None:
         """The least and the largest that a tensor of integers may hold, if all inputs are within 32 bits."""
         return self._known.get(tensor)
+
+    def own(self, tensor: str) -> Limits | None:
+        """What a tensor's type holds; None for what is not whole."""
+        name, _, number = tensor.partition(":")
+        return _TYPES.get(self.nodes[name].types()[int(number)])
+
+    def inside(self, model: Any, inputs: Mapping[str, str], given: Mapping[str, Limits], hidden: bool) -> ModelGraph:
+        """Of a model in it, of whose arguments `inputs` depend on what is sent."""
+        return ModelGraph(model, inputs, given, hidden)
+
+    def bodies(self, node: Any) -> list[openvino_bodies.Body]:
+        if node.name not in self._bodies:
+            self._bodies[node.name] = openvino_bodies.of(self, node)
+        return self._bodies[node.name]
+
+    def scalar(self, tensor: str) -> int | None:
+        """Also of an argument that is the same in every turn."""
+        span = self._given.get(tensor.partition(":")[0])
+        return span[0] if span is not None and span[0] == span[1] else super().scalar(tensor)
 
     def vector(self, tensor: str) -> list[int] | None:
         node = self.maker(tensor)
@@ -123,7 +147,8 @@ class ModelGraph(Graph):
         else:
             given = [tensor for tensor in node.input if node.op not in _KEEPING and self._wide(tensor)]
             results = [f"{node.name}:{number}" for number in range(len(node.types()))] if given else []
-            demands = [(tensor, EXACT) for tensor in (*given, *results) if self._wide(tensor)]
+            exact = self._of_remainders(node) if node.op == "FloorMod" else EXACT
+            demands = [(tensor, exact) for tensor in (*given, *results) if self._wide(tensor)]
         for tensor, limit in demands:
             carried, computed = self.inputs_of(tensor, limit)
             if computed:
@@ -133,8 +158,18 @@ class ModelGraph(Graph):
                 narrow(limits, part, own)
         return ""
 
+    def _of_remainders(self, node: Any) -> Limits:
+        """The multiple below, which is subtracted, must be held by a float too."""
+        low, high = self.span(node.input[1]) or INT32
+        return (EXACT[0] + max(high, 0), EXACT[1] + min(low, 0))
+
     def astray(self, node: Any) -> str:
-        """OpenVINO 2026.4 looks up in the wrong memory where each row has its own table and there is one row alone."""
+        """OpenVINO 2026.4 looks up in the wrong memory where each row has its own table and there is one row alone, and
+        gives what a first turn would have computed where a loop does not turn and its body does not read the result."""
+        if any(body.unread for body in self.bodies(node)):
+            return (
+                f"it has a loop that may not turn at all ({node.name}), of which OpenVINO gives results that it has not"
+            )
         count = int(node.operation.get_attributes().get("batch_dims", 0)) if node.op == "GatherV2" else 0
         rows = (self.shape(node.input[0]) or (None,))[:count] if count else ()
         if not count or (None not in rows and math.prod(n or 0 for n in rows) != 1):
@@ -165,6 +200,15 @@ class ModelGraph(Graph):
             return None
         return _product(node, limit, given) if node.op == "Mul" else _sum(node, limit, given)
 
+    def depth(self, node: Any) -> int | None:
+        """Of GatherND alone: the others that guards.py knows by its name point otherwise."""
+        operation = node.operation
+        whole = operation.get_type_name() == "GatherND" and not operation.get_attributes().get("batch_dims", 0)
+        return super().depth(node) if whole else None
+
+    def joining(self, node: Any) -> tuple[Sequence[str], int | None]:
+        return node.input, int(node.operation.get_attributes()["axis"])
+
     def _summed(self, node: Any) -> int:
         """How many values each result is the sum of, at most."""
         shape, axes = self.shape(node.input[0]), self.vector(node.input[1])
@@ -182,7 +226,7 @@ class ModelGraph(Graph):
         own = _TYPES[kind]
         given = [self.span(each) for each in node.input]
         if node.op == "Placeholder":
-            return INT32 if kind == "i64" else own
+            return self._given.get(node.name, INT32 if kind == "i64" else own)
         if node.op == "Const":
             values = np.asarray(node.operation.get_data())
             return (int(values.min()), int(values.max())) if values.size else (0, 0)
@@ -192,6 +236,8 @@ class ModelGraph(Graph):
             places = self._places(node)
             return (0, (places or MANY) - 1)
         found = self._after(node, given)
+        if node.op in openvino_bodies.BRANCHES | openvino_bodies.LOOPS:
+            found = openvino_bodies.span(self.bodies(node), number)
         # What leaves 32 bits is narrowed where it does, and what leaves a smaller type starts again below.
         return found if found is not None and (kind == "i64" or spans.within(found, own)) else own
 
@@ -241,14 +287,41 @@ class Found:
 
 def guards_of(model: Any) -> Found:
     """Of a model as OpenVINO has read it, with its inputs named as the signature's."""
-    graph = ModelGraph(model)
+    graph = ModelGraph(model, {port.get_node().get_name(): port.any_name for port in model.inputs})
     limits: dict[Part, Limits] = {}
     for port in model.inputs:
         if port.get_element_type().get_type_name() == "i64":
             narrow(limits, Part(port.any_name), INT32)
-    refusal = strays = ""
+    return Found(limits, _inexact(graph, frozenset(graph.nodes), limits), _strays(graph, limits))
+
+
+def _inexact(graph: ModelGraph, used: frozenset[str], limits: dict[Part, Limits]) -> str:
+    """Narrows what inputs may be so that OpenVINO computes as TensorFlow does; why that is impossible, else ""."""
     for node in graph.nodes.values():
-        if node.op in guards.LOOKUPS:
-            strays = strays or guards.look_up(graph, node, limits, _BLIND)
-        refusal = refusal or graph.inexact(node, limits) or graph.astray(node)
-    return Found(limits, refusal, strays)
+        refusal = (graph.inexact(node, limits) if node.name in used else "") or graph.astray(node)
+        for body in graph.bodies(node):
+            own: dict[Part, Limits] = {}
+            refusal = refusal or _of_body(_inexact(body.graph, body.used, own), node)
+            if not refusal and not body.hand_out(graph, own, limits):
+                refusal = f"it computes with whole numbers that may be large, in a {node.op}"
+        if refusal:
+            return refusal
+    return ""
+
+
+def _strays(graph: ModelGraph, limits: dict[Part, Limits]) -> str:
+    """Narrows what inputs may be so that what is looked up is there; why that is impossible, else ""."""
+    for node in graph.nodes.values():
+        refusal = guards.look_up(graph, node, limits, _BLIND) if node.op in guards.LOOKUPS else ""
+        for body in graph.bodies(node):
+            own: dict[Part, Limits] = {}
+            refusal = refusal or _of_body(_strays(body.graph, own), node)
+            if not refusal and not body.hand_out(graph, own, limits):
+                refusal = f"it looks up what it computes from its inputs, in a {node.op}"
+        if refusal:
+            return refusal
+    return ""
+
+
+def _of_body(refusal: str, node: Any) -> str:
+    return f"{refusal}, in a {node.op}" if refusal and ", in a " not in refusal else refusal

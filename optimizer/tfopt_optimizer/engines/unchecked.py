@@ -3,8 +3,7 @@ SavedModel without TensorFlow: an assertion that a converter drops, a check of v
 
     reasons(model_dir, tags, signatures)["serving_default"]["litert"]    # "it asserts something of its inputs ..."
 
-Engines that look at a signature's graph by themselves, as XLA does, are in no list. Look-ups are left to all, but for
-those in loops and branches.
+Engines that look at a signature's graph by themselves, as XLA does, are in no list. Look-ups are left to all.
 """
 
 from __future__ import annotations
@@ -30,12 +29,5 @@ def _of(graph: graphs.Graph, info: SignatureInfo) -> dict[str, str]:
     fed = {graphs.source(t.tensor): t.name for t in info.inputs if graphs.source(t.tensor) in graph.nodes}
     below = graph.below([t.tensor for t in info.outputs], [t.tensor for t in info.inputs])
     nodes = {**below, **{name: graph.nodes[name] for name in fed}}.values()
-    found = {engine: _refusal(guards.find(nodes, fed, {}, graph.functions, blind=b), b) for engine, b in WHOLE.items()}
-    return {engine: refusal for engine, refusal in found.items() if refusal}
-
-
-def _refusal(found: guards.Guards, blind: guards.Blind) -> str:
-    """Limits are those of look-ups in loops and branches, which these engines would have to hold and do not."""
-    if found.refusal or not found.limits:
-        return found.refusal
-    return f"it looks its inputs up in a loop or a branch, {blind.outside}"
+    found = {engine: guards.find(nodes, fed, {}, graph.functions, blind=blind) for engine, blind in WHOLE.items()}
+    return {engine: guarded.refusal for engine, guarded in found.items() if guarded.refusal}
