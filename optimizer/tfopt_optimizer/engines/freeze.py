@@ -6,11 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tfopt_optimizer import wording
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.errors import NotLowerable, first_line
 from tfopt_optimizer.plan import SignatureInfo
 
 LARGEST = 1 << 31  # bytes of a serialized graph
+
+
+def refuse(size: int) -> None:
+    """NotLowerable for a graph of so many bytes that it cannot be written."""
+    if size >= LARGEST:
+        raise NotLowerable(f"{wording.size(size)} of constants do not fit into a frozen graph")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +44,12 @@ def freeze(model: tensorflow_engine.FunctionModel, info: SignatureInfo) -> Froze
     specs = [tf.TensorSpec(t.shape, t.dtype, name=f"tfopt_input_{i}") for i, t in enumerate(info.inputs)]
     try:
         concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
+        # Before they are copied: 2.2 GB took 12 GB, and the process was killed before it could say why.
+        refuse(sum(_bytes(tf, value) for value in concrete.captured_inputs))
         frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
         graph = frozen.graph.as_graph_def()
+    except NotLowerable:
+        raise
     except Exception as error:
         # Freezing raises whatever its passes meet: it all means "not this way".
         raise NotLowerable(f"TensorFlow cannot freeze it: {first_line(error)}") from error
@@ -48,6 +59,16 @@ def freeze(model: tensorflow_engine.FunctionModel, info: SignatureInfo) -> Froze
         end = graph.node.add(op="Identity", name=f"tfopt_output_{number}", input=[tensor.name])
         end.attr["T"].type = tensor.dtype.as_datatype_enum
         ends[name] = f"{end.name}:0"
-    if graph.ByteSize() >= LARGEST:
-        raise NotLowerable(f"{graph.ByteSize() / 1e9:.1f} GB of constants do not fit into a frozen graph")
+    refuse(graph.ByteSize())
     return Frozen(graph, {name: f"tfopt_input_{i}:0" for i, name in enumerate(names)}, ends)
+
+
+def _bytes(tf: Any, captured: Any) -> int:
+    """Of a variable or a constant that a function reads; 0 for a table, and where the shape is not known."""
+    if captured.dtype != tf.resource:
+        return int(captured.shape.num_elements() or 0) * int(captured.dtype.size)
+    handle = getattr(captured, "_handle_data", None)
+    if handle is None or not handle.is_set or len(handle.shape_and_type) != 1:
+        return 0
+    shape, dtype = tf.TensorShape(handle.shape_and_type[0].shape), tf.dtypes.as_dtype(handle.shape_and_type[0].dtype)
+    return int(shape.num_elements() or 0) * int(dtype.size)

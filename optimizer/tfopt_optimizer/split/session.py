@@ -14,12 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tfopt_optimizer.engines import freeze
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import Declined, NotLowerable, first_line
 from tfopt_optimizer.split.graph import node_of
 from tfopt_optimizer.split.program import Resource
-from tfopt_optimizer.split.source import LARGEST, Source
+from tfopt_optimizer.split.source import Source
 
 # Functions of this process, which a file does not have.
 UNSAVED = frozenset({"PyFunc", "EagerPyFunc", "PyFuncStateless"})
@@ -96,8 +97,7 @@ class GraphWriter:
         self._resources.append(Resource(name, (self._store.add(value),)))
 
     def graph(self) -> bytes:
-        if self._graph.ByteSize() >= LARGEST:
-            raise NotLowerable(f"{self._graph.ByteSize() / 1e9:.1f} GB of constants do not fit into a graph")
+        freeze.refuse(self._graph.ByteSize())
         text: bytes = self._graph.SerializeToString(deterministic=True)
         return text
 

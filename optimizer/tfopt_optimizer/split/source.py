@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
+from tfopt_optimizer.engines import freeze
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.errors import NotLowerable, first_line
@@ -34,7 +35,6 @@ _TF1 = frozenset({
 })  # fmt: skip
 # What a table that nothing is looked up in directly may hold.
 _TABLE_TYPES = tuple((k, v) for k in ("string", "int64", "int32") for v in ("int64", "string", "float", "int32"))
-LARGEST = 1 << 31  # bytes of a serialized graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,9 +188,10 @@ def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: Signatur
     inputs = {t.name: t.tensor for t in info.inputs}
     outputs = {t.name: t.tensor for t in info.outputs}
     ends = sorted({node_of(t) for t in outputs.values()})
-    frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, session.graph.as_graph_def(), ends)
-    if frozen.ByteSize() >= LARGEST:
-        raise NotLowerable(f"{frozen.ByteSize() / 1e9:.1f} GB of constants do not fit into a frozen graph")
+    whole = session.graph.as_graph_def()
+    freeze.refuse(_variables_bytes(tf, tf.compat.v1.graph_util.extract_sub_graph(whole, ends)))
+    frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, whole, ends)
+    freeze.refuse(frozen.ByteSize())
     _refuse_tf1(node.op for node in frozen.node)
     tables = {n.name for n in frozen.node if n.op in _TABLES}
     seen = read(tf, frozen, inputs, outputs, variables=set(), tables=tables)
@@ -206,6 +207,12 @@ def _from_session(tf: Any, model: tensorflow_engine.SessionModel, info: Signatur
         raise KeyError(node)
 
     return Source(seen, frozen, variable, lambda node: _table(tf, node, seen, lambda types: export(node, types)))
+
+
+def _variables_bytes(tf: Any, graph: Any) -> int:
+    found = [n for n in graph.node if n.op in _HELD_IN_GRAPH - _TABLES]
+    sizes = (tf.TensorShape(n.attr["shape"].shape).num_elements() or 0 for n in found)
+    return sum(size * tf.dtypes.as_dtype(n.attr["dtype"].type).size for n, size in zip(found, sizes, strict=True))
 
 
 def read(
