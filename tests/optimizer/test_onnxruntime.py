@@ -100,6 +100,36 @@ def test_integers_are_divided_by_constants(engine, made):
     engine("halved").check(wanted)
 
 
+def in_a_loop(step):
+    def compute(tf, x):
+        return tf.while_loop(lambda i, y: i < 2, lambda i, y: (i + 1, step(y)), (0, x))[1]
+
+    return compute
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("quotient", lambda x: x // 3),
+        ("of_a_negative", lambda x: x // -7),
+        ("remainder", lambda x: x % 7),
+        ("by_a_negative", lambda x: x % -7),
+        ("both", lambda x: x // 24 * 100 + x % 24),
+    ],
+)
+def test_whole_numbers_are_divided_downward(engine, made, name, step, dtype):
+    """ONNX's division is toward zero, and its remainder by default has the dividend's sign."""
+    held = np.iinfo(dtype)
+    for where, compute in (("outside", lambda tf, x: step(x)), ("inside", in_a_loop(step))):
+        model = f"onnx_{name}_{dtype}_{where}"
+        wanted = made(model, compute, dtype)
+        runner = engine(model).runner(wanted)
+        for row in ([-1, -7, -8], [7, 8, 23], [0, -24, -25], [held.min, held.min + 1, held.max]):
+            given = {"x": np.array(row, dtype)}
+            np.testing.assert_array_equal(runner(given)["y"], plain(model, wanted, given)["y"])
+
+
 def test_indices_that_tensorflow_refuses_are_declined(engine):
     """ONNX counts negative indices from the end of the table."""
     runner = engine("sequence").runner(target("sequence", "serving_default", "t1", 1))
