@@ -130,6 +130,15 @@ def test_whole_numbers_are_divided_downward(engine, made, name, step, dtype):
             np.testing.assert_array_equal(runner(given)["y"], plain(model, wanted, given)["y"])
 
 
+def test_sums_of_whole_numbers_wrap_around(engine, made):
+    wanted = made("sum", lambda tf, x: tf.reduce_sum(x) + x, "int32")
+    runner, held = engine("sum").runner(wanted), np.iinfo("int32")
+    half = held.max // 2
+    for row in ([1, 2, 3], [held.max, held.max, held.max], [held.min, -1, held.min], [half, half, 9]):
+        given = {"x": np.array(row, np.int32)}
+        np.testing.assert_array_equal(runner(given)["y"], plain("sum", wanted, given)["y"])
+
+
 def test_indices_that_tensorflow_refuses_are_declined(engine):
     """ONNX counts negative indices from the end of the table."""
     runner = engine("sequence").runner(target("sequence", "serving_default", "t1", 1))

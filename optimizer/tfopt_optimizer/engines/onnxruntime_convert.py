@@ -16,11 +16,11 @@ from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.freeze import Frozen, freeze
 from tfopt_optimizer.errors import NotLowerable, first_line
-from tfopt_optimizer.passes import erfc, floors, indices, log1p
+from tfopt_optimizer.passes import erfc, floors, indices, log1p, sums
 from tfopt_optimizer.plan import SignatureInfo
 
 OPSET = 18  # the newest that tf2onnx 1.17 writes
-PASSES = (erfc, log1p, floors)
+PASSES = (erfc, log1p, floors, sums)
 TYPES = frozenset({"float", "double", "half", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64", "uint32"})
 # Integer division by zero is an error in TensorFlow and ends the process in ONNX Runtime.
 _DIVIDING = frozenset({"Div", "Mod"})
