@@ -55,10 +55,17 @@ def told(folder: Path) -> Iterator[None]:
         raise
 
 
-def name_temporary() -> None:
-    """Settles on a temporary folder even where none can be written now: importing TensorFlow asks for its name only."""
-    if _temporary() is None:
-        tempfile.tempdir = os.environ.get("TMPDIR", "/tmp")
+@contextlib.contextmanager
+def named_temporary() -> Iterator[None]:
+    """Within it a temporary folder has a name even where none can be written: importing TensorFlow asks for no more."""
+    if _temporary() is not None:
+        yield
+        return
+    tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = None  # the next who asks looks again
 
 
 def need_temporary() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -79,7 +80,10 @@ def no_temporary(monkeypatch):
 def test_without_a_folder_for_temporary_files_there_is_no_plan(no_temporary, tmp_path):
     with pytest.raises(NoSpace, match=r"^no folder for temporary files can be written, each is full or read-only: "):
         disk.need_temporary()
-    disk.name_temporary()  # for an import that asks for the name alone
+    with disk.named_temporary():
+        assert tempfile.gettempdir() == "/tmp"
+    with pytest.raises(NoSpace):
+        disk.need_temporary()
     assert disk.refusal(OSError(errno.ENOSPC, "full"), tmp_path).startswith("no space left in /")
 
 

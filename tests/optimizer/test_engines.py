@@ -48,7 +48,7 @@ def planned(savedmodel, tmp_path_factory):
 
     return {
         "lookup": make("lookup", {"word": WORDS, "id": np.arange(5)}, (1, 4)),
-        "cnn": make("cnn", {"image": IMAGES}, (4, 16), ("openvino",)),
+        "cnn": make("cnn", {"image": IMAGES}, (16, 64), ("openvino",)),
     }
 
 
@@ -63,7 +63,10 @@ def files(folder):
 @pytest.mark.tensorflow
 def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
     _, folder, plan, _ = planned["lookup"]
-    assert chosen(plan) == [(batch, "litert", "t1", True, "s0/litert") for batch in (1, 4)]
+    # Which of the variants that share their files is the fastest is not asserted.
+    assert [(b, engine, v[0], *rest) for b, engine, v, *rest in chosen(plan)] == [
+        (batch, "litert", "t", True, "s0/litert") for batch in (1, 4)
+    ]
     assert files(folder) == ["plan.json", "s0/litert/model.tflite"]
     assert plan.weights_bytes == (folder / "s0/litert/model.tflite").stat().st_size
     whole = [c for c in plan.signatures[0].buckets[0].candidates if c.engine == "openvino"]
@@ -73,9 +76,8 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
     }
 
     _, folder, plan, _ = planned["cnn"]
-    # Which of OpenVINO's variants in float32 is the fastest is not asserted: they share their files.
     assert [(b, engine, v[:3], *rest) for b, engine, v, *rest in chosen(plan)] == [
-        (batch, "openvino", "f32", True, "s0/openvino") for batch in (4, 16)
+        (batch, "openvino", "f32", True, "s0/openvino") for batch in (16, 64)
     ]
     assert files(folder) == ["plan.json", "s0/openvino/model.bin", "s0/openvino/model.xml"]
     assert plan.weights_bytes == (folder / "s0/openvino/model.bin").stat().st_size

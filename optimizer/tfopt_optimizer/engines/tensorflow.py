@@ -47,8 +47,7 @@ def tensorflow(place: Place) -> Any:
     with _import_lock:
         # TensorFlow's C++ side logs to stderr from the import on; a healthy start has nothing to say (2: errors only).
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        disk.name_temporary()
-        with absent(*UNNEEDED):
+        with absent(*UNNEEDED), disk.named_temporary():
             import tensorflow as tf
 
         if not _configured:
