@@ -42,6 +42,14 @@ class Inferred:
             return function_def_to_graph(found)
 
 
+def of_tensors(tf: Any, definition: Any) -> dict[str, Shape | None]:
+    """The shapes of all tensors ("node:0") of a graph without variables; None for an unknown rank."""
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(definition, name="")
+    results = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
+    return {t.name: None if t.shape.rank is None else tuple(t.shape.as_list()) for t in results}
+
+
 def _shapes(graph: Any) -> dict[str, Shape]:
     return {
         operation.name: tuple(operation.outputs[0].shape.as_list())

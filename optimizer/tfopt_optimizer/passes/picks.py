@@ -1,0 +1,103 @@
+"""Slices and look-ups that read a few positions of an axis, not of the first: x[:, 0], x[:, -1], gather(x, 0, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfopt_optimizer.passes import axes
+from tfopt_optimizer.passes.dimensions import Array, Dimensions, Dims, sources
+from tfopt_optimizer.passes.parts import Part, smallest
+
+
+def picked(node: Any, known: Dimensions) -> Part | None:
+    """What a node reads of its first input, if it reads little, and always the same."""
+    find = _PICKS.get(node.op)
+    if find is None:
+        return None
+    dims = known.of(sources(node)[0])
+    values = [known.numbers(name) for name in sources(node)[1:]]
+    if dims is None or any(value is None for value in values):
+        return None
+    return smallest(find(node, dims, [value or [] for value in values]))
+
+
+def moved(node: Any, part: Part, known: Dimensions) -> dict[int, Array]:
+    """What a node must be told, by the number of the input, where its first has no more than `part`."""
+    own, dims = picked(node, known), known.of(sources(node)[0])
+    assert own is not None
+    assert dims is not None
+    values = [np.array(known.value(name)) for name in sources(node)[1:]]
+    kind = axes.told(node, "Tindices" if node.op == "GatherV2" else "Index").type
+    numbers = [
+        np.array([size.number for size in value.ravel()], np.int64 if kind == 9 else np.int32).reshape(value.shape)
+        for value in values
+    ]
+    if node.op == "GatherV2":
+        return {1: numbers[0] - part.begin}
+    if node.op == "Slice":
+        numbers[0][own.axis], numbers[1][own.axis] = own.begin - part.begin, own.count
+        return {1: numbers[0], 2: numbers[1]}
+    (entry,) = (entry.place for entry in _entries(node, dims, len(numbers[0])) if entry.axis == own.axis)
+    numbers[0][entry], numbers[1][entry] = own.begin - part.begin, own.end - part.begin
+    return {1: numbers[0], 2: numbers[1]}
+
+
+class _Entry(NamedTuple):
+    """Of a StridedSlice: its place among them, and the axis that it is about."""
+
+    place: int
+    axis: int
+
+
+def _entries(node: Any, dims: Dims, count: int) -> Iterator[_Entry]:
+    masks, axis = axes.masks(node), 0
+    added = masks["new_axis"] & ~masks["ellipsis"]
+    told = sum(not (masks["ellipsis"] | added) >> place & 1 for place in range(count))
+    for place in range(count):
+        if masks["ellipsis"] >> place & 1:
+            axis += len(dims) - told
+        elif not added >> place & 1:
+            yield _Entry(place, axis)
+            axis += 1
+
+
+def _strided(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
+    (begin, end, strides), masks = values, axes.masks(node)
+    for place, axis in _entries(node, dims, len(begin)):
+        size, bit = dims[axis], 1 << place
+        first, last = begin[place], end[place]
+        if not axis or strides[place] != 1:
+            continue
+        if masks["shrink_axis"] & bit:
+            first = first + size.number if first < 0 and size.known else first
+            last = first + 1
+        elif size.known:  # otherwise it may be that not all of them are there
+            first, last, _ = slice(
+                None if masks["begin"] & bit else first, None if masks["end"] & bit else last
+            ).indices(size.number)
+        else:
+            continue
+        yield Part(axis, first, last, size)
+
+
+def _sliced(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
+    for axis, (begin, count, size) in enumerate(zip(*values, dims, strict=True)):
+        if axis and size.known:
+            yield Part(axis, begin, size.number if count < 0 else begin + count, size)
+
+
+def _gathered(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
+    places, (axis,) = values
+    axis %= len(dims)
+    if axis and places and not axes.told(node, "batch_dims").i:
+        yield Part(axis, min(places), max(places) + 1, dims[axis])
+
+
+_PICKS: Mapping[str, Callable[[Any, Dims, list[list[int]]], Iterator[Part]]] = {
+    "StridedSlice": _strided,
+    "Slice": _sliced,
+    "GatherV2": _gathered,
+}
