@@ -7,6 +7,7 @@ functions here start it. Engines that did not win are shown as the optimizer mea
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -59,7 +60,8 @@ class Row:
 
     `chosen` is the engine that the plan names, `chosen_us` its runner called directly, `servable_us` the same through
     Servable (checks, padding, slicing). `evidence`: the optimizer's own medians per candidate, or its reason.
-    `sgemm_share`: the chosen runner's operations per second over those of this machine's sgemm, measured in turn.
+    Where rows are filled up, `tf_full_us` and `full_us` are plain TensorFlow's and the chosen runner's times for rows
+    that are not. `sgemm_share`: its operations per second for those over this machine's sgemm's, measured in turn.
     """
 
     model: str
@@ -73,6 +75,8 @@ class Row:
     evidence: Mapping[str, str]
     why: str
     sgemm_share: float | None = None
+    tf_full_us: float | None = None
+    full_us: float | None = None
 
     @property
     def speedup(self) -> float:
@@ -156,7 +160,7 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
     signature, session = tensorflow_signature(model), tensorflow_session(model)
     rows = []
     for batch in model.buckets:
-        feeds = model.rows(batch, 0)
+        feeds = model.drawn(batch)
         bucket = runner.bucket_for(batch)
         variants = {
             "tf_signature_us": _call(signature, feeds),
@@ -164,12 +168,15 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
             "chosen_us": _call(bucket.run, feeds),
             "servable_us": _call(runner.run, feeds),
         }
+        if model.full is not None:
+            full = [model.full(batch, 0)]
+            variants |= {"tf_full_us": _call(signature, full), "full_us": _call(bucket.run, full)}
         if model.flop:
             variants["sgemm_us"] = sgemm()
         times = interleave.interleave(variants, int(blocks), float(seconds))
         row = {"batch": batch} | {key: stats.summary(found).p50 for key, found in times.items()}
         if model.flop:
-            row["sgemm_share"] = share(model.flop * batch, row["chosen_us"], row.pop("sgemm_us"))
+            row["sgemm_share"] = share(model.flop * batch, row["full_us"], row.pop("sgemm_us"))
         rows.append(row)
     servable.close()
     json.dump(rows, sys.stdout)
@@ -188,8 +195,10 @@ def share(flop: float, us: float, sgemm_us: float) -> float:
     return (flop / us) / (2.0 * SGEMM**3 / sgemm_us)
 
 
-def _call(function: Callable[[Feeds], object], feeds: Feeds) -> Callable[[], object]:
-    return lambda: function(feeds)
+def _call(function: Callable[[Feeds], object], feeds: Sequence[Feeds]) -> Callable[[], object]:
+    """Takes the feeds in turn."""
+    turns = itertools.cycle(feeds)
+    return lambda: function(next(turns))
 
 
 def tensorflow_signature(model: Model) -> Callable[[Feeds], object]:
@@ -227,7 +236,7 @@ def tensorflow_session(model: Model) -> Callable[[Feeds], object]:
 
 HEADER = (
     *("model", "flags", "batch", "TF signature us", "TF session us", "chosen us", "servable us", "chosen"),
-    *("TF / chosen", "session / chosen"),
+    *("TF / chosen", "session / chosen", "full rows: TF / chosen"),
 )
 
 
@@ -238,6 +247,7 @@ def table_rows(rows: Sequence[Row]) -> list[tuple]:
             *(row.tf_signature_us, row.tf_session_us, row.chosen_us, row.servable_us, row.chosen),
             f"{row.speedup:.2f}x",
             f"{row.tf_session_us / row.chosen_us:.2f}x" if row.tf_session_us else None,
+            f"{row.tf_full_us / row.full_us:.2f}x" if row.tf_full_us and row.full_us else None,
         )
         for row in rows
     ]

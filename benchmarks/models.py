@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 ROOT = HERE / "models"
 SIGNATURE = "serving_default"
 TOKENS = 128
+TEXTS = 12  # calls of different texts
 WORDS = 1000  # entries per look-up table of the tabular model
 VOCABULARY = 30522  # BERT's
 BUILD_TIMEOUT_S = 600
@@ -33,7 +34,8 @@ class Model:
 
     `quick`: part of `--quick`. `calls`: about how many calls at batch 1 fit into a second on two cores with plain
     TensorFlow, to choose counts by. `flop`: floating-point operations of a row's matrix products, where they are nearly
-    all of the work and the machine's own rate for them is the limit; else 0.
+    all of the work and the machine's own rate for them is the limit; else 0. `full`: makes feeds that are filled up
+    nowhere, of a model whose rows are; what a row costs then depends on what it says, so many are measured in turn.
     """
 
     name: str
@@ -43,6 +45,11 @@ class Model:
     quick: bool
     calls: int
     flop: float = 0.0
+    full: Callable[[int, int], Feeds] | None = None
+
+    def drawn(self, batch: int) -> tuple[Feeds, ...]:
+        """What is measured, in turn."""
+        return tuple(self.rows(batch, seed) for seed in range(1 if self.full is None else TEXTS))
 
     def samples(self) -> tuple[Feeds, ...]:
         """What the warmup records hold: some single rows and two batches of every bucket's size."""
@@ -84,9 +91,19 @@ def _text_rows(batch: int, seed: int) -> Feeds:
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def _full_text_rows(batch: int, seed: int) -> Feeds:
+    """Token ids of texts with 128 tokens."""
+    ids = np.random.default_rng(seed).integers(1, VOCABULARY, (batch, TOKENS)).astype(np.int32)
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
 def bert_flop(depth: int, width: int) -> float:
-    """Per text: 12 weights of width x width per block and token, and the two products of the attention."""
-    return depth * TOKENS * (24.0 * width**2 + 4.0 * TOKENS * width)
+    """Per text of 128 tokens: 12 weights of width x width per block and token, and the attention's two products.
+
+    Of the last block keys and values of all tokens, and the rest for the one token that is read.
+    """
+    token = 24.0 * width**2 + 4.0 * TOKENS * width
+    return (depth - 1) * TOKENS * token + token + (TOKENS - 1) * 4.0 * width**2
 
 
 def _image_rows(batch: int, seed: int) -> Feeds:
@@ -98,10 +115,12 @@ MODELS = {
     for model in (
         Model("mlp", "MLP 32-64-64-3", (1, 8, 32), _mlp_rows, True, 4000),
         Model("tabular", "13 numbers + 26 look-ups, MLP 1024-1024-512-256", (1, 8, 32), _tabular_rows, True, 700),
-        Model("bert_small", "BERT 4x256, 128 tokens", (1, 8), _text_rows, True, 70),
+        Model("bert_small", "BERT 4x256, 128 tokens", (1, 8), _text_rows, True, 70, full=_full_text_rows),
         Model("mobilenet_v2", "MobileNetV2, 224x224", (1, 8), _image_rows, True, 50),
         Model("resnet50", "ResNet50, 224x224", (1, 8), _image_rows, False, 15),
-        Model("bert_base", "BERT 12x768, 128 tokens", (1, 8), _text_rows, False, 6, bert_flop(12, 768)),
+        Model(
+            "bert_base", "BERT 12x768, 128 tokens", (1, 8), _text_rows, False, 6, bert_flop(12, 768), _full_text_rows
+        ),
     )
 }
 

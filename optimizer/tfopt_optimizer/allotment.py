@@ -61,12 +61,15 @@ class Allotment:
         return min(timeout_s, max(self.left(), SHORTEST_S if found else GRACE_S))
 
 
-def parts(position: int, buckets: int) -> int:
+def parts(position: int, buckets: int, *, shorter: bool = False) -> int:
     """Into how many parts what is left is shared for the next bucket.
 
     The first two get half of it each: models are converted in the first, and the two decide who is tried in the others.
+    A third each where buckets of shorter lengths come after them, which are what most requests will run in.
     """
-    return min(2, buckets - position) if position < DECIDING else buckets - position
+    if position >= DECIDING:
+        return buckets - position
+    return min(3 if shorter else 2, buckets - position)
 
 
 def default_s(allow_precompilation: bool, allow_compression: bool) -> float:

@@ -46,12 +46,17 @@ SPARE_US = 100_000.0  # calls of plain TensorFlow above this are too long to try
 @dataclasses.dataclass(frozen=True)
 class BucketSpec:
     """One set of static shapes; `batch` None when rows are not independent. `folder` is where its artifacts go.
-    `inner`: the sizes of the inner dimensions that vary, () where none does."""
+    `inner`: the sizes of the inner dimensions that vary, () where none does. `source`, `given`: the graph that engines
+    read instead of the model's own, and its signature. `short`: of rows that are cut, for which plain TensorFlow is
+    given the whole."""
 
     batch: int | None
     shapes: Shapes
     folder: str
     inner: Sizes = ()
+    source: str = ""
+    given: SignatureInfo | None = None
+    short: bool = False
 
     def place(self, signature: str) -> str:
         """How the log calls it: "serving_default x 8", "serving_default x 8 x 128" where the length is a bucket's."""
@@ -199,6 +204,8 @@ class Contest:
             target = dataclasses.replace(
                 target, shapes=spec.shapes, folder=spec.folder, rows=spec.batch, varying=bool(spec.inner)
             )
+        if static and not entrant.own_graph:
+            target = dataclasses.replace(target, signature=spec.given or signature, source=spec.source)
         name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
         worker = self._workers[entrant.worker]
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))

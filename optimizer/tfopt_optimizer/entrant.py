@@ -39,6 +39,11 @@ class Entrant:
         return label(self.engine, self.variant)
 
     @property
+    def own_graph(self) -> bool:
+        """Whether it runs the SavedModel's own graph where it serves, and can be given no other."""
+        return self.engine == "tensorflow" or self.variant == "jit" or self.split
+
+    @property
     def split(self) -> bool:
         return self.engine.startswith(likely.HOST)
 

@@ -175,6 +175,31 @@ class InnerPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Filled:
+    """An input that has a fixed length on `axis` and is filled up with `value` behind what it says. `needed`: in no
+    record is all of it filling."""
+
+    name: str
+    axis: int
+    value: float
+    needed: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Shortening:
+    """A signature of fixed length whose rows are computed at shorter ones where the rest is filling (shortening.py).
+
+    `size` is the signature's length; `lengths`, in rising order and below it, have buckets of their own, as the length
+    itself has. `reason` has the proof that answers stay the same.
+    """
+
+    inputs: tuple[Filled, ...]
+    size: int
+    lengths: tuple[int, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Crossing:
     """A tensor at a border between segments. `parts` are the graph's tensors that travel in it, side by side."""
 
@@ -217,7 +242,8 @@ class SignaturePlan:
     `merge` says whether concurrent requests are joined: rows must be independent and joining must have been measured
     to pay. `segments` is the cut into host and device parts, for the buckets whose engine is "host+..." (empty when the
     signature was not cut). `inner` is None where the records have one inner shape that the signature fixes.
-    `bucket_reason`: which numbers of rows have a bucket, and why.
+    `bucket_reason`: which numbers of rows have a bucket, and why. `shortening`: None where rows are computed in full.
+    `rewritten`: how the graph that engines were given differs from the model's own, "" where they were given that.
     """
 
     signature: SignatureInfo
@@ -229,6 +255,8 @@ class SignaturePlan:
     segments: tuple[Segment, ...] = ()
     inner: InnerPlan | None = None
     bucket_reason: str = ""
+    shortening: Shortening | None = None
+    rewritten: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

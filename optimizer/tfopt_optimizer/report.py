@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from tfopt_optimizer.choose import Trial, microseconds
-from tfopt_optimizer.plan import Plan
+from tfopt_optimizer.plan import Plan, Shortening
 
 LOSES = 1.2  # candidates that lose to plain TensorFlow by more are named with their time
 SHOWN = 6  # names or times of one list; the rest is counted, and stands in the table of the report
@@ -59,6 +59,19 @@ def times(trials: Sequence[Trial]) -> str:
     text = some([f"{t.label} {microseconds(t.median_us)}" for t in ran])
     out = len(trials) - len(ran)
     return f"{text}; {out} did not get that far" if out else text
+
+
+def lengths(asked: Shortening, kept: Shortening | None) -> str:
+    """Which lengths rows are computed at, of those that were asked for."""
+    if kept is None:
+        return f"no row is computed at less than {asked.size} positions: none of {_listed(asked.lengths)} pays"
+    dropped = [n for n in asked.lengths if n not in kept.lengths]
+    out = f"; {_listed(dropped)} would not pay" if dropped else ""
+    return f"rows are computed at {_listed(kept.lengths)} of {kept.size} positions where they are no longer{out}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def some(texts: Sequence[str]) -> str:

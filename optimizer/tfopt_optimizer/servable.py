@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer import cpu, lazy_tensorflow, outside, saved_model
+from tfopt_optimizer import cpu, lazy_tensorflow, outside, saved_model, shortening
 from tfopt_optimizer.choose import label
 from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.engines import table
@@ -30,7 +30,8 @@ from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Runner, Target
 from tfopt_optimizer.errors import EXHAUSTED, Declined, EngineError, OutOfMemory, first_line
 from tfopt_optimizer.fitting import InnerBuckets
 from tfopt_optimizer.lazy_tensorflow import LazyTensorFlow, TensorFlowMissing
-from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, SignatureInfo, SignaturePlan
+from tfopt_optimizer.plan import BucketPlan, Fingerprint, Plan, Shortening, SignatureInfo, SignaturePlan
+from tfopt_optimizer.shortened import Shortened
 
 Run = Callable[[Feeds, Sequence[str] | None], Arrays]
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class SignatureRunner:
         """`buckets` have one inner shape; `inner`, where it is set, knows this runner and those of others."""
         self.info = plan.signature
         self.inner: InnerBuckets[SignatureRunner] | None = None
+        self.shortened: Shortened[SignatureRunner] | None = None
         self.row_independent = plan.row_independent
         self.merge = plan.merge
         self.has_reference = reference is not None
@@ -109,10 +111,13 @@ class SignatureRunner:
                 if exact is bucket:
                     self._exact = {**self._exact, shapes: plain}
                     return True
-        return False
+        return self.shortened is not None and any(one.drop(bucket) for one in self.shortened.runners.values())
 
     def all_buckets(self) -> tuple[Bucket, ...]:
         """Every bucket there is, for warming up."""
+        if self.shortened is not None:
+            lengths = [self.shortened.runners[length] for length in sorted(self.shortened.runners)]
+            return tuple(bucket for runner in lengths for bucket in runner._by_rows)
         others = self.inner.runners.values() if self.inner else ()
         own = (*self._by_rows, *self._exact.values(), *((self._any,) if self._any else ()))
         return (*own, *(bucket for runner in others if runner is not self for bucket in runner._by_rows))
@@ -197,6 +202,11 @@ class SignatureRunner:
             part = {n: a[start : start + largest] for n, a in feeds.items()}
             parts.append(self.run(part, outputs, fell_back))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def run_in_bucket(self, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
+        """For feeds that are of the plan, of no more rows than the largest bucket. Declined and OutOfMemory are the
+        caller's to handle."""
+        return self._run_part(self.bucket_for(rows), feeds, rows, outputs)
 
     def _run_part(self, bucket: Bucket, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
         if not bucket.static or bucket.batch == rows:
@@ -300,11 +310,15 @@ class _Opening:
 
     def _signature(self, plan: SignaturePlan) -> SignatureRunner:
         reference = self._tensorflow.run(plan.signature, self._plan.loader) if lazy_tensorflow.installed() else None
+        if reference is not None and plan.shortening is not None:
+            reference = _of_whole_rows(plan.shortening, reference)
         levels: dict[tuple[int, ...], list[Bucket]] = {}
         for bucket in plan.buckets:
             level = levels.setdefault(bucket.inner, [])
             opened = self._bucket(plan, bucket, reference, smaller=any(b.static and b.batch for b in level))
             level += [opened] if opened else []
+        if plan.shortening is not None:
+            return _shortened(plan, plan.shortening, levels, reference)
         runners = {sizes: SignatureRunner(plan, found, reference) for sizes, found in levels.items()}
         first = next(iter(runners.values()))
         first.inner = InnerBuckets(plan.inner, runners) if plan.inner is not None else None
@@ -317,7 +331,7 @@ class _Opening:
         if bucket.engine == "tensorflow":
             return self._tensorflow_bucket(plan.signature, bucket)
         try:
-            runner = self._compiled(plan.signature, bucket)
+            runner = self._compiled(plan, bucket)
         except Exception as error:
             if isinstance(error, OutOfMemory):
                 self._dropped.append((plan.signature.key, bucket.batch))
@@ -355,7 +369,8 @@ class _Opening:
         cost = _measured(bucket, bucket.engine, bucket.variant)
         return Bucket(bucket.batch, label(bucket.engine, bucket.variant), False, cost, run, bucket.shapes, bucket.inner)
 
-    def _compiled(self, signature: SignatureInfo, bucket: BucketPlan) -> Runner:
+    def _compiled(self, plan: SignaturePlan, bucket: BucketPlan) -> Runner:
+        signature = plan.signature if plan.shortening is None else shortening.opened(plan.signature, plan.shortening)
         place = bucket.artifact or signature.key
         key = (bucket.engine, bucket.variant, place, tuple(sorted(bucket.shapes.items())))
         if key not in self._opened:
@@ -372,6 +387,26 @@ class _Opening:
     def _note(self, line: str) -> None:
         self._notes.append(line)
         log.warning(line)
+
+
+def _of_whole_rows(lengths: Shortening, reference: Run) -> Run:
+    """Plain TensorFlow, which takes the signature's own length alone."""
+    return lambda feeds, outputs: reference(shortening.whole(lengths, feeds), outputs)
+
+
+def _shortened(
+    plan: SignaturePlan,
+    lengths: Shortening,
+    levels: Mapping[tuple[int, ...], Sequence[Bucket]],
+    reference: Run | None,
+) -> SignatureRunner:
+    """To those who ask it has the buckets of whole rows; each takes any number and runs them at their lengths."""
+    runners = {length: SignatureRunner(plan, found, reference) for (length,), found in levels.items()}
+    shortened = Shortened(lengths, runners)
+    whole = [dataclasses.replace(b, static=False, run=shortened.run, inner=()) for b in levels[(lengths.size,)]]
+    runner = SignatureRunner(plan, whole, reference)
+    runner.shortened = shortened
+    return runner
 
 
 def as_it_is(place: Place, loader: str) -> Plan:

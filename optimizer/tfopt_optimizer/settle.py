@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import math
 import time
@@ -15,16 +16,32 @@ from tfopt_optimizer.engines import split
 from tfopt_optimizer.fingerprint import fingerprint
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.padding_proof import Padding
-from tfopt_optimizer.plan import BucketPlan, Candidate, InnerBucket, InnerPlan, Measured, Plan, SignaturePlan
+from tfopt_optimizer.plan import (
+    BucketPlan,
+    Candidate,
+    InnerBucket,
+    InnerPlan,
+    Measured,
+    Plan,
+    Shortening,
+    SignaturePlan,
+)
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.tidy import tidy
 from tfopt_optimizer.tournament import Result
 
+SHORTER_PAYS = 0.95  # of the time of the next longer length
+
 
 def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], log: Log, started: float) -> Plan:
-    contests = [trials for r in results for trials in r.trials if trials]
+    contests = [
+        trials
+        for r in results
+        for spec, trials in zip(r.study.specs, r.trials, strict=True)
+        if trials and not spec.short
+    ]
     loader = choose.loader(contests, ("tensorflow", loaders[0]), loaders)
-    complete = all(r.study.specs and None not in r.trials for r in results)
+    complete = all(r.study.specs and not _unopened(r) for r in results)
     free = choose.without_tensorflow(contests) if complete else None
     if free:
         log.say(free)
@@ -58,6 +75,8 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
     found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
     told = result.info is found.info  # a twin's lines are its eldest's
     for spec, trials in zip(found.specs, result.trials, strict=True):
+        if trials is None and spec.short:
+            continue
         if trials is None:
             planned.append(_not_opened(result, spec, loader))
             continue
@@ -71,6 +90,10 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         if chosen is not None and spec.batch is not None and spec.inner == found.specs[0].inner:
             costs.append((spec.batch, chosen.median_us))
     planned, costs = exhausted.without(found.info.key, planned, costs, log.say if told else _unsaid)
+    rewriting = found.rewriting
+    lengths, planned = _lengths(rewriting.lengths if rewriting else None, planned)
+    if rewriting is not None and rewriting.lengths is not None and told:
+        log.say(f"{found.info.key}: {report.lengths(rewriting.lengths, lengths)}")
     merge, why = False, "rows are not independent"
     if found.proof.independent:
         merge, why = choose.merge(costs)
@@ -85,7 +108,36 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         *(result.info, independent, found.proof.reason, merge, why, tuple(planned), segments),
         inner=varying,
         bucket_reason=result.bucket_reason,
+        shortening=lengths,
+        rewritten=rewriting.told if rewriting else "",
     )
+
+
+def _unopened(result: Result) -> bool:
+    specs = zip(result.study.specs, result.trials, strict=True)
+    return any(trials is None and not spec.short for spec, trials in specs)
+
+
+def _lengths(asked: Shortening | None, planned: list[BucketPlan]) -> tuple[Shortening | None, list[BucketPlan]]:
+    """The shorter lengths that pay for every number of rows, with the buckets that stay. None of them does where plain
+    TensorFlow was the fastest at the length itself."""
+    if asked is None:
+        return None, planned
+    costs = {size: _costs([b for b in planned if b.inner == (size,)]) for size in (*asked.lengths, asked.size)}
+    above, kept = costs[asked.size], list[int]()
+    for size in reversed(asked.lengths):
+        own = costs[size]
+        if own.keys() == above.keys() and all(own[rows] <= above[rows] * SHORTER_PAYS for rows in own):
+            kept, above = [size, *kept], own
+    if not kept or not all(math.isfinite(us) for us in costs[asked.size].values()):
+        return None, [dataclasses.replace(b, inner=()) for b in planned if b.inner == (asked.size,)]
+    stay = [b for b in planned if b.inner[0] in (*kept, asked.size)]
+    return dataclasses.replace(asked, lengths=tuple(kept)), stay
+
+
+def _costs(buckets: Sequence[BucketPlan]) -> dict[int | None, float]:
+    """Microseconds by rows; infinite where plain TensorFlow runs, which takes whole rows alone."""
+    return {b.batch: _point(b)[1] for b in buckets}
 
 
 def _inner(padding: Padding, planned: Sequence[BucketPlan]) -> InnerPlan:

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import buckets, compression, example_rows, independence, inner, padding_proof, verify
+from tfopt_optimizer import buckets, compression, example_rows, independence, inner, padding_proof, shortening, verify
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.compression import Split
 from tfopt_optimizer.contest import BucketSpec, Material
@@ -21,11 +21,13 @@ from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.independence import Proof, Run
 from tfopt_optimizer.inner import Sizes
 from tfopt_optimizer.padding_proof import Padding
-from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.plan import Shortening, SignatureInfo
 from tfopt_optimizer.reference import Reference
+from tfopt_optimizer.rewriting import Rewriting
 from tfopt_optimizer.saved_model import State
 from tfopt_optimizer.workers import WorkerFailed
 
+Rewrite = Callable[[SignatureInfo, Rows, Run], Rewriting | None]
 CALIBRATION_BATCH = 4  # rows of a calibration call
 FEW = 8  # rows or records that tell the shapes inside a signature
 ROW_LIMIT = 1024  # rows used for checks: as many as TensorFlow Serving accepts records
@@ -37,7 +39,7 @@ class Study:
 
     `rows` are those of the first inner bucket, `others` those of further ones; `altered`: made-up rows of each that
     plain TensorFlow takes; `padding` is None where no inner dimension is open. `variations`: what clients may send in
-    serialized Examples and no record has.
+    serialized Examples and no record has. `rewriting`: the graph that engines are given instead of the model's own.
     """
 
     info: SignatureInfo
@@ -52,6 +54,7 @@ class Study:
     others: Mapping[Sizes, Rows] = dataclasses.field(default_factory=dict)
     altered: Mapping[Sizes, Arrays | None] = dataclasses.field(default_factory=dict)
     variations: tuple[Variation, ...] = ()
+    rewriting: Rewriting | None = None
 
     @property
     def stateful(self) -> bool:
@@ -118,9 +121,10 @@ def study(
     reference: Reference,
     folder: str,
     declared: Declared = NOTHING,
+    rewrite: Rewrite = lambda info, rows, run: None,
 ) -> Study:
     """Looks at the records and runs the proof of row independence on plain TensorFlow. `declared`: what its parsers of
-    Examples read."""
+    Examples read. `rewrite` says which graph engines are given; None: the model's own."""
     usable = tuple(s for s in samples if buckets.fits(info, s))
     ruled_out = independence.static_reason(info, state)
     if state.writes or state.random:
@@ -139,23 +143,43 @@ def study(
         specs = tuple(BucketSpec(None, shapes, f"{folder}/x{i}") for i, shapes in exact)
         return Study(info, state, proof, specs, "", rows, usable, split, variations=variations)
     padding, levels = _levels(info, usable, rows, flags, run)
+    rewriting = rewrite(info, rows, run) if padding is None else None
+    split = compression.split(rows.count) if flags.allow_compression else None
+    if rewriting is not None and rewriting.lengths is not None:
+        checked = rows.pick(split.check) if split is not None and split.apart else rows
+        reference.shortenings[info.key] = rewriting.lengths
+        levels = _shorter(rewriting.lengths, rows, checked)
     sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
-    specs = tuple(_spec(b, level, found, folder) for level, found in levels.items() for b in sizes)
+    specs = tuple(_spec(b, level, found, folder, rewriting) for level, found in levels.items() for b in sizes)
     rows, *_ = levels.values()
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
     others = dict(list(levels.items())[1:])
-    return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations)
+    return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, rewriting)
 
 
 def _stacked(rows: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _spec(batch: int, level: Sizes, rows: Rows, folder: str) -> BucketSpec:
+def _shorter(lengths: Shortening, rows: Rows, checked: Rows) -> dict[Sizes, Rows]:
+    """The signature's own length first, for what loses there is not tried at the shorter ones; then these, the longest
+    first. `checked`: the rows that nothing is calibrated on."""
+    below = (0, *lengths.lengths)
+    shorter = {
+        (size,): shortening.rows_of_level(lengths, checked, size, below[i]) for i, size in enumerate(lengths.lengths)
+    }
+    return {(lengths.size,): rows, **dict(reversed(shorter.items()))}
+
+
+def _spec(batch: int, level: Sizes, rows: Rows, folder: str, rewriting: Rewriting | None) -> BucketSpec:
     shapes = {n: (batch, *inner_shape) for n, inner_shape in rows.inner().items()}
     name = "x".join(map(str, (f"b{batch}", *level)))
-    return BucketSpec(batch, shapes, f"{folder}/{name}", level)
+    spec = BucketSpec(batch, shapes, f"{folder}/{name}", level)
+    if rewriting is None:
+        return spec
+    short = rewriting.lengths is not None and level != (rewriting.lengths.size,)
+    return dataclasses.replace(spec, source=rewriting.source, given=rewriting.given, short=short)
 
 
 def _levels(

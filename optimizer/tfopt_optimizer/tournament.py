@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
@@ -18,11 +19,13 @@ from tfopt_optimizer import (
     measure,
     own_precision,
     report,
+    rewriting,
     saved_model,
     twins,
+    verify,
 )
 from tfopt_optimizer.allotment import Allotment
-from tfopt_optimizer.buckets import Feeds
+from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import Contest
 from tfopt_optimizer.declared import NOTHING, Declared
@@ -30,10 +33,12 @@ from tfopt_optimizer.engines import calibration
 from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import MEMORY
+from tfopt_optimizer.independence import Run
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.reference import Reference
 from tfopt_optimizer.report import Log
+from tfopt_optimizer.rewriting import Rewriting
 from tfopt_optimizer.saved_model import State
 from tfopt_optimizer.study import Study, study
 from tfopt_optimizer.workers import Worker, WorkerFailed
@@ -73,7 +78,7 @@ class Tournament:
     ) -> None:
         self._job, self._log, self._entrants, self._budget, self._splits = job, log, entrants, budget, splits
         self._least_s, self._unchecked = 0.0, unchecked
-        self._reference = Reference(workers[TENSORFLOW], loaders)
+        self._reference, self._loaders = Reference(workers[TENSORFLOW], loaders), loaders
         self._others = (SESSION, INLINE) if loaders == LOADERS else (INLINE,) if loaders == ("session",) else ()
         self._weights_bytes = weights_bytes = saved_model.variables_bytes(job.model_dir)
         meta, asked = saved_model.meta_graph(job.model_dir, job.tags), job.flags.lossless_max_rel_error
@@ -112,6 +117,7 @@ class Tournament:
             reference=self._reference,
             folder=folder,
             declared=read,
+            rewrite=functools.partial(self._rewrite, folder),
         )
         independent = "are" if found.proof.independent else "are not"
         self._log.say(f"{info.key}: rows {independent} independent: {found.proof.reason}")
@@ -122,6 +128,8 @@ class Tournament:
             self._log.say(f"{info.key}: plain TF only: {found.no_contest}")
         self._tell_examples(found, read)
         self._tell_inner(found)
+        if found.rewriting is not None:
+            self._log.say(f"{info.key}: {found.rewriting.told}")
         self._keep_records(found, folder)
         found, trials, why = self._buckets(found, allotted.at_least(self._least_s))
         known = [t for t in trials if t]
@@ -132,6 +140,19 @@ class Tournament:
             left = f"{len(trials) - len(known)} of {len(trials)} buckets were not opened"
             self._log.say(f"{info.key}: chosen by latency, not for memory: {left} (--optimize_budget_s)")
         return Result(info, found, trials, why)
+
+    def _rewrite(self, folder: str, info: SignatureInfo, rows: Rows, run: Run) -> Rewriting | None:
+        """The graph that engines are given, where any can be given one."""
+        if info.key in self._splits or all(e.own_graph for e in self._entrants) or "function" not in self._loaders:
+            return None
+        tolerance = verify.lossless(self._job.flags.lossless_max_rel_error)
+        rewriter = rewriting.Rewriter(self._reference, self._job.plan_dir, tolerance, self._log.say)
+        promising = rewriting.promising(self._operations(info))
+        return rewriter.look(info, rows, run, folder=folder, slices=promising)
+
+    def _operations(self, info: SignatureInfo) -> frozenset[str]:
+        outputs, fed = [t.tensor for t in info.outputs], [t.tensor for t in info.inputs]
+        return frozenset(placed.node.op for placed in self._graph.reached(outputs, fed))
 
     def _declared(self, info: SignatureInfo) -> Declared:
         if not any(t.dtype == "string" for t in info.inputs):
@@ -206,8 +227,8 @@ class Tournament:
             running = [e for e in able if e not in hopeless]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
-                share = allotted.share(allotment.parts(position, len(order)))
-                entrants = [*self._others, *running]
+                share = allotted.share(allotment.parts(position, len(order), shorter=found.specs[-1].short))
+                entrants = [e for e in (*self._others, *running) if not (spec.short and e.own_graph)]
                 held = self._contest.hold(
                     place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners
                 )

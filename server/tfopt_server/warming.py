@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfopt_server.errors import Code
 from tfopt_server.metrics import Metrics
@@ -119,7 +119,11 @@ def _feeds_for(bucket: Bucket, samples: Sequence[Feeds], runner: SignatureRunner
     if bucket.batch is None:
         alike = (s for s in samples if not bucket.shapes or {n: a.shape for n, a in s.items()} == dict(bucket.shapes))
         return next(alike, None)
-    fitting = samples if runner.inner is None else runner.inner.feeds_for(samples, bucket.inner)
+    fitting: Sequence[Mapping[str, Any]]
+    if runner.shortened is not None:
+        fitting = runner.shortened.feeds_for(samples, *bucket.inner)
+    else:
+        fitting = samples if runner.inner is None else runner.inner.feeds_for(samples, bucket.inner)
     rows = buckets.stack(fitting, MOST_ROWS)
     inner = {name: tuple(shape[1:]) for name, shape in bucket.shapes.items()}
     return rows.take(0, bucket.batch) if rows is not None and rows.inner() == inner else None

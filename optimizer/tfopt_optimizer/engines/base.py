@@ -35,7 +35,8 @@ class Target:
     `shapes` are the full static input shapes, None for runners that take any shapes. `folder` is where artifacts of
     this target lie, relative to the plan directory ("" when it has none). `rows` is the number of rows where rows are
     independent, else None. `engine` is whose variant it is: one worker may run several (split.py). `varying`: the
-    signature has buckets of several inner shapes.
+    signature has buckets of several inner shapes. `source`: the folder of a graph that stands for the model's own while
+    the plan is made (rewritten.py), "" where engines read the SavedModel.
     """
 
     signature: SignatureInfo
@@ -45,6 +46,7 @@ class Target:
     rows: int | None = None
     engine: str = ""
     varying: bool = False
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

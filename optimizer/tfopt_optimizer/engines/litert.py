@@ -51,8 +51,11 @@ def precision(variant: str) -> str:
 
 
 def shared_folder(target: Target) -> str:
-    """Where the float model for all shapes of a signature lies, relative to the plan: "s0/litert" for "s0/b8"."""
-    return (Path(target.folder).parent / FOLDER).as_posix()
+    """Where the float model for all shapes of a signature lies, relative to the plan: "s0/litert" for "s0/b8"; for one
+    length where the graph has that pinned: "s0/litert-64" for "s0/b8x64"."""
+    folder = Path(target.folder)
+    length = folder.name.partition("x")[2] if target.source else ""
+    return (folder.parent / (f"{FOLDER}-{length}" if length else FOLDER)).as_posix()
 
 
 def own_folder(target: Target) -> str:

@@ -30,13 +30,13 @@ class Converter:
     def open(self, place: Place) -> Mapping[str, str]:
         self._place, self._tf = place, tensorflow_engine.tensorflow(place)
         self._function: tensorflow_engine.FunctionModel | None = None
-        self._static: dict[str, str] = {}  # signatures that need static shapes, with the reason
+        self._static: dict[str, str] = {}  # shared folders of signatures that need static shapes, with the reason
         self._refused: dict[str, str] = {}
         return {"litert": ""}
 
     def prepare(self, target: Target) -> Prepared:
         """Writes a model for all shapes of the signature, else for the target's shapes. NotLowerable says why not."""
-        key = target.signature.key
+        key = litert.shared_folder(target)
         if key in self._refused:
             raise NotLowerable(self._refused[key])
         try:
@@ -48,12 +48,12 @@ class Converter:
         return Prepared()
 
     def _convert_once(self, target: Target) -> bool:
-        key = target.signature.key
+        key = litert.shared_folder(target)
         size = saved_model.variables_bytes(self._place.model_dir)
         if size >= LARGEST:
             raise NotLowerable(f"{size / 1e9:.1f} GB of variables do not fit into a LiteRT model")
         try:
-            model = self._any_shape(key)
+            model = self._any_shape(target)
         except Exception as error:
             # The converter raises whatever its stages meet; the reason counts if static shapes do not help either.
             self._static[key] = reason(error)
@@ -61,16 +61,19 @@ class Converter:
         self._write(litert.shared_folder(target), model)
         return True
 
-    def _any_shape(self, key: str) -> bytes:
+    def _any_shape(self, target: Target) -> bytes:
+        key = target.signature.key
+        if target.source:
+            return self._from_function(self._loaded().function(target, pinned=True))
         if lost_variables(saved_model.meta_graph(self._place.model_dir, self._place.tags), key):
             return self._from_function(self._loaded().signature(key))
         return import_signature(self._tf, self._place, key)
 
     def _static_shapes(self, target: Target) -> bytes:
         assert target.shapes is not None
-        key, tf = target.signature.key, self._tf
+        key, tf = litert.shared_folder(target), self._tf
         try:
-            signature = self._loaded().signature(key)
+            signature = self._loaded().function(target, pinned=True)
             specs = {
                 t.name: tf.TensorSpec(target.shapes[t.name], t.dtype, name=t.name) for t in target.signature.inputs
             }

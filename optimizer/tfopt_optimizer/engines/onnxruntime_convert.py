@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tfopt_optimizer.engines import onnxruntime
+from tfopt_optimizer.engines import onnxruntime, rewritten
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.engines.freeze import Frozen, freeze
@@ -51,7 +51,10 @@ class Converter:
     def _write(self, target: Target) -> None:
         refuse_types(target.signature)
         assert isinstance(self._model, tensorflow_engine.FunctionModel)
-        frozen = freeze(self._model, target.signature)
+        if target.source:
+            frozen = rewritten.read(self._model.tf, self._place.plan_dir, target)
+        else:
+            frozen = freeze(self._model, target.signature)
         for rewrite in PASSES:
             rewrite.run(frozen.graph)
         indices.run(frozen.graph, [tensor.partition(":")[0] for tensor in frozen.inputs.values()])

@@ -129,7 +129,8 @@ class Model:
                 model = self._of(variant)
                 model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
                 self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
-            one = functools.partial(Request, self._device.openvino, self._compiled[key], part, within)
+            names = frozenset(t.name for t in target.signature.outputs)
+            one = functools.partial(Request, self._device.openvino, self._compiled[key], part, within, names)
             number = streams if not target.variant.endswith(ROW) else target.rows or 1
             make = one if part is target.shapes else functools.partial(Team, one, number)
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
@@ -208,9 +209,10 @@ def _dimensions(
 
 
 class Request:
-    """An infer request with input buffers of its own: for one call at a time."""
+    """An infer request with input buffers of its own: for one call at a time. `names`: of the signature's outputs; a
+    tensor may have others (of an operation whose sum with zeros was left out)."""
 
-    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, within: Within) -> None:
+    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, within: Within, names: frozenset[str]) -> None:
         self._within = within
         self._request = compiled.create_infer_request()
         self._inputs: list[tuple[str, np.ndarray]] = []
@@ -218,7 +220,9 @@ class Request:
             tensor = openvino.Tensor(port.element_type, openvino.Shape(shapes[port.any_name]))
             self._request.set_input_tensor(index, tensor)
             self._inputs.append((port.any_name, tensor.data))
-        self._outputs = [(i, name) for i, port in enumerate(compiled.outputs) for name in sorted(port.get_names())]
+        self._outputs = [
+            (i, name) for i, port in enumerate(compiled.outputs) for name in sorted(port.get_names() & names)
+        ]
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
         self.fill(feeds)
@@ -339,7 +343,7 @@ class Worker:
         if not (self._place.plan_dir / place / MODEL).exists():
             if place != (Path(target.folder).parent / FOLDER).as_posix():
                 raise NeedsConversion(f"there is no model in {target.variant} yet")
-            openvino_read.write_model(self._device, self._place, target.signature, self._place.plan_dir / place)
+            openvino_read.write_model(self._device, self._place, target, self._place.plan_dir / place)
         model = self._device.model(place)
         model.checked(target, look_ups=not self._place.cut)
         self._runners[target.folder, target.variant] = model.runner(target)

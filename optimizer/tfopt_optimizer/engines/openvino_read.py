@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.engines import openvino, openvino_blocked
-from tfopt_optimizer.engines.base import Place
+from tfopt_optimizer.engines import openvino, openvino_blocked, rewritten
+from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 
@@ -22,20 +22,22 @@ GRAPH, NAMES = "frozen.pb", "frozen.json"
 _TYPES = frozenset({"float", "half", "bool", "int8", "uint8", "int16", "uint16", "int32", "int64"})
 
 
-def write_model(device: openvino.Device, place: Place, signature: SignatureInfo, folder: Path) -> None:
+def write_model(device: openvino.Device, place: Place, target: Target, folder: Path) -> None:
     """Writes model.xml and model.bin into `folder`. NotLowerable says why not, NeedsConversion asks for a graph."""
+    signature = target.signature
     refuse_types(signature)
-    frozen = (folder / GRAPH).exists()
+    graph, ends = _graph(place, target, folder)
+    frozen = graph.exists()
     if not frozen and (signature.key != "serving_default" or place.tags != ("serve",)):
         raise NeedsConversion("OpenVINO reads serving_default alone")
     try:
-        model = device.core.read_model(str(folder / GRAPH if frozen else place.model_dir))
+        model = device.core.read_model(str(graph if frozen else place.model_dir))
     except RuntimeError as error:
         why = openvino.reason(error)
         if frozen or "no conversion rule" in why:
             raise NotLowerable(why) from error
         raise NeedsConversion(why) from error
-    names = json.loads((folder / NAMES).read_text()) if frozen else {"inputs": {}, "outputs": {}}
+    names = json.loads(ends.read_text()) if frozen else {"inputs": {}, "outputs": {}}
     try:
         rename(model.inputs, signature.inputs, names["inputs"])
         rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
@@ -46,6 +48,14 @@ def write_model(device: openvino.Device, place: Place, signature: SignatureInfo,
     openvino_blocked.wish(folder / openvino.MODEL)
     for name in (GRAPH, NAMES):
         (folder / name).unlink(missing_ok=True)
+
+
+def _graph(place: Place, target: Target, folder: Path) -> tuple[Path, Path]:
+    """A frozen graph with the names of its ends: what stands for the signature, else what is there once it was asked
+    for."""
+    if target.source:
+        return place.plan_dir / target.source / rewritten.GRAPH, place.plan_dir / target.source / rewritten.META
+    return folder / GRAPH, folder / NAMES
 
 
 def refuse_types(signature: SignatureInfo) -> None:

@@ -40,7 +40,7 @@ class Lowerer:
         left_out = [name for name in names if name not in target.shapes]
         if left_out:
             raise NotLowerable(f"the records leave input {left_out[0]!r} to its default")
-        signature = self._model.signature(target.signature.key)
+        signature = self._model.function(target, pinned=True)
         outputs = sorted(signature.structured_outputs)
         function = compiled_function(tf, signature, names, outputs)
         specs = [tf.TensorSpec(target.shapes[t.name], dtype=t.dtype) for t in target.signature.inputs]

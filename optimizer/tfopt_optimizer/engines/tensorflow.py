@@ -23,12 +23,13 @@ import numpy as np
 from tfopt_optimizer import disk, saved_model
 from tfopt_optimizer.absent import absent
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
-from tfopt_optimizer.errors import EngineError, first_line
+from tfopt_optimizer.errors import EngineError, NotLowerable, first_line
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.saved_model import SavedModelError
 
 FUNCTION, SESSION, INLINE, JIT = "function", "session", "inline", "jit"
-LOADER_OF = {FUNCTION: FUNCTION, SESSION: SESSION, INLINE: SESSION, JIT: FUNCTION}
+REWRITTEN = "rewritten"  # the graph in a target's source, made where it is not there: for proofs alone
+LOADER_OF = {FUNCTION: FUNCTION, SESSION: SESSION, INLINE: SESSION, JIT: FUNCTION, REWRITTEN: FUNCTION}
 _CODES = {
     1: "CANCELLED", 2: "UNKNOWN", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND", 6: "ALREADY_EXISTS",
     7: "PERMISSION_DENIED", 8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 10: "ABORTED", 11: "OUT_OF_RANGE",
@@ -94,6 +95,25 @@ class FunctionModel:
 
     def signature(self, key: str) -> Any:
         return self.loaded.signatures[key]
+
+    def function(self, target: Target, *, pinned: bool = False) -> Any:
+        """What a converter reads: the signature, or the graph that stands for it. `pinned`: such a graph at the inner
+        sizes of the target's shapes alone."""
+        from tfopt_optimizer.engines import rewritten
+
+        if not target.source:
+            return self.signature(target.signature.key)
+        return rewritten.function(self.tf, self._place.plan_dir, target, pinned=pinned)
+
+    def rewrite(self, target: Target) -> Runner:
+        """Makes the graph in the target's source, where it is not there yet. NotLowerable where nothing changes."""
+        from tfopt_optimizer.engines import rewritten
+
+        key, folder = target.signature.key, self._place.plan_dir / target.source
+        if not (folder / rewritten.META).exists():
+            signatures = saved_model.read_signatures(self._place.model_dir, self._place.tags)
+            rewritten.make(self, next(s for s in signatures if s.key == key), target.signature, folder)
+        return FunctionRunner(self.tf, self.function(target), {})
 
     def runner(self, signature: SignatureInfo, variant: str = FUNCTION) -> Runner:
         defaults = saved_model.signature_defaults(self._place.model_dir, signature.key, self._place.tags)
@@ -238,6 +258,11 @@ class Worker:
         return Prepared()
 
     def runner(self, target: Target) -> Runner:
+        model = self._models.get(LOADER_OF[target.variant])
+        if target.variant == REWRITTEN:
+            if not isinstance(model, FunctionModel):
+                raise NotLowerable("tf.saved_model.load does not take the model")
+            return model.rewrite(target)
         return self._models[LOADER_OF[target.variant]].runner(target.signature, target.variant)
 
     def release(self, target: Target) -> None:

@@ -169,6 +169,16 @@ def by_inner(buckets: Sequence[Bucket]) -> dict[str, list[Bucket]]:
     return {name: [b for b in buckets if b.plan.inner == size] for size, name in named.items()}
 
 
+def shortening(plan: SignaturePlan) -> str:
+    """At which lengths rows of a fixed length are computed; "" where all are in full."""
+    if plan.shortening is None:
+        return ""
+    sizes = ", ".join(map(str, plan.shortening.lengths))
+    return (
+        f"Rows that are filled up to {plan.shortening.size} positions are computed at {sizes}: {plan.shortening.reason}"
+    )
+
+
 def inner(plan: SignaturePlan) -> str:
     """What happens to requests of different inner sizes, such as lengths; "" where there is one alone."""
     if plan.inner is None:

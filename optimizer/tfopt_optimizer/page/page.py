@@ -154,6 +154,8 @@ def _group(group: Group, plan: Plan) -> Markup:
         else None,
         tag("p", "Buckets of ", facts.prose(signature.bucket_reason), ".") if signature.bucket_reason else None,
         tag("p", facts.prose(facts.inner(signature)), ".") if signature.inner else None,
+        tag("p", facts.prose(facts.shortening(signature)), ".") if signature.shortening else None,
+        tag("p", facts.prose(signature.rewritten), ".") if signature.rewritten else None,
     ]
     heading = tag("h2", choices.keys(group))
     if not group.buckets:

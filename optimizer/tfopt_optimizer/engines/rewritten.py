@@ -1,0 +1,113 @@
+"""A signature's graph after passes that change what is computed and not what comes of it. Needs TensorFlow.
+
+It lies in the plan while that is made, frozen, in `Target.source`, and stands there for the SavedModel's signature:
+converters read it instead. Two passes, each of which may find nothing to do: slices go before what treats positions
+separately (passes/unread.py), and a fixed length becomes open (passes/lengths.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tfopt_optimizer.engines import inferred
+from tfopt_optimizer.engines import tensorflow as tensorflow_engine
+from tfopt_optimizer.engines.base import Target
+from tfopt_optimizer.engines.freeze import Frozen, freeze
+from tfopt_optimizer.errors import NotLowerable
+from tfopt_optimizer.passes import lengths, unread
+from tfopt_optimizer.plan import SignatureInfo
+
+GRAPH, META = "graph.pb", "graph.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Meta:
+    """`inputs`, `outputs`: as Frozen's. `smaller`: products that a slice made smaller. `opened`: the inputs whose
+    length is open now, with the axis; `refusal`: why it stayed fixed, though it was asked for."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    smaller: int = 0
+    opened: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    refusal: str = ""
+
+
+def make(model: tensorflow_engine.FunctionModel, info: SignatureInfo, wanted: SignatureInfo, folder: Path) -> Meta:
+    """Writes what came of it into `folder`. NotLowerable where nothing did. `info` is the model's own signature; where
+    `wanted` leaves a dimension open that it has fixed, that is to be opened."""
+    axes = _axes(info, wanted)
+    frozen = freeze(model, info)
+    keep = [tensor.partition(":")[0] for tensor in frozen.outputs.values()]
+    smaller = unread.run(frozen.graph, inferred.of_tensors(model.tf, frozen.graph), keep)
+    meta = Meta(frozen.inputs, frozen.outputs, smaller)
+    if axes:
+        meta = _opened(model, info, axes, frozen, meta)
+    if not (meta.smaller or meta.opened):
+        raise NotLowerable(meta.refusal or "every position of it is read")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / GRAPH).write_bytes(frozen.graph.SerializeToString())
+    (folder / META).write_text(json.dumps(dataclasses.asdict(meta)))
+    return meta
+
+
+def _opened(
+    model: tensorflow_engine.FunctionModel, info: SignatureInfo, axes: Mapping[str, int], frozen: Frozen, meta: Meta
+) -> Meta:
+    before = frozen.graph.SerializeToString()
+    nodes = {frozen.inputs[name].partition(":")[0]: axis for name, axis in axes.items()}
+    (size,) = {t.shape[axes[t.name]] for t in info.inputs if t.name in axes and t.shape is not None}
+    ends = {tensor.partition(":")[0]: name for name, tensor in frozen.outputs.items()}
+    assert size is not None
+    try:
+        lengths.run(frozen.graph, inferred.of_tensors(model.tf, frozen.graph), nodes, ends, size)
+    except NotLowerable as error:
+        frozen.graph.ParseFromString(before)
+        return dataclasses.replace(meta, refusal=str(error))
+    return dataclasses.replace(meta, opened=dict(axes))
+
+
+def _axes(info: SignatureInfo, wanted: SignatureInfo) -> dict[str, int]:
+    found = {}
+    for own, other in zip(info.inputs, wanted.inputs, strict=True):
+        for axis, (size, asked) in enumerate(zip(own.shape or (), other.shape or (), strict=True)):
+            if size is not None and asked is None:
+                found[own.name] = axis
+    return found
+
+
+def read_meta(folder: Path) -> Meta:
+    return Meta(**json.loads((folder / META).read_text()))
+
+
+def read(tf: Any, plan_dir: Path, target: Target, *, pinned: bool = False) -> Frozen:
+    """The graph that stands for the target's signature; `pinned`: at the length of the target's shapes alone."""
+    meta = read_meta(plan_dir / target.source)
+    graph = tf.compat.v1.GraphDef()
+    graph.ParseFromString((plan_dir / target.source / GRAPH).read_bytes())
+    if pinned and meta.opened and target.shapes is not None:
+        name, axis = next(iter(meta.opened.items()))
+        lengths.pin(graph, target.shapes[name][axis])
+    return Frozen(graph, meta.inputs, meta.outputs)
+
+
+def function(tf: Any, plan_dir: Path, target: Target, *, pinned: bool = False) -> Any:
+    """The same as a function that is called, and tells of itself, as a SavedModel's signature does."""
+    frozen = read(tf, plan_dir, target, pinned=pinned)
+    nodes = {node.name: node for node in frozen.graph.node}
+    ends = {name: nodes[tensor.partition(":")[0]].attr for name, tensor in frozen.inputs.items()}
+    outputs = list(frozen.outputs)
+
+    def call(**feeds: Any) -> Any:
+        given = {frozen.inputs[name]: tensor for name, tensor in feeds.items()}
+        found = tf.graph_util.import_graph_def(frozen.graph, given, [frozen.outputs[name] for name in outputs], name="")
+        return dict(zip(outputs, found, strict=True))
+
+    specs = {
+        name: tf.TensorSpec(tf.TensorShape(attr["shape"].shape), tf.dtypes.as_dtype(attr["dtype"].type), name=name)
+        for name, attr in ends.items()
+    }
+    return tf.function(call, autograph=False).get_concrete_function(**specs)

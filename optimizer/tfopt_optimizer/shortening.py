@@ -1,0 +1,202 @@
+"""Inputs of a fixed length that are filled up behind what they say: how long each row is, and which run computes it.
+
+Pure numpy. A text model is often exported for 128 tokens, and a text of 30 is sent with 98 zeros in ids and mask. The
+engines are given a graph whose length is open (passes/lengths.py) and compute such a row at the next shorter length
+that has buckets; plain TensorFlow and the model's own routes see the whole of it. That is done only where it was proven
+to change nothing (shortening_proof.py).
+
+A row's length ends where all inputs are filling from there on. A row in which an input is nothing but filling, though
+in no record it is, is computed in full: a mask without a single token means something else to a softmax.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tfopt_protos import dtypes
+
+from tfopt_optimizer import inner
+from tfopt_optimizer.buckets import Feeds, Rows
+from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo
+
+Lengths = np.ndarray[Any, np.dtype[np.int64]]
+SHORTEST = 8  # of a fixed length that is worth it
+ROUND = 8  # lengths of buckets are multiples: vector units have eight or sixteen lanes
+SAVED = 0.125  # the share of all positions that must be filling, in the records
+TAIL = 2  # equal elements at a row's end that may be filling
+Costs = Mapping[int, Sequence[tuple[int, float]]]  # length -> (rows, microseconds) of its buckets in rising order
+
+
+def find(signature: SignatureInfo, rows: Rows) -> Shortening | str:
+    """What the records say: which inputs are filled up with what. Or why nothing is to be won; "" where the signature
+    has no fixed length at all. `lengths` are those that buckets are to be made for."""
+    reason = ""
+    for size, names in sorted(_sizes(signature).items(), reverse=True):
+        found = _of_size(size, names, rows)
+        if isinstance(found, Shortening):
+            return found
+        reason = reason or found
+    return reason
+
+
+def _sizes(signature: SignatureInfo) -> dict[int, list[str]]:
+    """The lengths that inputs have on their first axis behind the rows, with their names."""
+    found: dict[int, list[str]] = {}
+    for tensor in signature.inputs:
+        size = tensor.shape[1] if tensor.shape is not None and len(tensor.shape) > 1 else None
+        if size is not None and size >= SHORTEST and dtypes.to_numpy(tensor.dtype) != np.object_:
+            found.setdefault(size, []).append(tensor.name)
+    return found
+
+
+def _of_size(size: int, names: Sequence[str], rows: Rows) -> Shortening | str:
+    arrays = {name: rows.feeds[name] for name in names if name in rows.feeds}
+    if len(arrays) < len(names):
+        return f"the records leave input {sorted(set(names) - set(arrays))[0]!r} to its default"
+    if any(array[:, -1].size and _uneven(array[:, -1]) for array in arrays.values()):
+        return f"what stands at place {size} is more than one value"
+    last = np.stack(
+        [array[:, -1].reshape(rows.count, -1)[:, 0].astype(np.float64) for array in arrays.values()], axis=1
+    )
+    tails = [tuple(values) for values, run in zip(last.tolist(), _runs(arrays), strict=True) if run >= TAIL]
+    if not tails:
+        return f"no record is filled up to {size}"
+    values = dict(zip(arrays, Counter(tails).most_common(1)[0][0], strict=True))
+    filled = tuple(Filled(n, 1, v, _never_all(arrays[n], v)) for n, v in values.items())
+    there = lengths(Shortening(filled, size, (), ""), arrays)
+    share = 1.0 - float(there.mean()) / size
+    if share < SAVED:
+        return f"the records are filled up to {size} by {share:.0%} alone"
+    return Shortening(filled, size, levels(there, size), f"{share:.0%} of the records' {size} positions are filling")
+
+
+def _uneven(last: np.ndarray) -> bool:
+    """Whether what stands at one place (a vector, say) is not one value."""
+    flat = last.reshape(len(last), -1)
+    return bool((flat != flat[:, :1]).any())
+
+
+def _runs(arrays: Mapping[str, np.ndarray]) -> Lengths:
+    """Per row, how many places at its end are equal to the last one in every input."""
+    runs = [array.shape[1] - _ends(array != array[:, -1:]) for array in arrays.values()]
+    found: Lengths = np.min(runs, axis=0)
+    return found
+
+
+def _never_all(array: np.ndarray, value: float) -> bool:
+    return bool((_ends(array != value) > 0).all())
+
+
+def _ends(says: np.ndarray[Any, np.dtype[np.bool_]]) -> Lengths:
+    """Per row, the place behind the last one that is True; 0 where none is."""
+    flat = np.asarray(says if says.ndim == 2 else says.reshape(*says.shape[:2], -1).any(axis=2))
+    ends: Lengths = np.where(flat.any(axis=1), flat.shape[1] - flat[:, ::-1].argmax(axis=1), 0)
+    return ends
+
+
+def levels(there: Lengths, size: int) -> tuple[int, ...]:
+    """The lengths below `size` to make buckets for: quantiles of those that the records have, rounded up."""
+    rounded = [(min(size, max(ROUND, math.ceil(int(n) / ROUND) * ROUND)),) for n in there]
+    return tuple(sorted(n for (n,) in inner.choose(rounded, pad=True) if n * inner.NEAR <= size))
+
+
+def lengths(plan: Shortening, feeds: Feeds) -> Lengths:
+    """How long each row is: from 1 to the signature's length."""
+    longest: Lengths | None = None
+    whole = np.False_
+    for filled in plan.inputs:
+        ends = _ends(feeds[filled.name] != filled.value)
+        longest = ends if longest is None else np.maximum(longest, ends)
+        if filled.needed:
+            whole = whole | (ends == 0)
+    assert longest is not None
+    found: Lengths = np.where(whole, plan.size, np.maximum(longest, 1))
+    return found
+
+
+def cut(plan: Shortening, feeds: Feeds, size: int) -> dict[str, np.ndarray]:
+    """The first `size` places of every input that has the length."""
+    return dict(feeds) | {f.name: np.ascontiguousarray(feeds[f.name][:, :size]) for f in plan.inputs}
+
+
+def whole(plan: Shortening, feeds: Feeds) -> dict[str, np.ndarray]:
+    """Filled up to the signature's length, as a client sends them."""
+    out = dict(feeds)
+    for filled in plan.inputs:
+        array = feeds[filled.name]
+        if array.shape[1] < plan.size:
+            shape = (array.shape[0], plan.size, *array.shape[2:])
+            out[filled.name] = np.full(shape, filled.value, array.dtype)
+            out[filled.name][:, : array.shape[1]] = array
+    return out
+
+
+def rows_of_level(plan: Shortening, rows: Rows, size: int, below: int) -> Rows:
+    """Rows to check and measure a length with: those of the records that are longer than `below`, the next shorter one,
+    then beginnings of any, down to one place, where filling would weigh most."""
+    there = lengths(plan, rows.feeds)
+    own = np.flatnonzero((there <= size) & (there > below))
+    parts = [cut(plan, rows.pick(own.tolist()).feeds, size)] if len(own) else []
+    for end in dict.fromkeys((size, size - 1, max(1, size // 2), 1)):
+        parts.append(cut(plan, whole(plan, cut(plan, rows.take(0, 1), end)), size))
+    feeds = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    kept = np.flatnonzero(lengths(plan, whole(plan, feeds)) <= size)  # a beginning may be nothing but filling
+    return Rows({n: np.ascontiguousarray(a[kept]) for n, a in feeds.items()}, len(kept), rows.records, rows.skipped)
+
+
+def opened(signature: SignatureInfo, plan: Shortening) -> SignatureInfo:
+    """The signature of the graph whose length is open."""
+    axes = {filled.name: filled.axis for filled in plan.inputs}
+    inputs = tuple(
+        dataclasses.replace(t, shape=tuple(None if i == axes[t.name] else d for i, d in enumerate(t.shape)))
+        if t.name in axes and t.shape is not None
+        else t
+        for t in signature.inputs
+    )
+    return dataclasses.replace(signature, inputs=inputs)
+
+
+class Schedule:
+    """Which rows run together, and at which length: what costs least by the buckets' measured times. Thread-safe."""
+
+    def __init__(self, costs: Costs) -> None:
+        """`costs` has the signature's own length and the shorter ones."""
+        self._lengths = sorted(costs)
+        self._costs = {length: sorted(found) for length, found in costs.items()}
+        self._largest = min(found[-1][0] for found in self._costs.values())
+        self._parts = functools.lru_cache(1024)(self._of_counts)
+
+    def parts(self, there: Lengths) -> list[tuple[int, Lengths]]:
+        """(length, numbers of rows) of each run, together all rows once."""
+        level = np.searchsorted(self._lengths, there)
+        order = np.argsort(-level, kind="stable")
+        counts = tuple(np.bincount(level, minlength=len(self._lengths)).tolist())
+        found, start = [], 0
+        for length, count in self._parts(counts):
+            found.append((length, order[start : start + count]))
+            start += count
+        return found
+
+    def _of_counts(self, counts: tuple[int, ...]) -> list[tuple[int, int]]:
+        """(length, rows) of each run: the cheapest way to part the rows, the longest first."""
+        levels = [i for i in reversed(range(len(counts))) for _ in range(counts[i])]
+        cheapest: list[tuple[float, int]] = [(0.0, 0)] * (len(levels) + 1)
+        for start in reversed(range(len(levels))):
+            ends = range(start + 1, min(len(levels), start + self._largest) + 1)
+            length = self._lengths[levels[start]]
+            cheapest[start] = min((self._cost(length, end - start) + cheapest[end][0], -end) for end in ends)
+        parts, start = [], 0
+        while start < len(levels):
+            end = -cheapest[start][1]
+            parts.append((self._lengths[levels[start]], end - start))
+            start = end
+        return parts
+
+    def _cost(self, length: int, rows: int) -> float:
+        return next(us for batch, us in self._costs[length] if batch >= rows)

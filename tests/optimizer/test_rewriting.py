@@ -1,0 +1,226 @@
+"""Models of a fixed length: engines are given a graph whose length is open, and rows run at their own lengths."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from unittest import mock
+
+import numpy as np
+import pytest
+from enginecases import save
+from tfopt_optimizer.engines import table
+from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.optimize import OptimizeJob, optimize
+from tfopt_optimizer.plan import read
+from tfopt_optimizer.servable import Servable
+
+pytestmark = pytest.mark.tensorflow
+LENGTH, WIDTH, HEADS, WORDS = 32, 16, 2, 40
+random = np.random.default_rng(3)
+
+
+def weight(*shape):
+    return (random.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
+
+
+TABLE, PLACES = weight(WORDS, WIDTH) * 4, weight(LENGTH, WIDTH) * 4
+BLOCKS = [
+    [weight(WIDTH, WIDTH) for _ in range(4)] + [weight(WIDTH, 4 * WIDTH), weight(4 * WIDTH, WIDTH)] for _ in range(2)
+]
+HEAD = weight(WIDTH, 3)
+
+
+def norm(tf, x):
+    mean, variance = tf.nn.moments(x, [-1], keepdims=True)
+    return (x - mean) * tf.math.rsqrt(variance + 1e-6)
+
+
+def heads(tf, x):
+    return tf.transpose(tf.reshape(x, [-1, LENGTH, HEADS, WIDTH // HEADS]), [0, 2, 1, 3])
+
+
+def encoded(tf, ids, mask):
+    """BERT's arithmetic at a length of 32."""
+    x = norm(tf, tf.gather(TABLE, ids) + PLACES)
+    hidden = (1.0 - tf.cast(mask[:, None, None, :], tf.float32)) * -10000.0
+    for query, key, value, out, wide, narrow in BLOCKS:
+        scores = tf.matmul(heads(tf, x @ query), heads(tf, x @ key), transpose_b=True) / np.float32(3.0) + hidden
+        mixed = tf.matmul(tf.nn.softmax(scores), heads(tf, x @ value))
+        x = norm(tf, x + tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, LENGTH, WIDTH]) @ out)
+        x = norm(tf, x + tf.nn.gelu(x @ wide) @ narrow)
+    return x
+
+
+def classified(tf, module, ids, mask):
+    return {"logits": encoded(tf, ids, mask)[:, 0] @ HEAD}
+
+
+def pooled(tf, module, ids, mask):
+    """The mean over tokens, padding left out."""
+    real = tf.cast(mask, tf.float32)[:, :, None]
+    return {"logits": tf.reduce_sum(encoded(tf, ids, mask) * real, 1) / tf.reduce_sum(real, 1) @ HEAD}
+
+
+def averaged(tf, module, ids, mask):
+    """The mean over all positions: padding counts."""
+    return {"logits": tf.reduce_mean(encoded(tf, ids, mask), 1) @ HEAD}
+
+
+def whole(tf, module, ids, mask):
+    return {"states": encoded(tf, ids, mask)}
+
+
+def texts(lengths, seed=0):
+    mask = (np.arange(LENGTH)[None] < np.array(lengths)[:, None]).astype(np.int32)
+    ids = np.random.default_rng(seed).integers(1, WORDS, mask.shape).astype(np.int32) * mask
+    return {"ids": ids, "mask": mask}
+
+
+SAMPLES = tuple(
+    texts(lengths, seed) for seed, lengths in enumerate([[5], [7], [15], [32], [3, 30, 14, 8], [16, 6, 9, 2]])
+)
+
+
+def by_length(us=lambda rows, length: rows * length):
+    """A measured time is by decree that of the rows and the length, and ten times as long on plain TensorFlow."""
+
+    def compare(reference, candidates, left_s=None):
+        def times(name, run):
+            found = re.fullmatch(r"s0/b(\d+)(?:x(\d+))?/.*", name)
+            if found is None:
+                return np.full(3, 2e5)  # another way into plain TensorFlow
+            rows, length = found.groups()
+            return np.full(3, us(int(rows), int(length or LENGTH)) if np.isfinite(run(0.0, 1)).all() else np.inf)
+
+        reference(0.0, 1)
+        return np.full(3, 1e5), {name: times(name, run) for name, run in candidates.items()}
+
+    def saturate(runs, cores, left_s=None):
+        return dict.fromkeys(runs, (1000.0, 1))
+
+    return mock.patch.multiple("tfopt_optimizer.measure", compare=compare, saturate=saturate)
+
+
+def planned(compute, tmp_path, engine="litert", variant="t1", *, samples=SAMPLES, pace=None, **flags):
+    model, folder = tmp_path / "model", tmp_path / "plan"
+    save(model, compute, ids=([None, LENGTH], "int32"), mask=([None, LENGTH], "int32"))
+    chosen = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=(engine,), optimize_budget_s=600.0, **flags)
+    job = OptimizeJob(model, folder, ("serve",), chosen, {"serving_default": samples}, "warmup")
+    entrants = [e for e in table.entrants(chosen)[0] if e.variant == variant]
+    with pace or by_length():
+        plan = optimize(job, lambda line: None, entrants=entrants)
+    assert read(folder) == plan
+    return model, folder, plan
+
+
+def same(runner, feeds):
+    found, expected = runner.run(feeds), runner.run_reference(feeds)
+    np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
+
+
+ENGINES = [("litert", "t1"), ("openvino", "f32"), ("onnxruntime", "t1")]
+
+
+@pytest.mark.parametrize(("engine", "variant"), ENGINES)
+def test_texts_run_at_the_lengths_that_they_have_and_are_answered_as_before(tmp_path, engine, variant):
+    model, folder, plan = planned(classified, tmp_path, engine, variant)
+    signature = plan.signature("serving_default")
+    assert (signature.shortening.size, signature.shortening.lengths) == (LENGTH, (8, 16))
+    assert {(f.name, f.value, f.needed) for f in signature.shortening.inputs} == {("ids", 0, True), ("mask", 0, True)}
+    assert [(b.batch, b.inner, b.engine) for b in signature.buckets] == [
+        *((rows, (length,), engine) for length in (32, 16, 8) for rows in (1, 4)),
+    ]
+    assert signature.buckets[-1].shapes == {"ids": (4, 8), "mask": (4, 8)}
+    assert "products are computed for the positions that are read alone" in signature.rewritten
+
+    servable = Servable.open(model, folder, plan)
+    runner = servable.signatures["serving_default"]
+    ran = counted(runner)
+    for seed, lengths in enumerate([[1], [2], [8], [9], [31], [32], [3, 30, 9], [1] * 7, list(range(1, 33))]):
+        same(runner, texts(lengths, 50 + seed))
+    assert set(ran) == {8, 16, 32}
+    servable.close()
+
+
+def counted(runner):
+    """How many rows ran at each length from now on."""
+    ran = {}
+    for length, one in runner.shortened.runners.items():
+
+        def run(feeds, rows, outputs, *, length=length, inside=one.run_in_bucket):
+            ran[length] = ran.get(length, 0) + rows
+            return inside(feeds, rows, outputs)
+
+        one.run_in_bucket = run
+    return ran
+
+
+def test_who_says_something_behind_the_text_or_nothing_at_all_is_computed_in_full(tmp_path):
+    model, folder, plan = planned(classified, tmp_path)
+    servable = Servable.open(model, folder, plan)
+    runner = servable.signatures["serving_default"]
+    ran = counted(runner)
+    behind = texts([4, 4])
+    behind["ids"][0, 20] = 7
+    nothing = texts([4, 4])
+    nothing["mask"][0] = 0
+    holes = texts([6, 6])
+    holes["mask"][0, 2:4] = 0
+    for feeds in (behind, nothing, holes):
+        same(runner, feeds)
+    assert ran == {32: 2, 8: 4}
+    servable.close()
+
+
+@pytest.mark.parametrize("compute", [pooled])
+def test_a_mean_over_the_tokens_alone_is_shortened(tmp_path, compute):
+    model, folder, plan = planned(compute, tmp_path)
+    assert plan.signature("serving_default").shortening.lengths == (8, 16)
+    servable = Servable.open(model, folder, plan)
+    for lengths in ([1], [5, 12, 32]):
+        same(servable.signatures["serving_default"], texts(lengths, 9))
+    servable.close()
+
+
+def test_a_mean_over_everything_is_computed_in_full_and_the_log_says_why(tmp_path):
+    model, folder, plan = planned(averaged, tmp_path)
+    signature = plan.signature("serving_default")
+    assert signature.shortening is None
+    assert [(b.batch, b.inner) for b in signature.buckets] == [(1, ()), (4, ())]
+    said = "serving_default: engines are not given a graph in which lengths are opened: on the first 1 positions of "
+    assert any(line.startswith(f"{said}records it answers otherwise: max error ") for line in plan.log)
+    servable = Servable.open(model, folder, plan)
+    same(servable.signatures["serving_default"], texts([5, 12], 9))
+    servable.close()
+
+
+def test_an_output_of_the_whole_length_keeps_it(tmp_path):
+    _, _, plan = planned(whole, tmp_path)
+    assert plan.signature("serving_default").shortening is None
+    assert any("rows are computed at their full length, though" in line and "'states'" in line for line in plan.log)
+
+
+def test_records_without_padding_shorten_nothing_and_the_slice_is_still_used(tmp_path):
+    samples = (texts([32]), texts([32, 31, 32, 32]))
+    _, _, plan = planned(classified, tmp_path, samples=samples)
+    signature = plan.signature("serving_default")
+    assert signature.shortening is None
+    assert signature.rewritten.endswith("requests gave plain TensorFlow's answers")
+    assert [b.inner for b in signature.buckets] == [(), ()]
+
+
+def test_a_length_that_does_not_pay_has_no_bucket(tmp_path):
+    pace = by_length(lambda rows, length: rows * (16 if length == 8 else length))
+    _, _, plan = planned(classified, tmp_path, pace=pace)
+    assert plan.signature("serving_default").shortening.lengths == (16,)
+    assert {b.inner for b in plan.signature("serving_default").buckets} == {(32,), (16,)}
+    said = "serving_default: rows are computed at 16 of 32 positions where they are no longer; 8 would not pay"
+    assert said in plan.log
+
+
+def test_compression_is_calibrated_on_whole_rows_and_checked_on_others(tmp_path):
+    lengths = itertools.cycle([5, 7, 15, 32, 3, 30, 14, 8, 16, 6, 9, 2])
+    samples = tuple(texts([next(lengths)], seed) for seed in range(40))
+    _, _, plan = planned(classified, tmp_path, "openvino", "int8-weights", samples=samples, allow_compression=True)
+    assert plan.signature("serving_default") is not None

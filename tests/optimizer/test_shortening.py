@@ -1,0 +1,192 @@
+"""Which length each row of a signature of fixed length has, and which rows run together."""
+
+import itertools
+
+import numpy as np
+import pytest
+from tfopt_optimizer import shortening
+from tfopt_optimizer.buckets import Rows
+from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo, TensorInfo
+from tfopt_optimizer.shortened import Shortened
+
+SIZE = 64
+
+
+def signature(*names, size=SIZE, dtype="int32"):
+    return SignatureInfo("s", "", tuple(TensorInfo(n, dtype, (None, size)) for n in names), ())
+
+
+def texts(lengths, size=SIZE, pad=0, seed=0):
+    """ids and mask of texts of these lengths; ids are never `pad` inside a text."""
+    random = np.random.default_rng(seed)
+    mask = (np.arange(size)[None] < np.array(lengths)[:, None]).astype(np.int32)
+    ids = np.where(mask == 1, random.integers(5, 90, mask.shape), pad).astype(np.int32)
+    return {"ids": ids, "mask": mask}
+
+
+def rows(feeds):
+    return Rows(feeds, len(next(iter(feeds.values()))), 1, 0)
+
+
+PLAN = Shortening((Filled("ids", 1, 0, True), Filled("mask", 1, 0, True)), SIZE, (16, 32), "")
+
+
+def test_records_tell_what_they_are_filled_up_with():
+    found = shortening.find(signature("ids", "mask"), rows(texts([5, 20, 64, 40], pad=1)))
+    assert isinstance(found, Shortening)
+    assert {(f.name, f.axis, f.value, f.needed) for f in found.inputs} == {("ids", 1, 1, True), ("mask", 1, 0, True)}
+    assert found.size == SIZE
+
+
+def test_buckets_are_made_for_the_lengths_that_the_records_have():
+    found = shortening.find(signature("ids", "mask"), rows(texts([9, 10, 30, 31, 64, 63])))
+    assert isinstance(found, Shortening)
+    assert found.lengths == (16, 32)  # 63 and 64 are the signature's own length
+
+
+@pytest.mark.parametrize(
+    ("feeds", "reason"),
+    [
+        (texts([64, 64, 64]), "no record is filled up to 64"),
+        (texts([64, 60, 62]), "the records are filled up to 64 by 3% alone"),
+        ({**texts([8, 9]), "mask": None}, "the records leave input 'mask' to its default"),
+    ],
+)
+def test_where_nothing_is_to_be_won_the_reason_says_why(feeds, reason):
+    feeds = {name: array for name, array in feeds.items() if array is not None}
+    assert shortening.find(signature("ids", "mask"), rows(feeds)) == reason
+
+
+def test_a_signature_without_a_fixed_length_has_nothing_to_say():
+    feeds = {"x": np.ones([3, 4], np.float32)}
+    assert shortening.find(signature("x", size=4, dtype="float"), rows(feeds)) == ""
+    assert shortening.find(signature("x", size=None), rows(feeds)) == ""
+
+
+def test_an_input_of_another_length_does_not_disturb():
+    info = SignatureInfo("s", "", (*signature("ids", "mask").inputs, TensorInfo("x", "float", (None, 200))), ())
+    feeds = {**texts([5, 20, 30]), "x": np.random.default_rng(1).standard_normal((3, 200)).astype(np.float32)}
+    found = shortening.find(info, rows(feeds))
+    assert isinstance(found, Shortening)
+    assert [f.name for f in found.inputs] == ["ids", "mask"]
+
+
+def test_an_input_that_is_never_filled_up_keeps_rows_whole():
+    feeds = {**texts([5, 20, 30]), "x": np.random.default_rng(1).integers(1, 9, (3, SIZE)).astype(np.int32)}
+    assert shortening.find(signature("ids", "mask", "x"), rows(feeds)) == "no record is filled up to 64"
+
+
+def test_vectors_of_zeros_are_filling_too():
+    steps = np.random.default_rng(0).standard_normal((4, SIZE, 3)).astype(np.float32)
+    for row, length in enumerate([5, 9, 30, 12]):
+        steps[row, length:] = 0
+    info = SignatureInfo("s", "", (TensorInfo("x", "float", (None, SIZE, 3)),), ())
+    found = shortening.find(info, rows({"x": steps}))
+    assert isinstance(found, Shortening)
+    assert shortening.lengths(found, {"x": steps}).tolist() == [5, 9, 30, 12]
+
+
+def test_a_row_is_as_long_as_its_longest_input():
+    feeds = texts([5, 20, 64, 1])
+    feeds["ids"][0, 9] = 7  # behind the mask: who knows what it is for
+    assert shortening.lengths(PLAN, feeds).tolist() == [10, 20, 64, 1]
+
+
+def test_a_row_without_a_single_token_is_computed_in_full():
+    feeds = texts([5, 20])
+    feeds["mask"][1] = 0
+    assert shortening.lengths(PLAN, feeds).tolist() == [5, SIZE]
+    optional = Shortening((PLAN.inputs[0], Filled("mask", 1, 0, False)), SIZE, (), "")
+    assert shortening.lengths(optional, feeds).tolist() == [5, 20]
+
+
+def test_what_was_cut_is_filled_up_again_as_it_came():
+    feeds = texts([5, 9], pad=3)
+    plan = Shortening((Filled("ids", 1, 3, True), Filled("mask", 1, 0, True)), SIZE, (16,), "")
+    short = shortening.cut(plan, feeds, 16)
+    assert {a.shape for a in short.values()} == {(2, 16)}
+    for name, array in shortening.whole(plan, short).items():
+        np.testing.assert_array_equal(array, feeds[name])
+        assert array.dtype == feeds[name].dtype
+
+
+def test_a_lengths_rows_are_those_of_no_shorter_one_and_beginnings():
+    feeds = texts([5, 20, 30, 64, 17])
+    found = shortening.rows_of_level(PLAN, rows(feeds), 32, 16)
+    np.testing.assert_array_equal(found.feeds["mask"][:3].sum(axis=1), [20, 30, 17])
+    assert set(found.feeds["mask"][3:].sum(axis=1)) == {5, 1}  # of the first row, which has five tokens
+    assert found.feeds["ids"].shape == (found.count, 32)
+
+
+def cost(parts, costs):
+    return sum(min(us for batch, us in costs[length] if batch >= len(numbers)) for length, numbers in parts)
+
+
+COSTS = {16: [(1, 1.0), (4, 3.0)], 32: [(1, 2.0), (4, 7.0)], SIZE: [(1, 4.0), (4, 12.0)]}
+
+
+@pytest.mark.parametrize("there", [[5], [64, 64], [5, 30, 64, 9], [3] * 5, [60, 1, 1, 1, 1, 1, 30], list(range(1, 65))])
+def test_every_row_runs_once_at_a_length_that_holds_it(there):
+    there = np.array(there)
+    parts = shortening.Schedule(COSTS).parts(there)
+    assert sorted(np.concatenate([numbers for _, numbers in parts]).tolist()) == list(range(len(there)))
+    for length, numbers in parts:
+        assert there[numbers].max() <= length
+        assert len(numbers) <= 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_way_to_part_the_rows_costs_less(seed):
+    random = np.random.default_rng(seed)
+    costs = {n: [(1, float(random.uniform(1, 4))), (4, float(random.uniform(3, 9)))] for n in (16, 32, SIZE)}
+    there = random.integers(1, SIZE + 1, 5)
+    parts = shortening.Schedule(costs).parts(there)
+    best = np.inf
+    for cuts in itertools.product([False, True], repeat=len(there) - 1):
+        ordered, groups = sorted(there, reverse=True), [[0]]
+        for number, cut in enumerate(cuts, 1):
+            if cut:
+                groups.append([])
+            groups[-1].append(number)
+        if all(len(group) <= 4 for group in groups):
+            chosen = [(min(n for n in costs if n >= ordered[group[0]]), group) for group in groups]
+            best = min(best, cost(chosen, costs))
+    assert cost(parts, costs) == pytest.approx(best)
+
+
+class Fake:
+    """A runner of one length that says which rows it was given: the answer is a row's number of tokens."""
+
+    class Bucket:
+        def __init__(self, batch, cost_us):
+            self.batch, self.cost_us = batch, cost_us
+
+    def __init__(self, length, costs):
+        self.length, self.buckets, self.ran = length, tuple(batch for batch, _ in costs), []
+        self._buckets = [self.Bucket(*each) for each in costs]
+
+    def bucket_for(self, rows):
+        return next(b for b in self._buckets if b.batch >= rows)
+
+    def run_in_bucket(self, feeds, rows, outputs):
+        assert {a.shape for a in feeds.values()} == {(rows, self.length)}
+        self.ran.append(rows)
+        return {"tokens": feeds["mask"].sum(axis=1), "first": feeds["ids"][:, :2]}
+
+
+def test_answers_come_in_the_order_of_the_rows():
+    feeds = texts([5, 64, 30, 2, 40, 16, 17])
+    runners = {length: Fake(length, costs) for length, costs in COSTS.items()}
+    found = Shortened(PLAN, runners).run(feeds)
+    np.testing.assert_array_equal(found["tokens"], feeds["mask"].sum(axis=1))
+    np.testing.assert_array_equal(found["first"], feeds["ids"][:, :2])
+    assert sum(sum(runner.ran) for runner in runners.values()) == 7
+    assert runners[16].ran
+    assert runners[SIZE].ran
+
+
+def test_rows_of_one_length_are_one_run():
+    runners = {length: Fake(length, costs) for length, costs in COSTS.items()}
+    Shortened(PLAN, runners).run(texts([5, 6, 7, 8]))
+    assert runners[16].ran == [4]
+    assert not [*runners[32].ran, *runners[SIZE].ran]
