@@ -4,161 +4,67 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tfopt_optimizer.engines import inferred
+from frozengraphs import Frozen, check_unread
+from textencoders import HEADS, POSITIONS, WIDTH, Weights, encoder, ids_and_mask, text_specs
 from tfopt_optimizer.passes import unread
+from tfopt_protos import messages
 
 pytestmark = pytest.mark.tensorflow
 
-POSITIONS, WIDTH, HEADS = 16, 24, 3
-PRODUCTS = ("MatMul", "BatchMatMulV2", "Einsum")
+WHOLE, ONE = 3 * POSITIONS * WIDTH, 3 * WIDTH  # sizes of results, for 3 rows
+ATTENTION = 3 * HEADS * POSITIONS * POSITIONS
+LAYER = [WHOLE] * 6 + [2 * WHOLE, ATTENTION]
+LOGITS = 3 * 2
 
 
-class Frozen:
-    """A function as a frozen graph, whose variables are constants."""
-
-    def __init__(self, function, *specs):
-        import tensorflow as tf
-        from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-        concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
-        frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
-        self.graph, self.inputs = frozen.graph.as_graph_def(), [t.name for t in frozen.inputs]
-        self.outputs = [t.name for t in frozen.outputs]
-
-    def run(self, graph, feeds):
-        import tensorflow as tf
-
-        with tf.Graph().as_default() as again, tf.compat.v1.Session(graph=again) as session:
-            tf.graph_util.import_graph_def(graph, name="")
-            return session.run(self.outputs, dict(zip(self.inputs, feeds, strict=True)))
-
-    def rewritten(self):
-        """The graph after the pass, and what the pass said."""
-        import tensorflow as tf
-
-        graph = type(self.graph)()
-        graph.CopyFrom(self.graph)
-        keep = [name.partition(":")[0] for name in self.outputs]
-        found = unread.run(graph, inferred.of_tensors(tf, graph), keep)
-        if not found:
-            assert graph.SerializeToString(deterministic=True) == self.graph.SerializeToString(deterministic=True)
-        return graph, found
+def last_layer(count):
+    """The sizes of the last layer's products where `count` tokens of it are read: keys and values are whole."""
+    return [WHOLE, WHOLE, *[count * ONE] * 4, 2 * count * ONE, count * ATTENTION // POSITIONS]
 
 
-def sizes(graph, outputs, feeds):
-    """Of the results of a graph's products, as they are for these feeds."""
+def tokens(rows):
+    return (np.random.default_rng(rows).normal(size=(rows, POSITIONS, WIDTH)).astype(np.float32),)
+
+
+def token_specs():
     import tensorflow as tf
 
-    with tf.Graph().as_default() as again, tf.compat.v1.Session(graph=again) as session:
-        tf.graph_util.import_graph_def(graph, name="")
-        found = [op.outputs[0] for op in again.get_operations() if op.type in PRODUCTS]
-        return sorted(value.size for value in session.run(found, feeds))
+    return [tf.TensorSpec([None, POSITIONS, WIDTH], tf.float32, name="x")]
 
 
-def check(frozen, draw, tolerance=2e-6):
-    """The pass, with answers compared for 1 and 3 rows; what it said, and the sizes of all products for 3 rows before
-    and after."""
-    graph, found = frozen.rewritten()
-    for rows in (1, 3):
-        feeds = draw(rows)
-        for before, after in zip(frozen.run(frozen.graph, feeds), frozen.run(graph, feeds), strict=True):
-            assert before.shape == after.shape
-            np.testing.assert_allclose(after, before, rtol=0, atol=tolerance * max(1, np.abs(before).max()))
-    named = dict(zip(frozen.inputs, feeds, strict=True))
-    return found, sizes(frozen.graph, frozen.outputs, named), sizes(graph, frozen.outputs, named)
-
-
-def ids_and_mask(rows):
-    random = np.random.default_rng(rows)
-    mask = np.arange(POSITIONS) < random.integers(1, POSITIONS, (rows, 1))
-    return random.integers(0, 30, (rows, POSITIONS), np.int32), mask.astype(np.int32)
-
-
-class Weights:
-    def __init__(self):
-        self.random = np.random.default_rng(3)
-
-    def variable(self, *shape):
-        import tensorflow as tf
-
-        return tf.Variable(self.random.normal(0, 1 / np.sqrt(shape[0]), shape).astype(np.float32))
-
-    def dense(self, rows, columns):
-        import tensorflow as tf
-
-        kernel, bias = self.variable(rows, columns), self.variable(columns)
-        return lambda x: tf.matmul(x, kernel) + bias
-
-    def norm(self, size):
-        import tensorflow as tf
-
-        scale, shift = self.variable(size), self.variable(size)
-
-        def apply(x):
-            mean, variance = tf.nn.moments(x, axes=[-1], keepdims=True)
-            return tf.nn.batch_normalization(x, mean, variance, shift, scale, 1e-12)
-
-        return apply
-
-
-def block(weights, positions=POSITIONS):
-    """As in benchmarks/build_models.py. `positions`: -1 where any number of them may come."""
+def picks():
     import tensorflow as tf
 
-    query, key, value, out = (weights.dense(WIDTH, WIDTH) for _ in range(4))
-    wide, narrow = weights.dense(WIDTH, 2 * WIDTH), weights.dense(2 * WIDTH, WIDTH)
-    after_attention, after_hidden = weights.norm(WIDTH), weights.norm(WIDTH)
-    size = WIDTH // HEADS
-
-    def shape(x, *rest):
-        return [-1, positions, *rest] if positions > 0 else [tf.shape(x)[0], tf.shape(x)[1], *rest]
-
-    def apply(x, bias):
-        def split(y):
-            return tf.transpose(tf.reshape(y, shape(y, HEADS, size)), [0, 2, 1, 3])
-
-        scores = tf.matmul(split(query(x)), split(key(x)), transpose_b=True) / np.float32(np.sqrt(size))
-        mixed = tf.transpose(tf.matmul(tf.nn.softmax(scores + bias), split(value(x))), [0, 2, 1, 3])
-        x = after_attention(x + out(tf.reshape(mixed, shape(mixed, WIDTH))))
-        return after_hidden(x + narrow(tf.nn.gelu(wide(x), approximate=False)))
-
-    return apply
+    return {
+        "first": (1, lambda x: x[:, 0]),
+        "sixth": (1, lambda x: x[:, 5]),
+        "last": (1, lambda x: x[:, -1]),
+        "gathered": (1, lambda x: tf.gather(x, 3, axis=1)),
+        "sliced": (1, lambda x: tf.squeeze(tf.slice(x, [0, 2, 0], [-1, 1, -1]), 1)),
+        "a short range": (3, lambda x: tf.reduce_mean(x[:, 1:4], axis=1)),
+        "two": (2, lambda x: x[:, 0] - x[..., 1, :]),
+    }
 
 
-def encoder(depth=2, positions=POSITIONS):
-    import tensorflow as tf
-
-    weights = Weights()
-    words, places, first = weights.variable(30, WIDTH), weights.variable(POSITIONS, WIDTH), weights.norm(WIDTH)
-    blocks = [block(weights, positions) for _ in range(depth)]
-
-    def encode(ids, mask):
-        x = first(tf.gather(words, ids) + places[: tf.shape(ids)[1]])
-        hidden_away = 1.0 - tf.cast(mask[:, None, None, :], tf.float32)
-        for each in blocks:
-            x = each(x, hidden_away * -10000.0)
-        return x
-
-    return encode, weights.dense(WIDTH, 2)
-
-
-def text_specs(positions=POSITIONS):
-    import tensorflow as tf
-
-    return [tf.TensorSpec([None, positions], tf.int32, name=name) for name in ("ids", "mask")]
-
-
-@pytest.mark.parametrize("place", [0, 5, -1])
-def test_of_the_last_layer_one_token_is_computed_where_one_is_read(place):
+@pytest.mark.parametrize("name", ["first", "sixth", "last", "gathered", "sliced", "a short range", "two"])
+def test_of_the_last_layer_the_tokens_are_computed_that_are_read(name):
     encode, head = encoder()
-    frozen = Frozen(lambda ids, mask: head(encode(ids, mask)[:, place]), *text_specs())
-    found, before, after = check(frozen, ids_and_mask)
-    whole, one = 3 * POSITIONS * WIDTH, 3 * WIDTH
-    attention = 3 * HEADS * POSITIONS * POSITIONS
+    count, pick = picks()[name]
+    found, before, after = check_unread(
+        Frozen(lambda ids, mask: head(pick(encode(ids, mask))), *text_specs()), ids_and_mask
+    )
     assert found == 6  # the query, both products of the attention, and three layers behind
-    layer = [whole] * 6 + [2 * whole, attention]
-    assert before == sorted([*layer, *layer, 3 * 2])
-    assert after == sorted([*layer, whole, whole, *[one] * 4, 2 * one, attention // POSITIONS, 3 * 2])
+    assert before == sorted([*LAYER, *LAYER, LOGITS])
+    assert after == sorted([*LAYER, *last_layer(count), LOGITS])
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_texts_of_any_length_have_a_first_and_a_last_token(place):
+    encode, head = encoder(positions=-1)
+    frozen = Frozen(lambda ids, mask: head(encode(ids, mask)[:, place]), *text_specs(None))
+    found, _, after = check_unread(frozen, ids_and_mask)
+    assert found == 6
+    assert after == sorted([*LAYER, *last_layer(1), LOGITS])
 
 
 def test_where_all_tokens_are_read_the_graph_is_as_it_was():
@@ -166,10 +72,106 @@ def test_where_all_tokens_are_read_the_graph_is_as_it_was():
 
     encode, head = encoder()
     pooled = Frozen(lambda ids, mask: head(tf.reduce_mean(encode(ids, mask), axis=1)), *text_specs())
-    assert pooled.rewritten()[1] == 0
+    assert pooled.unread()[1] == 0
 
     def both(ids, mask):
         x = encode(ids, mask)
         return head(x[:, 0]), x
 
-    assert Frozen(both, *text_specs()).rewritten()[1] == 0  # no product is computed twice
+    assert Frozen(both, *text_specs()).unread()[1] == 0  # no product is computed twice
+
+
+def test_what_is_read_whole_elsewhere_is_computed_once_and_cut():
+    import tensorflow as tf
+
+    weights = Weights()
+    first, second = weights.dense(WIDTH, WIDTH), weights.dense(WIDTH, WIDTH)
+
+    def serve(x):
+        y = first(x)
+        return second(y)[:, 0], tf.reduce_mean(y, axis=1)
+
+    assert check_unread(Frozen(serve, *token_specs()), tokens) == (1, [WHOLE, WHOLE], [ONE, WHOLE])
+
+
+def mixers():
+    import tensorflow as tf
+
+    kernel = tf.constant(np.random.default_rng(1).normal(size=(3, WIDTH, WIDTH)).astype(np.float32))
+    return {
+        "softmax": lambda x: tf.nn.softmax(x, axis=1),
+        "cumsum": lambda x: tf.cumsum(x, axis=1),
+        "reverse": lambda x: tf.reverse(x, [1]),
+        "convolution": lambda x: tf.nn.conv1d(x, kernel, 1, "SAME"),
+        "mean": lambda x: x - tf.reduce_mean(x, axis=1, keepdims=True),
+    }
+
+
+@pytest.mark.parametrize("name", ["softmax", "cumsum", "reverse", "convolution", "mean"])
+def test_what_mixes_tokens_needs_all_of_them(name):
+    dense, behind, mix = Weights().dense(WIDTH, WIDTH), Weights().dense(WIDTH, WIDTH), mixers()[name]
+    assert check_unread(Frozen(lambda x: mix(dense(x))[:, 0], *token_specs()), tokens) == (0, [WHOLE], [WHOLE])
+    frozen = Frozen(lambda x: behind(mix(dense(x)))[:, 0], *token_specs())
+    assert check_unread(frozen, tokens) == (1, [WHOLE, WHOLE], [ONE, WHOLE])
+
+
+def test_without_a_product_nothing_is_done():
+    import tensorflow as tf
+
+    assert Frozen(lambda x: tf.exp(x)[:, 0], *token_specs()).unread()[1] == 0
+
+
+def test_who_asks_for_the_shape_is_told_that_of_the_whole():
+    import tensorflow as tf
+
+    dense = Weights().dense(WIDTH, WIDTH)
+
+    def serve(x):
+        y = dense(x)
+        return y[:, 0], tf.shape(y), tf.shape(y, tf.int64)[1] * 2
+
+    assert check_unread(Frozen(serve, *token_specs()), tokens) == (1, [WHOLE], [ONE])
+
+
+def test_layer_normalization_as_tf_keras_does_it():
+    """A batch normalization in training, of all tokens as channels."""
+    import tensorflow as tf
+
+    dense = Weights().dense(WIDTH, WIDTH)
+
+    def serve(x):
+        y = dense(x)
+        count = tf.shape(y)[0] * tf.shape(y)[1]
+        channels = tf.reshape(y, [1, count, WIDTH, 1])
+        ones, zeros = tf.fill([count], 1.0), tf.fill([count], 0.0)
+        z, *_ = tf.compat.v1.nn.fused_batch_norm(channels, ones, zeros, data_format="NCHW", is_training=True)
+        return tf.reshape(z, tf.shape(y))[:, 0]
+
+    assert check_unread(Frozen(serve, *token_specs()), tokens) == (1, [WHOLE], [ONE])
+
+
+def test_names_inputs_and_what_ran_before_stay():
+    import tensorflow as tf
+
+    weights = Weights()
+    with tf.Graph().as_default() as graph:
+        x = tf.compat.v1.placeholder(tf.float32, [None, POSITIONS, WIDTH], name="x")
+        tf.compat.v1.placeholder(tf.float32, [None], name="unused")
+        kernel = tf.constant(weights.random.normal(size=(WIDTH, WIDTH)).astype(np.float32))
+        with tf.control_dependencies([tf.no_op(name="first")]):
+            y = tf.matmul(x, kernel, name="dense")
+        tf.identity(y[:, 0], name="y")
+    definition = graph.as_graph_def()
+    shapes = {t.name: tuple(t.shape.as_list()) for op in graph.get_operations() for t in op.outputs}
+    assert unread.run(definition, shapes, ["y"]) == 1
+    nodes = {node.name: node for node in definition.node}
+    assert {"x", "unused", "first", "y"} <= set(nodes)
+    assert "dense" not in nodes
+    assert list(nodes["dense/tfopt_read"].input) == ["x/tfopt_read:0", "Const:0", "^first"]
+
+
+def test_a_loop_of_tensorflow_1_is_left_alone():
+    graph = messages.GraphDef()
+    graph.node.add(name="merge", op="Merge", input=["next"])
+    graph.node.add(name="next", op="NextIteration", input=["merge"])
+    assert unread.run(graph, {}, ["merge"]) == 0

@@ -244,6 +244,10 @@ def _gathered(node: Any, value: Array, places: Array, axis: Array) -> Array | No
     return None if axes.told(node, "batch_dims").i else _held(np.take(value, index, _numbers(axis)[0]))
 
 
+def _selected(node: Any, condition: Array, then: Array, otherwise: Array) -> Array | None:
+    return (then if _numbers(condition)[0] else otherwise) if condition.size == 1 else None
+
+
 def _prod(node: Any, value: Array, over: Array) -> Array | None:
     # Of a row alone: what is asked for the sizes of.
     return _held(product(value)) if value.ndim == 1 and _numbers(over) in ([0], [-1]) else None
@@ -260,6 +264,8 @@ _VALUES: Mapping[str, Callable[..., Array | None]] = {
     "ExpandDims": lambda node, value, axis: np.expand_dims(value, _numbers(axis)[0]),
     "Squeeze": lambda node, value: value.reshape(()) if value.size == 1 else None,
     "Reshape": lambda node, value, shape: value.reshape(_numbers(shape)),
+    "Less": _elementwise(_known(lambda left, right: int(left < right))),
+    "SelectV2": _selected,
     "Mul": _elementwise(_times),
     "AddV2": _elementwise(_known(int.__add__)),
     "Sub": _elementwise(_known(int.__sub__)),

@@ -13,6 +13,7 @@ from tfopt_optimizer.passes import axes
 from tfopt_optimizer.passes.dimensions import ONE, Array, Dimensions, Dims, Size, product, sources, target
 
 _FEW = 4  # positions of an axis of unknown length: what is read of them is there, and likely little
+LAST = (-1, 0)  # of an axis of unknown length
 _INT64 = 9  # DataType
 
 
@@ -36,7 +37,7 @@ class Part:
         """Whether it is worth while to have these alone."""
         if self.size.known:
             return 0 <= self.begin < self.end <= self.size.number and 2 * self.count <= self.size.number
-        return 0 <= self.begin < self.end <= _FEW
+        return 0 <= self.begin < self.end <= _FEW or (self.begin, self.end) == LAST
 
     def within(self, other: Part) -> Part:
         """What it is of a tensor that has no more than `other`."""
@@ -95,16 +96,7 @@ def needs(node: Any, part: Part, known: Dimensions, nodes: Mapping[str, Any]) ->
     if dims is None:
         return None
     special = _SPECIAL.get(node.op)
-    found = special(node, part, known, nodes) if special else _linked(node, part, known)
-    if found is None:
-        return None
-    for name, need in zip(sources(node), found, strict=True):
-        given = known.of(name)
-        if isinstance(need, Part) and nodes[name.partition(":")[0]].op != "Shape":
-            assert given is not None
-            if not need.cuttable(given):
-                return None
-    return found
+    return special(node, part, known, nodes) if special else _linked(node, part, known)
 
 
 def _linked(node: Any, part: Part, known: Dimensions) -> Needs | None:

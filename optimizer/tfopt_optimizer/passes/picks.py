@@ -24,8 +24,14 @@ def picked(node: Any, known: Dimensions) -> Part | None:
     return smallest(find(node, dims, [value or [] for value in values]))
 
 
-def moved(node: Any, part: Part, known: Dimensions) -> dict[int, Array]:
-    """What a node must be told, by the number of the input, where its first has no more than `part`."""
+def asks(node: Any, part: Part) -> list[tuple[str, Part | None]]:
+    """What it reads for that (None: all of a tensor), without what it is told anew by `moved`."""
+    name, *others = sources(node)
+    return [(name, part), *((other, None) for other in others[1 if node.op == "GatherV2" else 2 :])]
+
+
+def moved(node: Any, begin: int, known: Dimensions) -> dict[int, Array]:
+    """What a node must be told, by the number of the input, where its first begins at `begin` of what it was."""
     own, dims = picked(node, known), known.of(sources(node)[0])
     assert own is not None
     assert dims is not None
@@ -36,12 +42,12 @@ def moved(node: Any, part: Part, known: Dimensions) -> dict[int, Array]:
         for value in values
     ]
     if node.op == "GatherV2":
-        return {1: numbers[0] - part.begin}
+        return {1: numbers[0] - begin}
     if node.op == "Slice":
-        numbers[0][own.axis], numbers[1][own.axis] = own.begin - part.begin, own.count
+        numbers[0][own.axis], numbers[1][own.axis] = own.begin - begin, own.count
         return {1: numbers[0], 2: numbers[1]}
     (entry,) = (entry.place for entry in _entries(node, dims, len(numbers[0])) if entry.axis == own.axis)
-    numbers[0][entry], numbers[1][entry] = own.begin - part.begin, own.end - part.begin
+    numbers[0][entry], numbers[1][entry] = own.begin - begin, own.end - begin
     return {1: numbers[0], 2: numbers[1]}
 
 

@@ -35,8 +35,8 @@ def run(graph: Any, shapes: Mapping[str, Shape | None], keep: Iterable[str]) -> 
         return 0
     known, kept = Dimensions(order, shapes), frozenset(name.partition(":")[0] for name in keep)
     reading = _Reading(order, known, kept, frozenset())
-    while useless := reading.useless():
-        reading = _Reading(order, known, kept, reading.whole | useless)
+    while wrong := reading.stuck or reading.useless():
+        reading = _Reading(order, known, kept, reading.whole | wrong)
     if reading.less:
         unread_nodes.rewrite(graph, order, known, reading.less)
         unread_nodes.prune(graph, kept)
@@ -52,15 +52,17 @@ def _is_product(node: Any) -> bool:
 
 
 class _Reading:
-    """What is read of each tensor. `less`: the nodes of which a part is enough; `whole`: those that are left alone."""
+    """What is read of each tensor. `less`: the nodes of which a part is enough; `whole`: those that are left alone;
+    `stuck`: those that were to read a part of what is whole and cannot be cut to it."""
 
     def __init__(self, order: Sequence[Any], known: Dimensions, keep: frozenset[str], whole: frozenset[str]) -> None:
         self.whole, self.less = whole, dict[str, unread_nodes.Less]()
         self._known, self._nodes = known, {node.name: node for node in order}
-        self._asked: dict[str, set[Part | None]] = {}  # node -> parts, or None for all of it
+        self.stuck = set[str]()
+        self._asked: dict[str, dict[Part | None, set[str]]] = {}  # node -> part, or None for all of it -> who asks
         self._shaped: set[str] = set()  # nodes whose shape is read
         for name in keep:
-            self._asked[name] = {None}
+            self._asked[name] = {None: set()}
         for node in reversed(order):
             if node.name in self._asked or node.name in self._shaped:
                 self._visit(node)
@@ -87,16 +89,29 @@ class _Reading:
         less = self._less(node)
         if less is not None:
             self.less[node.name] = less
-            wanted: Sequence[Any] = less.needs
-        else:
-            wanted = [picks.picked(node, self._known)] + [None] * len(node.input)
-        for tensor, part in zip(sources(node), wanted, strict=False):
-            if part is None or isinstance(part, Part):
-                self._ask(tensor, part)
+        for tensor, part in self._wants(node, less):
+            self._ask(tensor, part, node)
         self._ask_first(node)
+        self._check_cuts(node, less)
+
+    def _wants(self, node: Any, less: unread_nodes.Less | None) -> list[tuple[str, Part | None]]:
+        if less is not None:
+            wanted = zip(sources(node), less.needs, strict=True)
+            return [(name, need) for name, need in wanted if need is None or isinstance(need, Part)]
+        part = picks.picked(node, self._known)
+        return [(name, None) for name in sources(node)] if part is None else picks.asks(node, part)
+
+    def _check_cuts(self, node: Any, less: unread_nodes.Less | None) -> None:
+        dims = self._known.of(f"{node.name}:0")
+        for part, askers in self._asked.get(node.name, {}).items():
+            if part is None or dims is None or (less is not None and part == less.part):
+                continue
+            given, own = (dims, part) if less is None else (less.part.left(dims), part.within(less.part))
+            if not own.cuttable(given):
+                self.stuck |= askers
 
     def _less(self, node: Any) -> unread_nodes.Less | None:
-        asked = self._asked.get(node.name, {None})
+        asked = self._asked.get(node.name, {None: set()})
         if None in asked or node.name in self.whole or picks.picked(node, self._known) is not None:
             return None
         part = union(part for part in asked if part is not None)
@@ -112,20 +127,21 @@ class _Reading:
         (tensor,) = sources(node)
         for part in self._asked.get(node.name, ()):
             if part is not None:
-                self._ask(tensor, part)
+                self._ask(tensor, part, node)
             else:
                 self._shaped.add(tensor.partition(":")[0])
                 if not tensor.endswith(":0"):
-                    self._ask(tensor, None)
+                    self._ask(tensor, None, node)
         self._ask_first(node)
 
-    def _ask(self, tensor: str, part: Part | None) -> None:
+    def _ask(self, tensor: str, part: Part | None, asker: Any) -> None:
         name, _, number = tensor.partition(":")
         # Of the second result of an operation nothing is known.
-        self._asked.setdefault(name, set()).add(part if number == "0" else None)
+        found = self._asked.setdefault(name, {}).setdefault(part if number == "0" else None, set())
+        found.add(str(asker.name))
 
     def _ask_first(self, node: Any) -> None:
         """What must have run before."""
         for name in node.input:
             if name.startswith("^"):
-                self._asked.setdefault(name[1:], set()).add(None)
+                self._ask(f"{name[1:]}:0", None, node)

@@ -90,14 +90,14 @@ class _Writer:
         self._done[f"{node.name}:0", less.part] = f"{made.name}:0"
 
     def move(self, node: Any) -> None:
-        """Lets a slice count in what is left of its input."""
+        """Lets a slice count in what is left of its input, by constants: what computed its places may be gone."""
         name = sources(node)[0]
         less = self._less.get(name.partition(":")[0])
-        if less is None:
-            return
-        for place, value in picks.moved(node, less.part, self._known).items():
-            node.input[place] = self._constant(f"{node.name}/tfopt_read/{place}", value)
-        node.input[0] = self._done[name, less.part]
+        for place, value in picks.moved(node, less.part.begin if less else 0, self._known).items():
+            if less or self._nodes[node.input[place].partition(":")[0]].op != "Const":
+                node.input[place] = self._constant(f"{node.name}/tfopt_read/{place}", value)
+        if less:
+            node.input[0] = self._done[name, less.part]
 
     def restore(self, node: Any) -> None:
         """Makes the lengths of a whole tensor from those of its part, whose length is known."""
@@ -152,8 +152,10 @@ class _Writer:
             numbers[axis] = last
             node.input.append(self._constant(f"{node.name}/{place}", numbers))
         node.attr["T"].type, node.attr["Index"].type = dtype, _INT32
+        whole = (1 << axis) - 1
+        ends = {"begin": whole, "end": whole | (1 << axis if not part.end else 0)}  # LAST ends with the axis
         for mask in axes.MASKS:
-            node.attr[f"{mask}_mask"].i = (1 << axis) - 1 if mask in ("begin", "end") else 0
+            node.attr[f"{mask}_mask"].i = ends.get(mask, 0)
         return f"{node.name}:0"
 
     def _reshape(self, base: str, name: str, dims: Dims, dtype: int) -> str:
