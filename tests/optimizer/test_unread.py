@@ -150,6 +150,37 @@ def test_layer_normalization_as_tf_keras_does_it():
     assert check_unread(Frozen(serve, *token_specs()), tokens) == (1, [WHOLE], [ONE])
 
 
+def test_a_gate_of_two_halves_with_a_gradient_of_its_own():
+    import tensorflow as tf
+
+    first, second, wide = (
+        Weights().dense(WIDTH, WIDTH),
+        Weights().dense(WIDTH, WIDTH),
+        Weights().dense(WIDTH, 2 * WIDTH),
+    )
+
+    def gated(x):
+        left, right = tf.split(wide(first(x)), 2, axis=-1)
+        return second(tf.nn.silu(left) * right)  # an IdentityN
+
+    expected = (3, [WHOLE, WHOLE, 2 * WHOLE], [ONE, ONE, 2 * ONE])
+    assert check_unread(Frozen(lambda x: gated(x)[:, 0], *token_specs()), tokens) == expected
+    assert Frozen(lambda x: tf.reduce_sum(gated(x), axis=1), *token_specs()).unread()[1] == 0
+
+
+def test_query_key_and_value_of_one_product():
+    import tensorflow as tf
+
+    together, out = Weights().dense(WIDTH, 3 * WIDTH), Weights().dense(WIDTH, WIDTH)
+
+    def serve(x):
+        query, key, value = tf.split(together(x), 3, axis=-1)
+        return out(tf.matmul(tf.nn.softmax(tf.matmul(query, key, transpose_b=True)), value))[:, 0]
+
+    found, _, after = check_unread(Frozen(serve, *token_specs()), tokens)
+    assert (found, after) == (3, sorted([3 * WHOLE, 3 * POSITIONS, ONE, ONE]))
+
+
 def test_names_inputs_and_what_ran_before_stay():
     import tensorflow as tf
 

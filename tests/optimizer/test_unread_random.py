@@ -75,6 +75,24 @@ class Layers:
     def gelu(self, x):
         return self.tf.nn.gelu(x)
 
+    def silu(self, x):
+        return self.tf.nn.silu(x)
+
+    def ensured(self, x):
+        return self.tf.ensure_shape(x, [None, TOKENS, WIDTH])
+
+    def gated(self, x):
+        left, right = self.tf.split(self.tf.matmul(x, self._constant(WIDTH, 2 * WIDTH)), 2, axis=-1)
+        return left * self.tf.sigmoid(right)
+
+    def split_unevenly(self, x):
+        left, right = self.tf.split(x, [3, WIDTH - 3], axis=-1)
+        return self.tf.concat([right, left], -1)
+
+    def unpacked(self, x):
+        left, right = self.tf.unstack(self.tf.reshape(x, [-1, TOKENS, 2, WIDTH // 2]), axis=2)
+        return self.tf.concat([left + right, left - right], -1)
+
     def places(self, x):
         return x * self._constant(TOKENS, 1) + self._constant(TOKENS, WIDTH)
 

@@ -17,6 +17,7 @@ from tfopt_protos import messages
 
 SAME, NEW = "=", "new"
 Labels = tuple[str, ...]
+_COUNTS = {"Split": "num_split", "SplitV": "num_split", "Unpack": "num"}
 MASKS = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
 
 
@@ -54,6 +55,11 @@ def told(node: Any, name: str) -> Any:
 def masks(node: Any) -> dict[str, int]:
     """Of a StridedSlice."""
     return {name: int(told(node, f"{name}_mask").i) for name in MASKS}
+
+
+def results(node: Any) -> int:
+    """How many results have the axes that `links` tells; of the others of an operation nothing is known."""
+    return max(1, int(told(node, _COUNTS[node.op]).i)) if node.op in _COUNTS else 1
 
 
 class _UnknownError(Exception):
@@ -194,6 +200,20 @@ def _packed(node: Any, given: list[str], known: Known) -> Links:
     return Links((tuple(labels),) * len(given), (*labels[:place], "packed", *labels[place:]))
 
 
+def _split(node: Any, given: list[str], known: Known) -> Links:
+    place, axis = (1, 0) if node.op == "Split" else (0, 2)
+    labels, places = _labels(_rank(known, given[place])), _numbers(known, given[axis])
+    inputs: list[Labels | None] = [None] * len(given)
+    inputs[place] = _marked(labels, places, "whole")
+    return Links(tuple(inputs), _marked(labels, places, "part"))
+
+
+def _unpacked(node: Any, given: list[str], known: Known) -> Links:
+    labels = _labels(_rank(known, given[0]))
+    gone = int(told(node, "axis").i) % len(labels)
+    return Links((tuple(labels),), (*labels[:gone], *labels[gone + 1 :]))
+
+
 def _gathered(node: Any, given: list[str], known: Known) -> Links | None:
     table, index = (_labels(_rank(known, name)) for name in given[:2])
     (axis,) = _numbers(known, given[2])
@@ -243,8 +263,8 @@ def _table(rule: Rule, names: str) -> dict[str, Rule]:
 _RULES: Mapping[str, Rule] = {
     **_table(
         _unary,
-        "Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Cos Cosh Elu Erf Erfc Exp Expm1 Floor Identity Inv Invert"
-        " IsFinite IsInf IsNan LeakyRelu Log Log1p LogicalNot Neg OnesLike PreventGradient Reciprocal Relu Relu6"
+        "Abs Acos Acosh Asin Asinh Atan Atanh Cast Ceil Cos Cosh Elu EnsureShape Erf Erfc Exp Expm1 Floor Identity Inv"
+        " Invert IsFinite IsInf IsNan LeakyRelu Log Log1p LogicalNot Neg OnesLike PreventGradient Reciprocal Relu Relu6"
         " Rint Round Rsqrt Selu Sigmoid Sign Sin Sinh Snapshot Softplus Softsign Sqrt Square StopGradient Tan Tanh"
         " ZerosLike",
     ),
@@ -259,6 +279,7 @@ _RULES: Mapping[str, Rule] = {
     **_table(_mixed, "Cumsum Cumprod ReverseV2"),
     **_table(_reduced, "All Any ArgMax ArgMin EuclideanNorm Max Mean Min Prod Sum"),
     **_table(_batch_matmul, "BatchMatMul BatchMatMulV2 BatchMatMulV3"),
+    **_table(_split, "Split SplitV"),
     **_table(_padded, "Pad PadV2"),
     "BiasAdd": _biased,
     "ConcatV2": _joined,
@@ -271,4 +292,5 @@ _RULES: Mapping[str, Rule] = {
     "Squeeze": _squeezed,
     "Tile": _tiled,
     "Transpose": _transposed,
+    "Unpack": _unpacked,
 }

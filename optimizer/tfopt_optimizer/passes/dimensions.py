@@ -91,7 +91,10 @@ class Dimensions:
             found = self._value(node, name)
             if found is not None:
                 self._values[name] = found
-            self._dims[name] = self._refined(name, self._inferred(node))
+            inferred = self._inferred(node)
+            for number in range(axes.results(node)):
+                result = f"{node.name}:{number}"
+                self._dims[result] = self._refined(result, inferred)
 
     def of(self, name: str) -> Dims | None:
         """None for a tensor of unknown rank."""

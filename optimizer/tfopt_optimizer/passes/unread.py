@@ -14,7 +14,7 @@ import graphlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfopt_optimizer.passes import axes, picks, unread_nodes
+from tfopt_optimizer.passes import axes, identities, picks, unread_nodes
 from tfopt_optimizer.passes.dimensions import Dimensions, Shape, sources
 from tfopt_optimizer.passes.parts import Part, needs, union
 
@@ -33,6 +33,7 @@ def run(graph: Any, shapes: Mapping[str, Shape | None], keep: Iterable[str]) -> 
         order = [nodes[name] for name in graphlib.TopologicalSorter(_before(nodes)).static_order()]
     except graphlib.CycleError:  # loops of TensorFlow 1
         return 0
+    passed = identities.skip(order)
     known, kept = Dimensions(order, shapes), frozenset(name.partition(":")[0] for name in keep)
     reading = _Reading(order, known, kept, frozenset())
     while wrong := reading.stuck or reading.useless():
@@ -40,6 +41,8 @@ def run(graph: Any, shapes: Mapping[str, Shape | None], keep: Iterable[str]) -> 
     if reading.less:
         unread_nodes.rewrite(graph, order, known, reading.less)
         unread_nodes.prune(graph, kept)
+    else:
+        identities.undo(passed)
     return sum(_is_product(nodes[name]) for name in reading.less)
 
 
@@ -59,10 +62,11 @@ class _Reading:
         self.whole, self.less = whole, dict[str, unread_nodes.Less]()
         self._known, self._nodes = known, {node.name: node for node in order}
         self.stuck = set[str]()
-        self._asked: dict[str, dict[Part | None, set[str]]] = {}  # node -> part, or None for all of it -> who asks
+        # node -> what of which result, or None for all of it -> who asks
+        self._asked: dict[str, dict[tuple[str, Part | None], set[str]]] = {}
         self._shaped: set[str] = set()  # nodes whose shape is read
         for name in keep:
-            self._asked[name] = {None: set()}
+            self._asked[name] = {(name, None): set()}
         for node in reversed(order):
             if node.name in self._asked or node.name in self._shaped:
                 self._visit(node)
@@ -102,8 +106,8 @@ class _Reading:
         return [(name, None) for name in sources(node)] if part is None else picks.asks(node, part)
 
     def _check_cuts(self, node: Any, less: unread_nodes.Less | None) -> None:
-        dims = self._known.of(f"{node.name}:0")
-        for part, askers in self._asked.get(node.name, {}).items():
+        for (tensor, part), askers in self._asked.get(node.name, {}).items():
+            dims = self._known.of(tensor)
             if part is None or dims is None or (less is not None and part == less.part):
                 continue
             given, own = (dims, part) if less is None else (less.part.left(dims), part.within(less.part))
@@ -111,8 +115,8 @@ class _Reading:
                 self.stuck |= askers
 
     def _less(self, node: Any) -> unread_nodes.Less | None:
-        asked = self._asked.get(node.name, {None: set()})
-        if None in asked or node.name in self.whole or picks.picked(node, self._known) is not None:
+        asked = [part for _, part in self._asked.get(node.name, ())]
+        if not asked or None in asked or node.name in self.whole or picks.picked(node, self._known) is not None:
             return None
         part = union(part for part in asked if part is not None)
         if part is None or (node.name in self._shaped and not part.size.known):
@@ -125,7 +129,7 @@ class _Reading:
     def _measure(self, node: Any) -> None:
         """Who asks for the shape of a part needs the part; who asks for the whole shape can be told it in any case."""
         (tensor,) = sources(node)
-        for part in self._asked.get(node.name, ()):
+        for _, part in self._asked.get(node.name, ()):
             if part is not None:
                 self._ask(tensor, part, node)
             else:
@@ -136,8 +140,8 @@ class _Reading:
 
     def _ask(self, tensor: str, part: Part | None, asker: Any) -> None:
         name, _, number = tensor.partition(":")
-        # Of the second result of an operation nothing is known.
-        found = self._asked.setdefault(name, {}).setdefault(part if number == "0" else None, set())
+        told = int(number) < axes.results(self._nodes[name])
+        found = self._asked.setdefault(name, {}).setdefault((tensor, part if told else None), set())
         found.add(str(asker.name))
 
     def _ask_first(self, node: Any) -> None:

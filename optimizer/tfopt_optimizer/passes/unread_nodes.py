@@ -80,6 +80,8 @@ class _Writer:
             array = cut(tensors.to_numpy(node.attr["value"].tensor), less.part)
             made.attr["value"].Clear()
             tensors.fill(made.attr["value"].tensor, array, content=True)
+        if node.op == "EnsureShape" and made.attr["shape"].shape.dim:
+            made.attr["shape"].shape.dim[less.part.axis].size = -1
         for place, (name, need) in enumerate(zip(sources(node), less.needs, strict=True)):
             made.input.append(
                 name if need is None
@@ -87,7 +89,8 @@ class _Writer:
                 else self._constant(f"{made.name}/{place}", need)
             )  # fmt: skip
         made.input.extend(name for name in node.input if name.startswith("^"))
-        self._done[f"{node.name}:0", less.part] = f"{made.name}:0"
+        for number in range(axes.results(node)):
+            self._done[f"{node.name}:{number}", less.part] = f"{made.name}:{number}"
 
     def move(self, node: Any) -> None:
         """Lets a slice count in what is left of its input, by constants: what computed its places may be gone."""
