@@ -41,7 +41,8 @@ class Weights:
 
 
 def block(weights, positions=POSITIONS):
-    """As in benchmarks/build_models.py. `positions`: -1 where any number of them may come."""
+    """As in benchmarks/build_models.py. `positions`: -1 where any number of them may come; reshaped as transformers
+    does it then, by the number of rows."""
     import tensorflow as tf
 
     query, key, value, out = (weights.dense(WIDTH, WIDTH) for _ in range(4))
@@ -49,16 +50,15 @@ def block(weights, positions=POSITIONS):
     after_attention, after_hidden = weights.norm(WIDTH), weights.norm(WIDTH)
     size = WIDTH // HEADS
 
-    def shape(x, *rest):
-        return [-1, positions, *rest] if positions > 0 else [tf.shape(x)[0], tf.shape(x)[1], *rest]
-
     def apply(x, bias):
+        rows = -1 if positions > 0 else tf.shape(x)[0]
+
         def split(y):
-            return tf.transpose(tf.reshape(y, shape(y, HEADS, size)), [0, 2, 1, 3])
+            return tf.transpose(tf.reshape(y, [rows, positions, HEADS, size]), [0, 2, 1, 3])
 
         scores = tf.matmul(split(query(x)), split(key(x)), transpose_b=True) / np.float32(np.sqrt(size))
         mixed = tf.transpose(tf.matmul(tf.nn.softmax(scores + bias), split(value(x))), [0, 2, 1, 3])
-        x = after_attention(x + out(tf.reshape(mixed, shape(mixed, WIDTH))))
+        x = after_attention(x + out(tf.reshape(mixed, [rows, positions, WIDTH])))
         return after_hidden(x + narrow(tf.nn.gelu(wide(x), approximate=False)))
 
     return apply

@@ -58,10 +58,19 @@ def test_of_the_last_layer_the_tokens_are_computed_that_are_read(name):
     assert after == sorted([*LAYER, *last_layer(count), LOGITS])
 
 
-@pytest.mark.parametrize("place", [0, -1])
-def test_texts_of_any_length_have_a_first_and_a_last_token(place):
+ENDS = {"x[:, 0]": np.s_[:, 0], "x[:, :1]": np.s_[:, :1], "x[:, -1]": np.s_[:, -1], "x[:, -1:]": np.s_[:, -1:]}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_texts_of_any_length_have_a_first_and_a_last_token(name):
+    import tensorflow as tf
+
     encode, head = encoder(positions=-1)
-    frozen = Frozen(lambda ids, mask: head(encode(ids, mask)[:, place]), *text_specs(None))
+
+    def serve(ids, mask):
+        return head(tf.reshape(encode(ids, mask)[ENDS[name]], [-1, WIDTH]))
+
+    frozen = Frozen(serve, *text_specs(None))
     found, _, after = check_unread(frozen, ids_and_mask)
     assert found == 6
     assert after == sorted([*LAYER, *last_layer(1), LOGITS])

@@ -93,6 +93,15 @@ class Layers:
         left, right = self.tf.unstack(self.tf.reshape(x, [-1, TOKENS, 2, WIDTH // 2]), axis=2)
         return self.tf.concat([left + right, left - right], -1)
 
+    def widened(self, x):
+        return (x[:, :, None] * self._constant(2, 1))[..., 1, :]
+
+    def backward(self, x):
+        return x[:, ::-1] + x[..., ::-1]
+
+    def dotted(self, x):
+        return x[..., None, 1:][:, :, 0, :1] + x[:, None, ..., :][:, 0]
+
     def places(self, x):
         return x * self._constant(TOKENS, 1) + self._constant(TOKENS, WIDTH)
 

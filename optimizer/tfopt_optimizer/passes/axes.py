@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tfopt_protos import messages
+from tfopt_optimizer.passes.constants import told
+from tfopt_optimizer.passes.slices import NEW, ONE_OF, WHOLE, entries
 
-SAME, NEW = "=", "new"
+SAME = "="
 Labels = tuple[str, ...]
 _COUNTS = {"Split": "num_split", "SplitV": "num_split", "Unpack": "num"}
-MASKS = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
 
 
 class Links(NamedTuple):
@@ -44,17 +44,6 @@ def links(node: Any, known: Known) -> Links | None:
         return rule(node, given, known) if rule else None
     except _UnknownError:
         return None
-
-
-def told(node: Any, name: str) -> Any:
-    """An attribute, or an empty one: asking a node's map of them for what it lacks would add it."""
-    found = node.attr.get(name)
-    return messages.AttrValue() if found is None else found
-
-
-def masks(node: Any) -> dict[str, int]:
-    """Of a StridedSlice."""
-    return {name: int(told(node, f"{name}_mask").i) for name in MASKS}
 
 
 def results(node: Any) -> int:
@@ -200,6 +189,18 @@ def _packed(node: Any, given: list[str], known: Known) -> Links:
     return Links((tuple(labels),) * len(given), (*labels[:place], "packed", *labels[place:]))
 
 
+def _sliced(node: Any, given: list[str], known: Known) -> Links:
+    found = entries(node, _rank(known, given[0]), _numbers(known, given[3]))
+    labels = {axis: str(axis) if taken == WHOLE else f"part{axis}" for _, axis, taken in found}
+    output = [
+        labels[axis] if taken == WHOLE else NEW if taken == NEW else f"whole{axis}"
+        for _, axis, taken in found
+        if taken != ONE_OF
+    ]
+    whole = tuple(labels[axis] for axis in sorted(labels) if axis >= 0)
+    return Links((whole, None, None, None), tuple(output))
+
+
 def _split(node: Any, given: list[str], known: Known) -> Links:
     place, axis = (1, 0) if node.op == "Split" else (0, 2)
     labels, places = _labels(_rank(known, given[place])), _numbers(known, given[axis])
@@ -290,6 +291,7 @@ _RULES: Mapping[str, Rule] = {
     "MatMul": _matmul,
     "Pack": _packed,
     "Squeeze": _squeezed,
+    "StridedSlice": _sliced,
     "Tile": _tiled,
     "Transpose": _transposed,
     "Unpack": _unpacked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tfopt_protos import dtypes
+from tfopt_protos import dtypes, messages
 
 
 def scalar(graph: Any, name: str, dtype: int, value: float) -> str:
@@ -31,3 +31,9 @@ def become(node: Any, op: str, inputs: list[str]) -> None:
     node.op = op
     del node.input[:]
     node.input.extend([*inputs, *control])
+
+
+def told(node: Any, name: str) -> Any:
+    """An attribute, or an empty one: asking a node's map of them for what it lacks would add it."""
+    found = node.attr.get(name)
+    return messages.AttrValue() if found is None else found

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tfopt_protos import tensors
 
-from tfopt_optimizer.passes import axes
+from tfopt_optimizer.passes import axes, constants, slices
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int | None, ...]
@@ -49,6 +49,7 @@ class Size:
 
 
 ONE = Size(1)
+ROWS = Size(1, ("rows",))
 Dims = tuple[Size, ...]
 
 
@@ -80,7 +81,8 @@ def sources(node: Any) -> list[str]:
 
 
 class Dimensions:
-    """Of all tensors. `nodes`: each after what it reads; `shapes`: tensor -> what TensorFlow infers."""
+    """Of all tensors. `nodes`: each after what it reads; `shapes`: tensor -> what TensorFlow infers. Of inputs, the
+    first length is the number of rows where it is not known: the same for all, as in whatever an engine is given."""
 
     def __init__(self, nodes: Iterable[Any], shapes: Mapping[str, Shape | None]) -> None:
         self._shapes = shapes
@@ -126,6 +128,9 @@ class Dimensions:
 
     def _inferred(self, node: Any) -> Sequence[Size | None] | None:
         given = sources(node)
+        if node.op == "Placeholder":
+            shape = self._shapes.get(f"{node.name}:0")
+            return None if shape is None else [None if axis else ROWS for axis in range(len(shape))]
         if node.op == "Const":
             return [Size(int(dim.size)) for dim in node.attr["value"].tensor.tensor_shape.dim]
         if node.op == "Reshape":
@@ -140,7 +145,7 @@ class Dimensions:
         for name, labels in zip(given, links.inputs, strict=True):
             for label, size in zip(labels or (), self.of(name) or (), strict=False):
                 sizes.setdefault(label, []).append(size)
-        sizes[axes.NEW] = [ONE]
+        sizes[slices.NEW] = [ONE]
         return [together(sizes[label]) if label in sizes else None for label in links.output]
 
     def _value(self, node: Any, name: str) -> Array | None:
@@ -219,7 +224,7 @@ def _numbers(value: Array) -> list[int]:
 
 
 def _sliced(node: Any, value: Array, begin: Array, end: Array, strides: Array) -> Array | None:
-    masks = axes.masks(node)
+    masks = slices.masks(node)
     if masks["ellipsis"] or masks["new_axis"]:
         return None
     index: list[int | slice] = []
@@ -244,7 +249,7 @@ def _held(found: Any) -> Array:
 
 def _gathered(node: Any, value: Array, places: Array, axis: Array) -> Array | None:
     index = np.array(_numbers(places), int).reshape(places.shape)
-    return None if axes.told(node, "batch_dims").i else _held(np.take(value, index, _numbers(axis)[0]))
+    return None if constants.told(node, "batch_dims").i else _held(np.take(value, index, _numbers(axis)[0]))
 
 
 def _selected(node: Any, condition: Array, then: Array, otherwise: Array) -> Array | None:
@@ -262,7 +267,7 @@ _VALUES: Mapping[str, Callable[..., Array | None]] = {
     "StridedSlice": _sliced,
     "GatherV2": _gathered,
     "Prod": _prod,
-    "Pack": lambda node, *values: np.stack(values, int(axes.told(node, "axis").i)),
+    "Pack": lambda node, *values: np.stack(values, int(constants.told(node, "axis").i)),
     "ConcatV2": lambda node, *values: np.concatenate(values[:-1], _numbers(values[-1])[0]),
     "ExpandDims": lambda node, value, axis: np.expand_dims(value, _numbers(axis)[0]),
     "Squeeze": lambda node, value: value.reshape(()) if value.size == 1 else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.passes import axes
+from tfopt_optimizer.passes import axes, constants, slices
 from tfopt_optimizer.passes.dimensions import ONE, Array, Dimensions, Dims, Size, product, sources, target
 
 _FEW = 4  # positions of an axis of unknown length: what is read of them is there, and likely little
@@ -104,7 +104,7 @@ def _linked(node: Any, part: Part, known: Dimensions) -> Needs | None:
     if links is None or dims is None:
         return None
     label, found = links.output[part.axis], list[Part | Array | None]()
-    if label == axes.NEW or label.startswith(axes.SAME):
+    if label == slices.NEW or label.startswith(axes.SAME):
         return None
     for name, labels in zip(sources(node), links.inputs, strict=True):
         given = known.of(name)
@@ -162,7 +162,7 @@ def _asked(node: Any, part: Part, known: Dimensions, nodes: Mapping[str, Any]) -
 
 
 def _lengths(node: Any, kind: str, numbers: list[int]) -> Array:
-    return np.array(numbers, np.int64 if axes.told(node, kind).type == _INT64 else np.int32)
+    return np.array(numbers, np.int64 if constants.told(node, kind).type == _INT64 else np.int32)
 
 
 def _constant(node: Any, part: Part, known: Dimensions, nodes: Mapping[str, Any]) -> Needs | None:

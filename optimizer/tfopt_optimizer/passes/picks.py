@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from tfopt_optimizer.passes import axes
+from tfopt_optimizer.passes import constants, slices
 from tfopt_optimizer.passes.dimensions import Array, Dimensions, Dims, sources
 from tfopt_optimizer.passes.parts import Part, smallest
 
@@ -36,7 +36,7 @@ def moved(node: Any, begin: int, known: Dimensions) -> dict[int, Array]:
     assert own is not None
     assert dims is not None
     values = [np.array(known.value(name)) for name in sources(node)[1:]]
-    kind = axes.told(node, "Tindices" if node.op == "GatherV2" else "Index").type
+    kind = constants.told(node, "Tindices" if node.op == "GatherV2" else "Index").type
     numbers = [
         np.array([size.number for size in value.ravel()], np.int64 if kind == 9 else np.int32).reshape(value.shape)
         for value in values
@@ -46,47 +46,28 @@ def moved(node: Any, begin: int, known: Dimensions) -> dict[int, Array]:
     if node.op == "Slice":
         numbers[0][own.axis], numbers[1][own.axis] = own.begin - begin, own.count
         return {1: numbers[0], 2: numbers[1]}
-    (entry,) = (entry.place for entry in _entries(node, dims, len(numbers[0])) if entry.axis == own.axis)
-    numbers[0][entry], numbers[1][entry] = own.begin - begin, own.end - begin
+    (place,) = (e.place for e in slices.entries(node, len(dims), numbers[2].tolist()) if e.axis == own.axis)
+    numbers[0][place], numbers[1][place] = own.begin - begin, own.end - begin
     return {1: numbers[0], 2: numbers[1]}
 
 
-class _Entry(NamedTuple):
-    """Of a StridedSlice: its place among them, and the axis that it is about."""
-
-    place: int
-    axis: int
-
-
-def _entries(node: Any, dims: Dims, count: int) -> Iterator[_Entry]:
-    masks, axis = axes.masks(node), 0
-    added = masks["new_axis"] & ~masks["ellipsis"]
-    told = sum(not (masks["ellipsis"] | added) >> place & 1 for place in range(count))
-    for place in range(count):
-        if masks["ellipsis"] >> place & 1:
-            axis += len(dims) - told
-        elif not added >> place & 1:
-            yield _Entry(place, axis)
-            axis += 1
-
-
 def _strided(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
-    (begin, end, strides), masks = values, axes.masks(node)
-    for place, axis in _entries(node, dims, len(begin)):
+    (begin, end, strides), masks = values, slices.masks(node)
+    for place, axis, taken in slices.entries(node, len(dims), strides):
+        if axis < 1 or taken not in (slices.SOME, slices.ONE_OF) or strides[place] != 1:
+            continue
         size, bit = dims[axis], 1 << place
-        first, last = begin[place], end[place]
-        if not axis or strides[place] != 1:
+        if taken == slices.ONE_OF:
+            first = begin[place] + (size.number if begin[place] < 0 and size.known else 0)
+            yield Part(axis, first, first + 1, size)
             continue
-        if masks["shrink_axis"] & bit:
-            first = first + size.number if first < 0 and size.known else first
-            last = first + 1
-        elif size.known:  # otherwise it may be that not all of them are there
-            first, last, _ = slice(
-                None if masks["begin"] & bit else first, None if masks["end"] & bit else last
-            ).indices(size.number)
-        else:
-            continue
-        yield Part(axis, first, last, size)
+        first = 0 if masks["begin"] & bit else begin[place]
+        last = None if masks["end"] & bit else end[place]
+        if size.known:
+            first, last, _ = slice(first, last).indices(size.number)
+            yield Part(axis, first, last, size)
+        elif (first, last) in ((0, 1), (-1, None)):  # of more it may be that some are not there
+            yield Part(axis, first, last or 0, size)
 
 
 def _sliced(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
@@ -98,7 +79,7 @@ def _sliced(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
 def _gathered(node: Any, dims: Dims, values: list[list[int]]) -> Iterator[Part]:
     places, (axis,) = values
     axis %= len(dims)
-    if axis and places and not axes.told(node, "batch_dims").i:
+    if axis and places and not constants.told(node, "batch_dims").i:
         yield Part(axis, min(places), max(places) + 1, dims[axis])
 
 

@@ -14,7 +14,7 @@ import graphlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfopt_optimizer.passes import axes, identities, picks, unread_nodes
+from tfopt_optimizer.passes import axes, constants, identities, picks, unread_nodes
 from tfopt_optimizer.passes.dimensions import Dimensions, Shape, sources
 from tfopt_optimizer.passes.parts import Part, needs, union
 
@@ -25,8 +25,9 @@ _STRING = 7  # DataType
 def run(graph: Any, shapes: Mapping[str, Shape | None], keep: Iterable[str]) -> int:
     """Rewrites a frozen GraphDef; returns how many products became smaller, 0 for a graph that is as it was.
 
-    `shapes`: of all tensors ("node:0"), as TensorFlow infers them (None: rows); `keep`: names of the nodes that are
-    the graph's outputs. What no output needs any more is removed, inputs are not.
+    `shapes`: of all tensors ("node:0"), as TensorFlow infers them; inputs whose first length is None have the same
+    number of rows. `keep`: names of the nodes that are the graph's outputs. What no output needs any more is removed,
+    inputs are not.
     """
     nodes = {node.name: node for node in graph.node}
     try:
@@ -121,7 +122,7 @@ class _Reading:
         part = union(part for part in asked if part is not None)
         if part is None or (node.name in self._shaped and not part.size.known):
             return None
-        if node.op == "Const" and axes.told(node, "dtype").type == _STRING:
+        if node.op == "Const" and constants.told(node, "dtype").type == _STRING:
             return None
         found = needs(node, part, self._known, self._nodes)
         return None if found is None else unread_nodes.Less(part, found)

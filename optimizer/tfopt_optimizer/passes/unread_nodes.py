@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes, tensors
 
-from tfopt_optimizer.passes import axes, constants, picks
+from tfopt_optimizer.passes import axes, constants, picks, slices
 from tfopt_optimizer.passes.dimensions import Array, Dimensions, Dims, sources, target
 from tfopt_optimizer.passes.parts import Needs, Part, cut
 
@@ -58,7 +58,7 @@ def prune(graph: Any, keep: frozenset[str]) -> None:
         if graph.node[place].name not in left:
             del graph.node[place]
     for node in graph.node:
-        if any(name.decode().removeprefix("loc:@") not in left for name in axes.told(node, "_class").list.s):
+        if any(name.decode().removeprefix("loc:@") not in left for name in constants.told(node, "_class").list.s):
             del node.attr["_class"]  # it was to be placed beside one that is gone
 
 
@@ -108,7 +108,7 @@ class _Writer:
         less, dims = self._less.get(name.partition(":")[0]), self._known.of(name)
         if less is None or dims is None:
             return
-        kind = _INT64 if axes.told(node, "out_type").type == _INT64 else _INT32
+        kind = _INT64 if constants.told(node, "out_type").type == _INT64 else _INT32
         shape = self._add("Shape", node.name, self._done[name, less.part])
         shape.attr["T"].CopyFrom(node.attr["T"])
         shape.attr["out_type"].type = kind
@@ -130,7 +130,7 @@ class _Writer:
             if maker.op == "Shape":
                 made = self._add("Shape", maker.name, self._part(sources(maker)[0], part, maker.attr["T"].type))
                 made.attr["T"].CopyFrom(maker.attr["T"])
-                made.attr["out_type"].type = _INT64 if axes.told(maker, "out_type").type == _INT64 else _INT32
+                made.attr["out_type"].type = _INT64 if constants.told(maker, "out_type").type == _INT64 else _INT32
                 self._done[name, part] = f"{made.name}:0"
             elif less is not None:
                 assert dims is not None
@@ -157,7 +157,7 @@ class _Writer:
         node.attr["T"].type, node.attr["Index"].type = dtype, _INT32
         whole = (1 << axis) - 1
         ends = {"begin": whole, "end": whole | (1 << axis if not part.end else 0)}  # LAST ends with the axis
-        for mask in axes.MASKS:
+        for mask in slices.MASKS:
             node.attr[f"{mask}_mask"].i = ends.get(mask, 0)
         return f"{node.name}:0"
 
@@ -192,4 +192,4 @@ def _type(node: Any, place: int) -> int:
     if node.op in _OF_BOOLS or (node.op in ("Select", "SelectV2") and not place):
         return _BOOL
     names = _TYPES.get(node.op, ())
-    return int(axes.told(node, names[place] if place < len(names) else "T").type)
+    return int(constants.told(node, names[place] if place < len(names) else "T").type)
