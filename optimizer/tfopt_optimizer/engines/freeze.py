@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfopt_optimizer import wording
@@ -33,37 +33,49 @@ def freeze(model: tensorflow_engine.FunctionModel, info: SignatureInfo) -> Froze
     """NotLowerable when TensorFlow cannot freeze it, or it does not fit into a graph."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    tf, signature = model.tf, model.signature(info.key)
-    names = [t.name for t in info.inputs]
-    outputs = sorted(signature.structured_outputs)
-
-    def call(*values: object) -> list[object]:
-        found = signature(**dict(zip(names, values, strict=True)))
-        return [tf.identity(found[name]) for name in outputs]
-
-    specs = [tf.TensorSpec(t.shape, t.dtype, name=f"tfopt_input_{i}") for i, t in enumerate(info.inputs)]
+    concrete = one_function(model, info)
+    # Before they are copied: 2.2 GB took 12 GB, and the process was killed before it could say why.
+    refuse(sum(bytes_of(model.tf, value) for value in concrete.captured_inputs))
     try:
-        concrete = tf.function(call, autograph=False).get_concrete_function(*specs)
-        # Before they are copied: 2.2 GB took 12 GB, and the process was killed before it could say why.
-        refuse(sum(_bytes(tf, value) for value in concrete.captured_inputs))
         frozen = convert_variables_to_constants_v2(concrete, lower_control_flow=False)
         graph = frozen.graph.as_graph_def()
-    except NotLowerable:
-        raise
     except Exception as error:
         # Freezing raises whatever its passes meet: it all means "not this way".
         raise NotLowerable(f"TensorFlow cannot freeze it: {first_line(error)}") from error
+    found = with_ends(graph, info, frozen.outputs)
+    refuse(graph.ByteSize())
+    return found
+
+
+def one_function(model: tensorflow_engine.FunctionModel, info: SignatureInfo) -> Any:
+    """The signature as a function of `tfopt_input_<i>`, its results in the order of their names."""
+    tf, signature = model.tf, model.signature(info.key)
+    names = [t.name for t in info.inputs]
+
+    def call(*values: object) -> list[object]:
+        found = signature(**dict(zip(names, values, strict=True)))
+        return [tf.identity(found[name]) for name in sorted(signature.structured_outputs)]
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=f"tfopt_input_{i}") for i, t in enumerate(info.inputs)]
+    try:
+        return tf.function(call, autograph=False).get_concrete_function(*specs)
+    except Exception as error:
+        # Tracing raises whatever the signature's function does: it all means "not this way".
+        raise NotLowerable(f"TensorFlow cannot freeze it: {first_line(error)}") from error
+
+
+def with_ends(graph: Any, info: SignatureInfo, outputs: Sequence[Any]) -> Frozen:
+    """A graph of `one_function` with nodes of our own at its end: OpenVINO takes what no other node reads as the
+    model's outputs. `outputs`: its tensors."""
     ends = {}
-    for number, (name, tensor) in enumerate(zip(outputs, frozen.outputs, strict=True)):
-        # A node of our own: OpenVINO takes what no other node reads as the model's outputs.
+    for number, (name, tensor) in enumerate(zip(sorted(t.name for t in info.outputs), outputs, strict=True)):
         end = graph.node.add(op="Identity", name=f"tfopt_output_{number}", input=[tensor.name])
         end.attr["T"].type = tensor.dtype.as_datatype_enum
         ends[name] = f"{end.name}:0"
-    refuse(graph.ByteSize())
-    return Frozen(graph, {name: f"tfopt_input_{i}:0" for i, name in enumerate(names)}, ends)
+    return Frozen(graph, {t.name: f"tfopt_input_{i}:0" for i, t in enumerate(info.inputs)}, ends)
 
 
-def _bytes(tf: Any, captured: Any) -> int:
+def bytes_of(tf: Any, captured: Any) -> int:
     """Of a variable or a constant that a function reads; 0 for a table, and where the shape is not known."""
     if captured.dtype != tf.resource:
         return int(captured.shape.num_elements() or 0) * int(captured.dtype.size)

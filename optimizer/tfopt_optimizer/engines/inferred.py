@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfopt_optimizer.engines.indices import Shape
+from tfopt_optimizer.engines.indices import FEW, Shape
 
 
 class Inferred:
@@ -44,8 +45,17 @@ class Inferred:
 
 def of_tensors(tf: Any, definition: Any) -> dict[str, Shape | None]:
     """The shapes of all tensors ("node:0") of a graph without variables; None for an unknown rank."""
+    light = type(definition)(versions=definition.versions, library=definition.library)
+    for node in definition.node:
+        value = node.attr["value"].tensor if node.op == "Const" else None
+        if value is None or math.prod(int(dim.size) for dim in value.tensor_shape.dim) <= FEW:
+            light.node.add().CopyFrom(node)
+        else:  # weights of hundreds of megabytes have a shape: that is enough
+            place = light.node.add(op="Placeholder", name=node.name)
+            place.attr["dtype"].type = value.dtype
+            place.attr["shape"].shape.CopyFrom(value.tensor_shape)
     with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(definition, name="")
+        tf.graph_util.import_graph_def(light, name="")
     results = [tensor for operation in graph.get_operations() for tensor in operation.outputs]
     return {t.name: None if t.shape.rank is None else tuple(t.shape.as_list()) for t in results}
 

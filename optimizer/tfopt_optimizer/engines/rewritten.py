@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer.engines import inferred
+from tfopt_optimizer.engines import inferred, weightless
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Target
-from tfopt_optimizer.engines.freeze import Frozen, freeze
+from tfopt_optimizer.engines.freeze import Frozen
+from tfopt_optimizer.engines.weightless import Weightless
 from tfopt_optimizer.errors import NotLowerable
 from tfopt_optimizer.passes import lengths, unread
 from tfopt_optimizer.plan import SignatureInfo
@@ -36,38 +37,45 @@ class Meta:
     refusal: str = ""
 
 
-def make(model: tensorflow_engine.FunctionModel, info: SignatureInfo, wanted: SignatureInfo, folder: Path) -> Meta:
+def make(
+    model: tensorflow_engine.FunctionModel, info: SignatureInfo, wanted: SignatureInfo, folder: Path
+) -> tuple[Meta, Weightless]:
     """Writes what came of it into `folder`. NotLowerable where nothing did. `info` is the model's own signature; where
     `wanted` leaves a dimension open that it has fixed, that is to be opened."""
-    axes = _axes(info, wanted)
-    frozen = freeze(model, info)
-    keep = [tensor.partition(":")[0] for tensor in frozen.outputs.values()]
-    smaller = unread.run(frozen.graph, inferred.of_tensors(model.tf, frozen.graph), keep)
+    axes, light = _axes(info, wanted), weightless.of(model, info)
+    frozen, tf = light.frozen, model.tf
+    smaller = unread.run(frozen.graph, inferred.of_tensors(tf, frozen.graph), _nodes(frozen.outputs))
     meta = Meta(frozen.inputs, frozen.outputs, smaller)
     if axes:
-        meta = _opened(model, info, axes, frozen, meta)
+        light, meta = _opened(tf, info, axes, light, meta)
     if not (meta.smaller or meta.opened):
         raise NotLowerable(meta.refusal or "every position of it is read")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / GRAPH).write_bytes(frozen.graph.SerializeToString())
+    (folder / GRAPH).write_bytes(weightless.filled(tf, light).SerializeToString())
     (folder / META).write_text(json.dumps(dataclasses.asdict(meta)))
-    return meta
+    return meta, light
+
+
+def _nodes(ends: Mapping[str, str]) -> dict[str, str]:
+    """Nodes with the names that the signature has for them."""
+    return {tensor.partition(":")[0]: name for name, tensor in ends.items()}
 
 
 def _opened(
-    model: tensorflow_engine.FunctionModel, info: SignatureInfo, axes: Mapping[str, int], frozen: Frozen, meta: Meta
-) -> Meta:
-    before = frozen.graph.SerializeToString()
-    nodes = {frozen.inputs[name].partition(":")[0]: axis for name, axis in axes.items()}
+    tf: Any, info: SignatureInfo, axes: Mapping[str, int], light: Weightless, meta: Meta
+) -> tuple[Weightless, Meta]:
+    frozen = light.frozen
+    graph = type(frozen.graph)()
+    graph.CopyFrom(frozen.graph)
     (size,) = {t.shape[axes[t.name]] for t in info.inputs if t.name in axes and t.shape is not None}
-    ends = {tensor.partition(":")[0]: name for name, tensor in frozen.outputs.items()}
     assert size is not None
+    placed = {node: axes[name] for node, name in _nodes(frozen.inputs).items() if name in axes}
     try:
-        lengths.run(frozen.graph, inferred.of_tensors(model.tf, frozen.graph), nodes, ends, size)
+        lengths.run(graph, inferred.of_tensors(tf, graph), placed, _nodes(frozen.outputs), size)
     except NotLowerable as error:
-        frozen.graph.ParseFromString(before)
-        return dataclasses.replace(meta, refusal=str(error))
-    return dataclasses.replace(meta, opened=dict(axes))
+        return light, dataclasses.replace(meta, refusal=str(error))
+    opened = dataclasses.replace(light, frozen=dataclasses.replace(frozen, graph=graph))
+    return opened, dataclasses.replace(meta, opened=dict(axes))
 
 
 def _axes(info: SignatureInfo, wanted: SignatureInfo) -> dict[str, int]:
@@ -96,13 +104,18 @@ def read(tf: Any, plan_dir: Path, target: Target, *, pinned: bool = False) -> Fr
 
 def function(tf: Any, plan_dir: Path, target: Target, *, pinned: bool = False) -> Any:
     """The same as a function that is called, and tells of itself, as a SavedModel's signature does."""
-    frozen = read(tf, plan_dir, target, pinned=pinned)
+    return callable_of(tf, Weightless(read(tf, plan_dir, target, pinned=pinned), {}))
+
+
+def callable_of(tf: Any, light: Weightless) -> Any:
+    frozen = light.frozen
     nodes = {node.name: node for node in frozen.graph.node}
     ends = {name: nodes[tensor.partition(":")[0]].attr for name, tensor in frozen.inputs.items()}
     outputs = list(frozen.outputs)
 
     def call(**feeds: Any) -> Any:
         given = {frozen.inputs[name]: tensor for name, tensor in feeds.items()}
+        given |= {f"{name}:0": weightless.value_of(tf, light, name) for name in light.weights if name in nodes}
         found = tf.graph_util.import_graph_def(frozen.graph, given, [frozen.outputs[name] for name in outputs], name="")
         return dict(zip(outputs, found, strict=True))
 

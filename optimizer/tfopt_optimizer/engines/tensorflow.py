@@ -112,7 +112,9 @@ class FunctionModel:
         key, folder = target.signature.key, self._place.plan_dir / target.source
         if not (folder / rewritten.META).exists():
             signatures = saved_model.read_signatures(self._place.model_dir, self._place.tags)
-            rewritten.make(self, next(s for s in signatures if s.key == key), target.signature, folder)
+            info = next(s for s in signatures if s.key == key)
+            _, light = rewritten.make(self, info, target.signature, folder)
+            return FunctionRunner(self.tf, rewritten.callable_of(self.tf, light), {})
         return FunctionRunner(self.tf, self.function(target), {})
 
     def runner(self, signature: SignatureInfo, variant: str = FUNCTION) -> Runner:

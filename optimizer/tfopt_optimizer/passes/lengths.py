@@ -19,6 +19,7 @@ import numpy as np
 from tfopt_optimizer.errors import NotLowerable
 from tfopt_optimizer.passes.axes import told
 from tfopt_optimizer.passes.dimensions import ONE, Dimensions, Dims, Size, product, target
+from tfopt_optimizer.passes.order import sorted_nodes
 
 LENGTH = "tfopt_length"
 _INT32, _INT64 = 3, 9  # DataType
@@ -100,7 +101,7 @@ class _Opening:
     def __init__(self, graph: Any, shapes: Mapping[str, Shape | None], inputs: Mapping[str, int], size: int) -> None:
         self._graph, self._inputs, self.size = graph, dict(inputs), size
         self._nodes = {node.name: node for node in graph.node}
-        self._order = _sorted(self._nodes)
+        self._order = sorted_nodes(self._nodes)
         self._known = Dimensions(self._order, shapes)
         self._axes: dict[str, Axes] = {}  # tensor -> its axes that are the length now
         self._merged: dict[str, Axes] = {}  # ... that are rows and length in one
@@ -250,21 +251,6 @@ def _first(tensor: str) -> str:
 
 def _feeders(node: Any) -> list[str]:
     return [each for each in node.input if not each.startswith("^")]
-
-
-def _sorted(nodes: Mapping[str, Any]) -> list[Any]:
-    """Each after what it reads."""
-    found: dict[str, Any] = {}
-    for name in nodes:
-        todo = [(name, False)]
-        while todo:
-            each, done = todo.pop()
-            if done:
-                found.setdefault(each, nodes[each])
-            elif each not in found:
-                todo.append((each, True))
-                todo += [(source.lstrip("^").partition(":")[0], False) for source in nodes[each].input]
-    return list(found.values())
 
 
 def _same(opening: _Opening, node: Any) -> None:
