@@ -190,6 +190,25 @@ def test_query_key_and_value_of_one_product():
     assert (found, after) == (3, sorted([3 * WHOLE, 3 * POSITIONS, ONE, ONE]))
 
 
+def test_weights_that_come_later_are_cut_when_they_are_there():
+    """As of engines/weightless.py: constants without content, by whose names it is known what they stand for."""
+    dense, places = Weights().dense(WIDTH, WIDTH), Weights().variable(POSITIONS, WIDTH).numpy()
+    frozen = Frozen(lambda x: (dense(x) + places)[:, 0], *token_specs())
+    weights = {n.name: n.attr["value"].tensor.tensor_content for n in frozen.graph.node if n.op == "Const"}
+    weights = {name: content for name, content in weights.items() if len(content) > 4 * WIDTH}
+    whole = frozen.graph
+    frozen.graph = type(whole).FromString(whole.SerializeToString())
+    for node in frozen.graph.node:
+        if node.name in weights:
+            node.attr["value"].tensor.ClearField("tensor_content")
+    graph, found = frozen.unread()
+    for node in graph.node:
+        if node.name in weights:
+            node.attr["value"].tensor.tensor_content = weights[node.name]
+    assert found == 1
+    np.testing.assert_allclose(frozen.run(graph, tokens(3)), frozen.run(whole, tokens(3)), atol=2e-6)
+
+
 def test_names_inputs_and_what_ran_before_stay():
     import tensorflow as tf
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tfopt_optimizer.errors import NotLowerable
-from tfopt_optimizer.passes.axes import told
+from tfopt_optimizer.passes.constants import told
 from tfopt_optimizer.passes.dimensions import ONE, Dimensions, Dims, Size, product, target
 from tfopt_optimizer.passes.order import sorted_nodes
 

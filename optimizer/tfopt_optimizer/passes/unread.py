@@ -55,6 +55,13 @@ def _is_product(node: Any) -> bool:
     return node.op in _PRODUCTS or (node.op == "Einsum" and len(sources(node)) > 1)
 
 
+def _has_content(node: Any) -> bool:
+    """Not strings, nor a weight that comes later (engines/weightless.py): what stands for that is found by its name."""
+    proto = constants.told(node, "value").tensor
+    told = proto.tensor_content or any(field.name.endswith("_val") for field, _ in proto.ListFields())
+    return proto.dtype != _STRING and bool(told)
+
+
 class _Reading:
     """What is read of each tensor. `less`: the nodes of which a part is enough; `whole`: those that are left alone;
     `stuck`: those that were to read a part of what is whole and cannot be cut to it."""
@@ -122,7 +129,7 @@ class _Reading:
         part = union(part for part in asked if part is not None)
         if part is None or (node.name in self._shaped and not part.size.known):
             return None
-        if node.op == "Const" and constants.told(node, "dtype").type == _STRING:
+        if node.op == "Const" and not _has_content(node):
             return None
         found = needs(node, part, self._known, self._nodes)
         return None if found is None else unread_nodes.Less(part, found)
