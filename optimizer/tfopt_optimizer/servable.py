@@ -318,7 +318,7 @@ class _Opening:
             opened = self._bucket(plan, bucket, reference, smaller=any(b.static and b.batch for b in level))
             level += [opened] if opened else []
         if plan.shortening is not None:
-            return _shortened(plan, plan.shortening, levels, reference)
+            return shortened_runner(plan, plan.shortening, levels, reference)
         runners = {sizes: SignatureRunner(plan, found, reference) for sizes, found in levels.items()}
         first = next(iter(runners.values()))
         first.inner = InnerBuckets(plan.inner, runners) if plan.inner is not None else None
@@ -394,7 +394,7 @@ def _of_whole_rows(lengths: Shortening, reference: Run) -> Run:
     return lambda feeds, outputs: reference(shortening.whole(lengths, feeds), outputs)
 
 
-def _shortened(
+def shortened_runner(
     plan: SignaturePlan,
     lengths: Shortening,
     levels: Mapping[tuple[int, ...], Sequence[Bucket]],

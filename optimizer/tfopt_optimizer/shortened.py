@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -40,12 +40,15 @@ class Shortened(Generic[Runner]):
 
     def __init__(self, plan: Shortening, runners: Mapping[int, Runner]) -> None:
         self.plan, self.runners = plan, dict(runners)
+        self.ran: Callable[[int, int], object] = _unheard  # told the length and the rows of each run
         self._schedule = shortening.Schedule({length: _costs(length, runner) for length, runner in runners.items()})
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         """Whole rows in, answers in their order out. Declined where an engine does not take a row's values."""
         there = shortening.lengths(self.plan, feeds)
         parts = self._schedule.parts(there)
+        for length, rows in parts:
+            self.ran(length, len(rows))
         if len(parts) == 1:
             length, rows = parts[0]
             return self.runners[length].run_in_bucket(shortening.cut(self.plan, feeds, length), len(rows), outputs)
@@ -61,6 +64,10 @@ class Shortened(Generic[Runner]):
     def feeds_for(self, samples: Sequence[Feeds], length: int) -> list[Feeds]:
         """Samples as the buckets of this length take them, for warming up: cut to it, however long they are."""
         return [shortening.cut(self.plan, sample, length) for sample in samples]
+
+
+def _unheard(length: int, rows: int) -> None:
+    """Where nobody counts."""
 
 
 def _costs(length: int, runner: OfLength) -> list[tuple[int, float]]:

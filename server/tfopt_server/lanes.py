@@ -93,6 +93,12 @@ class InnerBuckets(Protocol):
     def fit(self, feeds: Feeds) -> Fitted | None: ...
 
 
+class Shortened(Protocol):
+    """Runs rows of a fixed length at shorter ones (tfopt_optimizer.shortened)."""
+
+    ran: Callable[[int, int], object]
+
+
 class Runner(Protocol):
     info: SignatureInfo
     row_independent: bool
@@ -102,6 +108,9 @@ class Runner(Protocol):
 
     @property
     def inner(self) -> InnerBuckets | None: ...
+
+    @property
+    def shortened(self) -> Shortened | None: ...
 
     def route(self, feeds: Feeds) -> Route: ...
 
@@ -176,6 +185,8 @@ class Lane:
             id(one): self if one is runner else Lane(model, one, metrics, parameters=parameters)
             for one in (self.inner.runners.values() if self.inner is not None else ())
         }
+        if runner.shortened is not None:
+            runner.shortened.ran = self._count_length
         self._padded = metrics.inner_padded.labels(model, runner.info.key) if self.inner is not None else None
 
     def _set_rules(self) -> None:
@@ -223,6 +234,9 @@ class Lane:
         if fitted.sizes and self._padded is not None:
             self._padded.inc()
         return self._inner[id(fitted.runner)], fitted.feeds, fitted.cut if fitted.sizes else None
+
+    def _count_length(self, length: int, rows: int) -> None:
+        self._metrics.shortened_rows.labels(self.model, self.key, str(length)).inc(rows)
 
     def enter(self) -> None:
         with self._lock:

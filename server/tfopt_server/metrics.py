@@ -81,6 +81,7 @@ class Metrics:
         self.rows = book.counter("tfopt_rows_total", *who, "engine", "bucket")
         self.padding_rows = book.counter("tfopt_padding_rows_total", *who, "bucket")
         self.inner_padded = book.counter("tfopt_inner_padded_requests_total", *who)
+        self.shortened_rows = book.counter("tfopt_shortened_rows_total", *who, "length")
         self.step_seconds = book.histogram("tfopt_step_seconds", *who, "step", bounds=STEP_SECONDS)
         self.batch_requests = book.histogram("tfopt_batch_requests", *who, bounds=POWERS_OF_2)
         self.merge_retries = book.counter("tfopt_merge_retries_total", *who)

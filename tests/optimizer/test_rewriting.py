@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 from enginecases import save
+from tfopt_optimizer import shortening
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
@@ -105,9 +106,10 @@ def by_length(us=lambda rows, length: rows * length):
 def planned(compute, tmp_path, engine="litert", variant="t1", *, samples=SAMPLES, pace=None, **flags):
     model, folder = tmp_path / "model", tmp_path / "plan"
     save(model, compute, ids=([None, LENGTH], "int32"), mask=([None, LENGTH], "int32"))
+    flags = {"allow_precompilation": engine == "xla", "intra_op_threads": 2, **flags}
     chosen = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=(engine,), optimize_budget_s=600.0, **flags)
     job = OptimizeJob(model, folder, ("serve",), chosen, {"serving_default": samples}, "warmup")
-    entrants = [e for e in table.entrants(chosen)[0] if e.variant == variant]
+    entrants = [e for e in table.entrants(chosen)[0] if e.variant in (variant, "f32")]
     with pace or by_length():
         plan = optimize(job, lambda line: None, entrants=entrants)
     assert read(folder) == plan
@@ -119,7 +121,12 @@ def same(runner, feeds):
     np.testing.assert_allclose(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
 
 
-ENGINES = [("litert", "t1"), ("openvino", "f32"), ("onnxruntime", "t1")]
+ENGINES = [
+    ("litert", "t1"),
+    ("openvino", "f32"),
+    pytest.param("onnxruntime", "t1", marks=pytest.mark.slow),
+    ("xla", "pjrt"),
+]
 
 
 @pytest.mark.parametrize(("engine", "variant"), ENGINES)
@@ -219,8 +226,25 @@ def test_a_length_that_does_not_pay_has_no_bucket(tmp_path):
     assert said in plan.log
 
 
-def test_compression_is_calibrated_on_whole_rows_and_checked_on_others(tmp_path):
+@pytest.mark.slow
+def test_compression_is_checked_on_rows_that_it_was_not_calibrated_on(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("tfopt_optimizer.shortening.rows_of_level", recorded(seen, shortening.rows_of_level))
     lengths = itertools.cycle([5, 7, 15, 32, 3, 30, 14, 8, 16, 6, 9, 2])
     samples = tuple(texts([next(lengths)], seed) for seed in range(40))
-    _, _, plan = planned(classified, tmp_path, "openvino", "int8-weights", samples=samples, allow_compression=True)
-    assert plan.signature("serving_default") is not None
+    _, _, plan = planned(
+        classified, tmp_path, "openvino", "int8-weights", samples=samples, allow_compression=True, lossy_max_rel_error=0.5,
+        lossy_mean_rel_error=0.5,
+    )  # fmt: skip
+    for bucket in plan.signature("serving_default").buckets:
+        lossy = next(c for c in bucket.candidates if c.variant == "int8-weights")
+        assert lossy.agreement is not None, lossy.reason
+    assert 0 < seen["rows"] < 40
+
+
+def recorded(seen, function):
+    def call(plan, rows, size, below):
+        seen["rows"] = rows.count
+        return function(plan, rows, size, below)
+
+    return call

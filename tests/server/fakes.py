@@ -84,6 +84,7 @@ class Runner:
         self.has_reference = True
         self.merge = merge
         self.inner = None
+        self.shortened = None
         self.buckets = sizes if row_independent else ()
         self._buckets = {n: Bucket(n, "fake", static, cost_us, self.engine.run) for n in sizes}
         self._exact = Bucket(None, "fake", True, cost_us, self.engine.run)

@@ -1,0 +1,189 @@
+"""Requests for a signature of fixed length, through both faces: each row runs at the length that it has, and the answer
+is that to whole rows."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import faceplane
+import numpy as np
+import pytest
+import rpcclient
+from bothfaces import Faces, spelled
+from tfopt_optimizer.errors import Declined
+from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo, SignaturePlan, TensorInfo
+from tfopt_optimizer.servable import Bucket, shortened_runner
+from tfopt_server.dataplane import Dataplane
+from tfopt_server.executor import Executor
+from tfopt_server.lanes import Lane
+from tfopt_server.lifecycle import Event
+from tfopt_server.metrics import Metrics
+from tfopt_server.registry import Loaded, Registry
+from tfopt_server.rest.app import App
+
+SIZE, ODD = 8, 99
+INFO = SignatureInfo(
+    "serving_default", "predict",
+    (TensorInfo("ids", "int64", (None, SIZE), "i:0"), TensorInfo("mask", "int32", (None, SIZE), "m:0")),
+    (TensorInfo("total", "int64", (None,), "t:0"),),
+)  # fmt: skip
+PLAN = Shortening((Filled("ids", 1, 1.0, True), Filled("mask", 1, 0.0, True)), SIZE, (2, 4), "proven")
+Arrays = dict[str, np.ndarray]
+
+
+class Model:
+    """The sum of the ids under a mask, in buckets of 1 and 4 rows by 2, 4 and 8 positions. Notes the shape of every run;
+    waits for `gate`."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[int, int]] = []
+        self.plain: list[tuple[int, int]] = []
+        self.gate, self.entered = threading.Event(), threading.Semaphore(0)
+        self.gate.set()
+        plan = SignaturePlan(INFO, True, "proven", True, "measured", (), shortening=PLAN)
+        levels = {(n,): [self.bucket(rows, n) for rows in (1, 4)] for n in (2, 4, SIZE)}
+        self.runner = shortened_runner(plan, PLAN, levels, self.run_plain)
+
+    def bucket(self, rows: int, length: int) -> Bucket:
+        cost_us = 1000.0 * length * (1 if rows == 1 else 3)
+        return Bucket(rows, "fake", True, cost_us, self.run, dict.fromkeys(("ids", "mask"), (rows, length)), (length,))
+
+    def run(self, feeds: Arrays, outputs: object = None) -> Arrays:
+        self.entered.release()
+        assert self.gate.wait(10)
+        if (feeds["ids"] == ODD).any():
+            raise Declined("INVALID_ARGUMENT", "99 is outside the table")
+        self.ran.append(feeds["ids"].shape)
+        return {"total": (feeds["ids"] * feeds["mask"]).sum(1)}
+
+    def run_plain(self, feeds: Arrays, outputs: object = None) -> Arrays:
+        self.plain.append(feeds["ids"].shape)
+        return {"total": (feeds["ids"] * feeds["mask"]).sum(1)}
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def faces(model, tmp_path) -> Iterator[Faces]:
+    metrics, registry = Metrics(), Registry(["m"])
+    version = registry.add("m", 1, tmp_path)
+    registry.move(version, Event.LOAD)
+    lane = Lane("m", model.runner, metrics, parameters=None)
+    version.loaded = Loaded(None, {INFO.key: lane}, None, "a test's", {})
+    registry.move(version, Event.READY)
+    plane = Dataplane(registry, Executor(metrics, 1), metrics)
+    plane.metrics = metrics
+    with rpcclient.face(tmp_path, plane) as (client, _, _):
+        yield Faces(App(plane, faceplane.configured(), metrics), client, plane, registry)
+    model.gate.set()
+    plane.drain(5)
+
+
+def texts(*lengths: int, seed: int = 0) -> Arrays:
+    mask = (np.arange(SIZE)[None] < np.array(lengths)[:, None]).astype(np.int32)
+    ids = np.random.default_rng([seed, *lengths]).integers(2, 90, mask.shape)
+    return {"ids": np.where(mask == 1, ids, 1), "mask": mask}
+
+
+def instances(faces: Faces, feeds: Arrays) -> list[int]:
+    rows = [{name: spelled(array[row]) for name, array in feeds.items()} for row in range(len(feeds["ids"]))]
+    answer = faces.rest(json.dumps({"instances": rows}))
+    assert answer.status == 200, answer.body
+    return answer.json()["predictions"]
+
+
+def inputs(faces: Faces, feeds: Arrays) -> list[int]:
+    answer = faces.rest(json.dumps({"inputs": {name: spelled(array) for name, array in feeds.items()}}))
+    assert answer.status == 200, answer.body
+    return answer.json()["outputs"]
+
+
+def rpc(faces: Faces, feeds: Arrays) -> list[int]:
+    return faces.client.outputs(rpcclient.predict_request(feeds))["total"].tolist()
+
+
+ASK = [instances, inputs, rpc]
+
+
+def total(feeds: Arrays) -> list[int]:
+    return (feeds["ids"] * feeds["mask"]).sum(1).tolist()
+
+
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize(
+    ("lengths", "ran"),
+    [
+        ([1], [(1, 2)]),
+        ([2], [(1, 2)]),
+        ([3], [(1, 4)]),
+        ([8], [(1, 8)]),
+        ([1, 2, 2, 1], [(4, 2)]),
+        ([8, 2, 3], [(1, 8), (1, 4), (1, 2)]),
+        ([3, 8, 3, 8, 3, 8, 4, 8], [(4, 8), (4, 4)]),
+        ([1] * 10, [(4, 2), (4, 2), (1, 2), (1, 2)]),
+    ],
+)
+def test_every_row_runs_at_its_length_and_is_answered_in_its_place(model, faces, ask, lengths, ran):
+    feeds = texts(*lengths)
+    assert ask(faces, feeds) == total(feeds)
+    assert sorted(model.ran) == sorted(ran)
+    counted = {dict(key)["length"]: child.value for key, child in lengths_counted(faces)}
+    assert sum(counted.values()) == len(lengths)
+
+
+def lengths_counted(faces: Faces) -> list:
+    counter = faces.plane.metrics.shortened_rows
+    return [
+        (zip(("model", "signature", "length"), key, strict=True), child) for key, child in counter.children().items()
+    ]
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_a_row_that_says_something_behind_its_mask_or_nothing_at_all_runs_whole(model, faces, ask):
+    feeds = texts(2, 2, 2)
+    feeds["ids"][0, 7] = 5
+    feeds["mask"][1] = 0
+    assert ask(faces, feeds) == total(feeds)
+    assert sorted(model.ran) == [(1, 2), (1, 8), (1, 8)]
+
+
+@pytest.mark.parametrize("ask", ASK)
+def test_what_an_engine_declines_is_answered_by_plain_tensorflow_as_it_came(model, faces, ask):
+    feeds = texts(2, 7)
+    feeds["ids"][0, 0] = ODD
+    assert ask(faces, feeds) == total(feeds)
+    assert model.plain == [(2, 8)]
+    assert sum(child.value for child in faces.plane.metrics.fallbacks.children().values()) == 1
+
+
+def test_another_length_than_the_signatures_is_plain_tensorflows_to_answer(model, faces):
+    """Which refuses it as it did before; here it does not, and is seen to get it."""
+    short = {name: array[:, :5] for name, array in texts(5).items()}
+    assert rpc(faces, short) == total(short)
+    assert (model.ran, model.plain) == ([], [(1, 5)])
+
+
+def test_requests_of_different_lengths_merge(model, faces):
+    asked = [texts(length, seed=seed) for seed, length in enumerate((2, 8, 1, 3))]
+    model.gate.clear()
+    with ThreadPoolExecutor(5) as threads:
+        busy = threads.submit(rpc, faces, texts(7))
+        assert model.entered.acquire(timeout=10)
+        waiting = [threads.submit(ASK[n % 3], faces, each) for n, each in enumerate(asked)]
+        lane = faces.registry.available()[0].loaded.lanes[INFO.key]
+        end = time.monotonic() + 10
+        while lane.users < 5 and time.monotonic() < end:
+            time.sleep(0.001)
+        model.gate.set()
+        for answer, each in zip(waiting, asked, strict=True):
+            assert answer.result(10) == total(each)
+        assert busy.result(10) == total(texts(7))
+    assert sorted(model.ran) == [(1, 2), (1, 2), (1, 4), (1, 8), (1, 8)]
+    assert (lane.batch_requests.count, lane.batch_requests.sum) == (2, 5)
