@@ -96,7 +96,7 @@ POLICY := \
   benchmarks/load/pace.py \
   benchmarks/stats.py \
   benchmarks/table.py \
-  $(wildcard optimizer/tfopt_optimizer/*.py optimizer/tfopt_optimizer/engines/*.py optimizer/tfopt_optimizer/tpu/*.py optimizer/tfopt_optimizer/doctor/*.py optimizer/tfopt_optimizer/page/*.py optimizer/tfopt_optimizer/split/*.py) \
+  $(wildcard optimizer/tfopt_optimizer/*.py optimizer/tfopt_optimizer/engines/*.py optimizer/tfopt_optimizer/tpu/*.py optimizer/tfopt_optimizer/doctor/*.py optimizer/tfopt_optimizer/page/*.py optimizer/tfopt_optimizer/passes/*.py optimizer/tfopt_optimizer/split/*.py) \
   client/tfopt_client \
   protos/tfopt_protos/dtypes.py \
   protos/tfopt_protos/messages.py \

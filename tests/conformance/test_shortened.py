@@ -36,8 +36,8 @@ Arrays = dict[str, np.ndarray]
 
 
 class Model:
-    """The sum of the ids under a mask, in buckets of 1 and 4 rows by 2, 4 and 8 positions. Notes the shape of every run;
-    waits for `gate`."""
+    """The sum of the ids under a mask, in buckets of 1 and 4 rows by 2, 4 and 8 positions. Notes the shape of every
+    run; waits for `gate`."""
 
     def __init__(self) -> None:
         self.ran: list[tuple[int, int]] = []

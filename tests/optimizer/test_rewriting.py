@@ -233,8 +233,8 @@ def test_compression_is_checked_on_rows_that_it_was_not_calibrated_on(tmp_path, 
     lengths = itertools.cycle([5, 7, 15, 32, 3, 30, 14, 8, 16, 6, 9, 2])
     samples = tuple(texts([next(lengths)], seed) for seed in range(40))
     _, _, plan = planned(
-        classified, tmp_path, "openvino", "int8-weights", samples=samples, allow_compression=True, lossy_max_rel_error=0.5,
-        lossy_mean_rel_error=0.5,
+        classified, tmp_path, "openvino", "int8-weights", samples=samples,
+        allow_compression=True, lossy_max_rel_error=0.5, lossy_mean_rel_error=0.5,
     )  # fmt: skip
     for bucket in plan.signature("serving_default").buckets:
         lossy = next(c for c in bucket.candidates if c.variant == "int8-weights")
