@@ -127,7 +127,7 @@ class Contest:
             signature, spec, material.feeds, min(CHECK_S, CHECK_SHARE * allotted.left())
         )
         unseen = batches[: material.apart] or batches
-        made_up = self._made_up(signature, spec, material.made_up)
+        made_up = self._made_up(place, signature, spec, material.made_up)
         strings = any(t.dtype == "string" for t in signature.inputs)
         large = self._weights_bytes > LARGE
         fast = self._flags.device != CPU
@@ -330,10 +330,12 @@ class Contest:
             return batches, float(brief.min())
         return batches, shortest_s * 1e6
 
-    def _made_up(self, signature: SignatureInfo, spec: BucketSpec, made_up: Iterable[Arrays]) -> list[Batch]:
+    def _made_up(
+        self, place: str, signature: SignatureInfo, spec: BucketSpec, made_up: Iterable[Arrays]
+    ) -> list[Batch]:
         """With plain TensorFlow's answers, as many as fit into CHECK_S. What it refuses no candidate is asked."""
-        end, found = time.monotonic() + CHECK_S, list[Batch]()
-        for number, feeds in enumerate(made_up):
+        end, found, left = time.monotonic() + CHECK_S, list[Batch](), iter(made_up)
+        for number, feeds in enumerate(left):
             key = f"{spec.folder}/made-up/{number}"
             try:
                 found.append(Batch(key, feeds, self._reference.run(signature, key, feeds)))
@@ -341,6 +343,9 @@ class Contest:
                 if error.died:
                     raise
             if time.monotonic() > end:
+                if more := sum(1 for _ in left):
+                    tried = f"{number + 1} of {number + 1 + more} calls"
+                    self._log.say(f"{place}: made-up Examples: {tried} were made of plain TF in {CHECK_S:g} s")
                 break
         return found
 

@@ -42,34 +42,54 @@ class Variation:
         return {**feeds, self.input: found.reshape(array.shape)}
 
 
-def beside(takes: Takes, base: Feeds, records: Sequence[Feeds], declared: Declared) -> Iterator[Arrays]:
+class Search:
+    """Finds out what the model takes; nothing is taken after SEARCH_S.
+
+    Counts changes of one feature: `tried` is how many were taken or refused, `wanted` how many there were to try.
+    """
+
+    def __init__(self, takes: Takes) -> None:
+        self._takes, self._end = takes, time.monotonic() + SEARCH_S
+        self.tried = self.wanted = 0
+
+    def takes(self, variation: Variation, base: Feeds, count: int = 1) -> bool:
+        """`count`: features that it changes. Where several are refused together, each of them is tried again."""
+        if time.monotonic() >= self._end:
+            return False
+        taken = self._takes(variation.of(base))
+        if taken or count == 1:
+            self.tried += count
+        return taken
+
+    def told(self) -> str:
+        """Where it ended too early; "" when everything was tried."""
+        if self.tried == self.wanted:
+            return ""
+        return f"{self.tried} of {self.wanted} changes of a feature were tried in {SEARCH_S:g} s"
+
+
+def beside(search: Search, base: Feeds, records: Sequence[Feeds], declared: Declared) -> Iterator[Arrays]:
     """`base`, one row of the records, changed in all ways that the model takes: for rows that stand beside another."""
-    takes = _in_time(takes)
     for name in _inputs(base, declared):
-        yield from (v.of(base) for v in _given(takes, base, name, lacking(records, name, declared), declared))
+        yield from (v.of(base) for v in _given(search, base, name, lacking(records, name, declared), declared))
         for how in (LONGER, SHORTER, ABOVE, BELOW, MISSING, EMPTY):
-            yield from (v.of(base) for v in _changed(takes, base, name, how, declared))
+            yield from (v.of(base) for v in _changed(search, base, name, how, declared))
 
 
-def made_up(takes: Takes, base: Feeds, records: Sequence[Feeds], declared: Declared) -> list[Variation]:
+def made_up(search: Search, base: Feeds, records: Sequence[Feeds], declared: Declared) -> list[Variation]:
     """What a client may send and no record shows, as far as the model takes it. The values are plausible ones: those of
     `beside` may lie where no candidate needs to be right."""
-    found, takes = list[Variation](), _in_time(takes)
+    found = list[Variation]()
     for name in _inputs(base, declared):
         absent = lacking(records, name, declared)
-        found += _given(takes, base, name, absent, declared)
+        found += _given(search, base, name, absent, declared)
         if len(absent) > 1:
-            alone = (_giving(name, [feature], ONE, 0, declared) for feature in absent[:ALONE])
-            found += [v for v in alone if takes(v.of(base))]
+            alone = [_giving(name, [feature], ONE, 0, declared) for feature in absent[:ALONE]]
+            search.wanted += len(alone)
+            found += [v for v in alone if search.takes(v, base)]
         for how in (MISSING, EMPTY, LONGER, SHORTER):
-            found += _changed(takes, base, name, how, declared)
+            found += _changed(search, base, name, how, declared)
     return found
-
-
-def _in_time(takes: Takes) -> Takes:
-    """Nothing is taken after SEARCH_S."""
-    end = time.monotonic() + SEARCH_S
-    return lambda feeds: time.monotonic() < end and takes(feeds)
 
 
 def lacking(records: Sequence[Feeds], name: str, declared: Declared) -> list[Feature]:
@@ -91,14 +111,16 @@ def _inputs(base: Feeds, declared: Declared) -> Iterator[str]:
             yield name
 
 
-def _given(takes: Takes, base: Feeds, name: str, absent: Sequence[Feature], declared: Declared) -> Iterator[Variation]:
+def _given(
+    search: Search, base: Feeds, name: str, absent: Sequence[Feature], declared: Declared
+) -> Iterator[Variation]:
     strings = any(feature.dtype == "string" for feature in absent)
     turns = range(max(1, min(TURNS, len(declared.words))) if strings else 1)
     open_ = [feature for feature in absent if feature.size is None or feature.name[0] == "list"]
     for how, features, some in ((ONE, absent, turns), (SEVERAL, open_, (0,)), (EMPTY, absent, (0,))):
         for turn in some:
             make = functools.partial(_giving, name, how=how, turn=turn, declared=declared)
-            yield from _groups(takes, base, features, make)
+            yield from _groups(search, base, features, make)
 
 
 def _giving(name: str, features: Collection[Feature], how: str, turn: int, declared: Declared) -> Variation:
@@ -106,12 +128,12 @@ def _giving(name: str, features: Collection[Feature], how: str, turn: int, decla
     return Variation(name, change, adds=True)
 
 
-def _changed(takes: Takes, base: Feeds, name: str, how: str, declared: Declared) -> Iterator[Variation]:
+def _changed(search: Search, base: Feeds, name: str, how: str, declared: Declared) -> Iterator[Variation]:
     """Those of a declared length come last, as a parser takes or refuses them together, and have no other length."""
     fixed = {feature.name for feature in declared.features if feature.size is not None and feature.name[0] == "context"}
     there = {found for value in base[name].ravel() for found in examples.features(value)}
     names = sorted(there - fixed) + (sorted(there & fixed) if how not in (LONGER, SHORTER, EMPTY) else [])
-    return _groups(takes, base, names, functools.partial(_changing, name, how=how))
+    return _groups(search, base, names, functools.partial(_changing, name, how=how))
 
 
 def _changing(name: str, features: Collection[examples.Name], how: str) -> Variation:
@@ -119,10 +141,11 @@ def _changing(name: str, features: Collection[examples.Name], how: str) -> Varia
 
 
 def _groups(
-    takes: Takes, base: Feeds, features: Sequence[Any], make: Callable[[Sequence[Any]], Variation]
+    search: Search, base: Feeds, features: Sequence[Any], make: Callable[[Sequence[Any]], Variation]
 ) -> Iterator[Variation]:
     """By the largest groups that may be changed together, and all of those."""
-    groups = list(examples.groups(features, lambda some: takes(make(some).of(base))))
+    search.wanted += len(features)
+    groups = list(examples.groups(features, lambda some: search.takes(make(some), base, len(some))))
     yield from map(make, groups)
     if len(groups) > 1:
         yield make([feature for group in groups for feature in group])

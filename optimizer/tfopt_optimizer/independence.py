@@ -71,8 +71,8 @@ def prove(
     end = clock() + PROBING_S
     near = near_sides(run, rows)
     distant = [accepted(run, side) for side in far(rows)]
-    takes = functools.partial(takes_all, run)
-    changed = example_rows.beside(takes, rows.take(0, 1), [rows.feeds], declared)
+    search = example_rows.Search(functools.partial(takes_all, run))
+    changed = example_rows.beside(search, rows.take(0, 1), [rows.feeds], declared)
     inside = [accepted(run, side) for side in changed]
     sides = [*near, *distant, *inside]
     altered = _joined(near) or _joined(distant)
@@ -86,7 +86,8 @@ def prove(
         if clock() > end:
             break
     count = probe + 1
-    return Proof(True, f"{count} row{'s' * (count > 1)} gave the same answer alone, padded, and among others")
+    found = f"{count} row{'s' * (count > 1)} gave the same answer alone, padded, and among others"
+    return Proof(True, f"{found}; of made-up Examples beside them {told}" if (told := search.told()) else found)
 
 
 def accepted(run: Run, altered: dict[str, np.ndarray] | None) -> dict[str, np.ndarray] | None:

@@ -39,7 +39,8 @@ class Study:
 
     `rows` are those of the first inner bucket, `others` those of further ones; `altered`: made-up rows of each that
     plain TensorFlow takes; `padding` is None where no inner dimension is open. `variations`: what clients may send in
-    serialized Examples and no record has. `rewriting`: the graph that engines are given instead of the model's own.
+    serialized Examples and no record has; `untried` tells where the search for them ended early. `rewriting`: the graph
+    that engines are given instead of the model's own.
     """
 
     info: SignatureInfo
@@ -54,6 +55,7 @@ class Study:
     others: Mapping[Sizes, Rows] = dataclasses.field(default_factory=dict)
     altered: Mapping[Sizes, Arrays | None] = dataclasses.field(default_factory=dict)
     variations: tuple[Variation, ...] = ()
+    untried: str = ""
     rewriting: Rewriting | None = None
 
     @property
@@ -135,13 +137,14 @@ def study(
     run = _runs(info, reference)
     proof = Proof(False, ruled_out) if ruled_out else _prove(rows, flags, run, declared)
     base = rows.take(0, 1) if rows is not None and proof.independent else usable[0]
-    takes = functools.partial(independence.takes_all, run)
-    variations = tuple(example_rows.made_up(takes, base, usable, declared))
+    search = example_rows.Search(functools.partial(independence.takes_all, run))
+    variations = tuple(example_rows.made_up(search, base, usable, declared))
     if not proof.independent or rows is None:
         split = compression.split(len(usable)) if flags.allow_compression else None
         exact = enumerate(buckets.exact_shapes(usable))
         specs = tuple(BucketSpec(None, shapes, f"{folder}/x{i}") for i, shapes in exact)
-        return Study(info, state, proof, specs, "", rows, usable, split, variations=variations)
+        left = search.told()
+        return Study(info, state, proof, specs, "", rows, usable, split, variations=variations, untried=left)
     padding, levels = _levels(info, usable, rows, flags, run)
     rewriting = rewrite(info, rows, run) if padding is None else None
     split = compression.split(rows.count) if flags.allow_compression else None
@@ -154,8 +157,10 @@ def study(
     rows, *_ = levels.values()
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
-    others = dict(list(levels.items())[1:])
-    return Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, rewriting)
+    others, left = dict(list(levels.items())[1:]), search.told()
+    return Study(
+        info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, left, rewriting
+    )
 
 
 def _stacked(rows: Sequence[Arrays]) -> Arrays:

@@ -163,6 +163,8 @@ class Tournament:
     def _tell_examples(self, found: Study, read: Declared) -> None:
         for parser in read.unread:
             self._log.say(f"{found.info.key}: {parser}: the names of its features are no constants: none is made up")
+        if found.untried:
+            self._log.say(f"{found.info.key}: looking for made-up Examples that plain TF takes: {found.untried}")
         if not found.variations:
             return
         names = example_rows.inputs(found.samples, read)

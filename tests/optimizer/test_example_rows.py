@@ -9,10 +9,11 @@ import pytest
 from enginecases import save
 from paced import PLAIN_US, paced
 from serialized import RECORDS, example, parsing
-from tfopt_optimizer import buckets, example_rows, examples, independence, testing, verify
+from tfopt_optimizer import buckets, contest, example_rows, examples, independence, testing, verify
 from tfopt_optimizer.contest import BucketSpec
 from tfopt_optimizer.declared import Declared
 from tfopt_optimizer.engines import table
+from tfopt_optimizer.example_rows import Search
 from tfopt_optimizer.examples import EMPTY, ONE, SEVERAL, Feature
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.independence import Proof
@@ -76,8 +77,8 @@ def test_only_what_no_record_has_is_given_and_only_what_the_model_takes():
         feature = parsed(feeds["e"][0]).features.feature
         return "scale" not in feature and "x" in feature and len(feature["x"].float_list.value) == 1
 
-    assert [v.of(records[0])["e"][0] for v in example_rows.made_up(takes, records[0], records, declared)] == []
-    every = example_rows.made_up(lambda feeds: True, records[0], records, Declared((SCALE, TAGS)))
+    assert [v.of(records[0])["e"][0] for v in example_rows.made_up(Search(takes), records[0], records, declared)] == []
+    every = example_rows.made_up(Search(lambda feeds: True), records[0], records, Declared((SCALE, TAGS)))
     found = {v.of(records[0])["e"][0] for v in every}
     assert {example(x=[1.0], scale=[1.0]), b"\n\0", example(x=[1.0, 1.0])} <= found
 
@@ -95,7 +96,7 @@ def test_lengths_that_are_declared_are_not_found_out_by_trying():
         found = parsed(feeds["e"][0]).features.feature
         return all(len(found[name].float_list.value) == 1 for name in NAMES[1::2])
 
-    made = [parsed(v.of(record)["e"][0]) for v in example_rows.made_up(takes, record, [record], declared)]
+    made = [parsed(v.of(record)["e"][0]) for v in example_rows.made_up(Search(takes), record, [record], declared)]
     lengths = [[len(e.features.feature[name].float_list.value) for name in NAMES] for e in made]
     assert lengths == [[0, 1] * 20, [0, 1] * 20, [2, 1] * 20, [0, 1] * 20]
     assert len(tried) <= 44
@@ -104,7 +105,34 @@ def test_lengths_that_are_declared_are_not_found_out_by_trying():
 def test_a_slow_model_is_not_asked_for_ever(monkeypatch):
     record = {"e": np.array([example(x=[1.0])], object)}
     monkeypatch.setattr(example_rows, "SEARCH_S", 0.0)
-    assert example_rows.made_up(lambda feeds: pytest.fail("time is over"), record, [record], Declared((X, SCALE))) == []
+    search = Search(lambda feeds: pytest.fail("time is over"))
+    assert example_rows.made_up(search, record, [record], Declared((X, SCALE))) == []
+    # scale as one and as none, x taken away
+    assert search.told() == "0 of 3 changes of a feature were tried in 0 s"
+
+
+@pytest.mark.parametrize(("answers", "tried"), [(0, 0), (3, 1), (5, 4), (8, 5), (16, 14)])
+def test_a_search_that_ends_early_tells_how_many_changes_were_tried(monkeypatch, answers, tried):
+    """Groups that are refused are halved: a and b are refused together, and taken one at a time."""
+    clock = iter([0.0] * (answers + 1) + [9.0] * 100)
+    monkeypatch.setattr(example_rows.time, "monotonic", lambda: next(clock))
+    absent = [Feature(("context", name), "float", 1) for name in "abcd"]
+    record = {"e": np.array([example(x=[1.0])], object)}
+
+    def takes(feeds):
+        features = parsed(feeds["e"][0]).features.feature
+        return not ("b" in features and len(features) > 2)
+
+    search = Search(takes)
+    list(example_rows.beside(search, record, [record], Declared(tuple(absent))))
+    assert (search.tried, search.wanted) == (tried, 14)
+
+
+def test_a_search_that_was_finished_says_nothing():
+    record = {"e": np.array([example(x=[1.0])], object)}
+    search = Search(lambda feeds: False)
+    assert example_rows.made_up(search, record, [record], Declared((X, SCALE, TAGS))) == []
+    assert (search.tried, search.told()) == (search.wanted, "")
 
 
 def test_examples_that_are_empty_in_every_record_are_known_by_what_the_model_declares():
@@ -196,6 +224,29 @@ def test_a_candidate_that_misreads_a_feature_that_no_record_has_is_refused(tmp_p
     if not recorded[0]:
         (line,) = (line for line in plan.log if "made-up Examples" in line)
         assert line == "serving_default: candidates are also asked about 2 made-up Examples; no record has bonus"
+
+
+@pytest.mark.tensorflow
+def test_the_log_tells_of_made_up_examples_for_which_there_was_no_time(tmp_path, monkeypatch):
+    """It read as if all had been tried."""
+    save(tmp_path / "model", bonus, x=([None], "string"))
+    samples = {"serving_default": ({"x": np.array([example(x=[float(i)]) for i in range(3)], object)},)}
+
+    def lines(**limits):
+        for name, seconds in limits.items():
+            monkeypatch.setattr(contest if name == "CHECK_S" else example_rows, name, seconds)
+        flags = OptimizerFlags(allowed_batch_sizes=(1,))
+        job = OptimizeJob(tmp_path / "model", tmp_path / "plan", ("serve",), flags, samples, "warmup")
+        return [line for line in optimize(job, lambda _: None, entrants=[]).log if "made-up Examples" in line]
+
+    assert lines(CHECK_S=0.0) == [
+        "serving_default: candidates are also asked about 2 made-up Examples; no record has bonus",
+        "serving_default x 1: made-up Examples: 1 of 2 calls were made of plain TF in 0 s",
+    ]
+    rows, found = lines(SEARCH_S=0.0)
+    assert rows.endswith("; of made-up Examples beside them 0 of 5 changes of a feature were tried in 0 s")
+    left = "0 of 3 changes of a feature were tried in 0 s"
+    assert found == f"serving_default: looking for made-up Examples that plain TF takes: {left}"
 
 
 def optional(tf, module, examples):
