@@ -16,7 +16,6 @@ from tfopt_optimizer import (
     example_rows,
     graphs,
     inner,
-    measure,
     own_precision,
     report,
     rewriting,
@@ -33,6 +32,7 @@ from tfopt_optimizer.engines import calibration
 from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import MEMORY
+from tfopt_optimizer.hopeless import hopeless
 from tfopt_optimizer.independence import Run
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import SignatureInfo
@@ -225,8 +225,8 @@ class Tournament:
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
                 break
             place = spec.place(found.info.key)
-            hopeless = _hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
-            running = [e for e in able if e not in hopeless]
+            beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
+            running = [e for e in able if e not in beyond]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
                 share = allotted.share(allotment.parts(position, len(order), shorter=found.specs[-1].short))
@@ -243,8 +243,7 @@ class Tournament:
                 else []
             )
             out += [
-                Trial(e.engine, e.variant, reason, skipped=True, precision=e.precision)
-                for e, reason in hopeless.items()
+                Trial(e.engine, e.variant, reason, skipped=True, precision=e.precision) for e, reason in beyond.items()
             ]
             trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
             winners.update(best for best in [choose.fastest(trials[index])] if best)
@@ -259,20 +258,3 @@ class Tournament:
             self._log.say(f"{found.info.key}: buckets of {why}")
         specs = tuple(found.specs[i] for i in kept)
         return dataclasses.replace(found, specs=specs), tuple(trials.get(i) for i in kept), why
-
-
-def _hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) -> dict[Entrant, str]:
-    """Those that lost badly, or failed, in both the smallest and the largest bucket, with the reason."""
-    found: dict[Entrant, str] = {}
-    for entrant in entrants:
-        own = [t for trials in extremes for t in trials if (t.engine, t.variant) == (entrant.engine, entrant.variant)]
-        if len(own) < len(extremes):
-            continue  # plain TensorFlow itself failed in one of them: nothing is known
-        best = [min(t.score_us for t in trials if t.eligible) for trials in extremes]
-        if all(t.skipped for t in own):
-            found[entrant] = own[0].reason
-        elif all(t.reason for t in own):
-            found[entrant] = f"failed in the smallest and in the largest bucket: {own[0].reason}"
-        elif all(t.score_us > measure.HOPELESS * us for t, us in zip(own, best, strict=True)):
-            found[entrant] = f"lost by more than {measure.HOPELESS:g}x in the smallest and in the largest bucket"
-    return found

@@ -1,0 +1,42 @@
+"""Who need not be tried in a signature's other buckets, by what came of it in the smallest and in the largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfopt_optimizer import measure
+from tfopt_optimizer.choose import Trial
+from tfopt_optimizer.entrant import Entrant
+
+_BOTH = "in the smallest and in the largest bucket"
+
+
+def hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) -> dict[Entrant, str]:
+    """Those that were skipped, failed or lost badly in all of `extremes` (the trials of the smallest bucket and of the
+    largest), with what is said of them in the others."""
+    found: dict[Entrant, str] = {}
+    best = [min((t.score_us for t in trials if t.eligible), default=0.0) for trials in extremes]
+    for entrant in entrants:
+        own = [t for trials in extremes for t in trials if (t.engine, t.variant) == (entrant.engine, entrant.variant)]
+        if len(own) < len(extremes):
+            continue  # plain TensorFlow itself failed in one of them: nothing is known
+        ends = [_end(trial, us) for trial, us in zip(own, best, strict=True)]
+        if all(ends):
+            found[entrant] = _told(own, ends)
+    return found
+
+
+def _end(trial: Trial, best_us: float) -> str:
+    """How it lost; "" when it may win in another bucket."""
+    if trial.reason:
+        return trial.reason if trial.skipped else f"failed: {trial.reason}"
+    slow = trial.score_us > measure.HOPELESS * best_us
+    return f"lost by more than {measure.HOPELESS:g}x" if slow else ""
+
+
+def _told(own: Sequence[Trial], ends: Sequence[str]) -> str:
+    if all(t.reason and not t.skipped for t in own):
+        return f"failed {_BOTH}: {own[0].reason}"
+    if len(set(ends)) > 1:
+        return f"in the smallest bucket: {ends[0]}; in the largest: {ends[-1]}"
+    return ends[0] if own[0].skipped else f"{ends[0]} {_BOTH}"

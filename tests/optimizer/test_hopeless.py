@@ -1,0 +1,46 @@
+"""Who is not tried in the buckets between, and what is said of it: as a table."""
+
+from __future__ import annotations
+
+import pytest
+from tfopt_optimizer.choose import Trial
+from tfopt_optimizer.entrant import Entrant
+from tfopt_optimizer.hopeless import hopeless
+from tfopt_optimizer.plan import Measured
+
+ENTRANT = Entrant("litert", "t1", "module:Worker")
+NO_TIME = "no time left, and openvino was found right"
+FEW = "for batches of 8 rows or more"
+BROKEN = "max error 0.02"
+SLOW = "lost by more than 2x"
+
+
+def trials(us=0.0, failed="", skipped=""):
+    """A bucket's, in which the fastest takes 100 us."""
+    own = Trial("litert", "t1", failed or skipped, bool(skipped), measured=Measured(us, us, 9) if us else None)
+    return [Trial("tensorflow", "function", "", measured=Measured(100.0, 100.0, 9)), own]
+
+
+@pytest.mark.parametrize(
+    ("smallest", "largest", "said"),
+    [
+        ({"us": 500.0}, {"us": 150.0}, None),
+        ({"failed": BROKEN}, {"us": 150.0}, None),
+        ({"skipped": NO_TIME}, {"us": 150.0}, None),
+        ({"us": 500.0}, {"us": 300.0}, "lost by more than 2x in the smallest and in the largest bucket"),
+        ({"failed": BROKEN}, {"failed": "died"}, f"failed in the smallest and in the largest bucket: {BROKEN}"),
+        ({"skipped": NO_TIME}, {"skipped": NO_TIME}, NO_TIME),
+        # who had no time did not fail, and was not slow
+        ({"skipped": NO_TIME}, {"failed": "died"}, f"in the smallest bucket: {NO_TIME}; in the largest: failed: died"),
+        ({"us": 500.0}, {"skipped": NO_TIME}, f"in the smallest bucket: {SLOW}; in the largest: {NO_TIME}"),
+        ({"skipped": FEW}, {"skipped": NO_TIME}, f"in the smallest bucket: {FEW}; in the largest: {NO_TIME}"),
+        ({"failed": BROKEN}, {"us": 500.0}, f"in the smallest bucket: failed: {BROKEN}; in the largest: {SLOW}"),
+    ],
+)  # fmt: skip
+def test_who_is_not_tried_between_and_why(smallest, largest, said):
+    found = hopeless([ENTRANT], [trials(**smallest), trials(**largest)])
+    assert found == ({} if said is None else {ENTRANT: said})
+
+
+def test_nothing_is_known_of_a_bucket_in_which_plain_tensorflow_failed():
+    assert hopeless([ENTRANT], [[], trials(failed=BROKEN)]) == {}
