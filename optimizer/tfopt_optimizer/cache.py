@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tfopt_optimizer import disk, lease
+from tfopt_optimizer import disk, exchange, lease
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import digest, fingerprint
@@ -98,12 +98,8 @@ def _sweep(final: Path) -> None:
 
 def _publish(part: Path, final: Path, wanted: Fingerprint) -> None:
     """Gives the finished plan its name, unless a good one has it already, which then counts."""
-    if _look_up(wanted, final.parent)[0] is not None:
-        return
-    damaged = final.with_name(f"{part.name}.damaged")
-    with contextlib.suppress(FileNotFoundError):
-        final.rename(damaged)
-    part.rename(final)
+    if _look_up(wanted, final.parent)[0] is None:
+        exchange.replace(part, final)
 
 
 def _fingerprint(job: OptimizeJob) -> Fingerprint:

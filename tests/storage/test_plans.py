@@ -54,6 +54,28 @@ def test_half_a_plan_is_none(tmp_path: Path, bucket: Bucket) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_plan_that_is_there_stays_until_the_one_from_the_bucket_has_its_place(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was killed between removing the one and renaming the other had neither."""
+    uri, there = uris.parse("gs://bucket/plans"), {"plan.json": b"{}", "engine/segment": b"damaged"}
+    plans.push(uri, made(tmp_path / "one"), print, anew=False)
+    cache = made(tmp_path / "two", files=there).parent
+
+    def killed(*_names: object) -> None:
+        assert content(cache / "abc") == there
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tfopt_optimizer.exchange._swap", killed)
+        patched.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            plans.pull(uri, "abc", cache, print)
+    assert content(cache / "abc") == there
+    assert plans.pull(uri, "abc", cache, print)
+    assert {p.name: content(p) for p in cache.iterdir()} == {"abc": PLAN}
+
+
 def test_a_bucket_that_is_away_costs_a_line_and_no_model(tmp_path: Path, bucket: Bucket, caplog) -> None:
     bucket.denied = True
     uri = uris.parse("gs://bucket/plans")

@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from tfopt_optimizer import exchange
+
 from tfopt_server.storage.download import Download, safe
 from tfopt_server.storage.store import StorageError, Store
 from tfopt_server.uris import Uri
@@ -35,8 +37,7 @@ def pull(uri: Uri, name: str, cache: Path, say: Say, open_store: Callable[[Uri],
         if PLAN not in (each.path for each in objects):
             return False
         Download(store.read, f"{uri}/{name}", part, say).run(objects)
-        shutil.rmtree(cache / name, ignore_errors=True)
-        part.rename(cache / name)
+        exchange.replace(part, cache / name)
     except (StorageError, OSError) as error:
         log.warning("the plan in the bucket is not used: %s", error)
         return False
