@@ -12,6 +12,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines import limits
 from tfopt_optimizer.engines.limits import Bounds, Part
 
@@ -31,18 +32,11 @@ def executable(variant: str) -> str:
     return f"executable.{variant}"
 
 
-def write(path: Path, content: bytes) -> None:
-    """A file that is whole or not there."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
-
-
 def write_module(folder: Path, module: bytes, meta: Meta) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODULE).write_bytes(module)
     told = {**dataclasses.asdict(dataclasses.replace(meta, limits={})), "bounds": limits.written(meta.limits)}
     (folder / META).write_text(json.dumps(told, indent=1))
+    whole.write(folder / MODULE, module)  # last, for its presence says: both are there
 
 
 def read_meta(folder: Path) -> Meta:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines.base import Arrays, Feeds, Target
 from tfopt_optimizer.verify import Tolerance
 
@@ -27,7 +28,12 @@ def path(plan_dir: Path, target: Target) -> Path:
 def write(folder: Path, feeds: Sequence[Feeds], gate: Tolerance) -> None:
     """`folder`: the signature's, e.g. plan_dir / "s0". Feeds are calls of any batch size; `gate` is what will judge."""
     _save(folder / FOLDER, feeds)
-    (folder / FOLDER / GATE).write_text(json.dumps(dataclasses.asdict(gate)))
+    whole.write(folder / FOLDER / GATE, json.dumps(dataclasses.asdict(gate)))  # last, for `there`
+
+
+def there(folder: Path) -> bool:
+    """Whether `write` has written it all."""
+    return (folder / FOLDER / GATE).exists()
 
 
 def write_samples(folder: Path, feeds: Sequence[Feeds]) -> None:

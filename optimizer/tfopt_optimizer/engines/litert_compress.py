@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tfopt_optimizer import compression
+from tfopt_optimizer import compression, whole
 from tfopt_optimizer.engines import litert
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import NotLowerable, first_line
@@ -44,7 +44,7 @@ class Converter:
             raise NotLowerable(f"ai-edge-quantizer cannot make it: {first_line(error)}") from error
         path = self._plan_dir / folder
         path.mkdir(parents=True, exist_ok=True)
-        (path / litert.MODEL).write_bytes(model)
+        whole.write(path / litert.MODEL, model)
 
     def runner(self, target: Target) -> Runner:
         raise NotLowerable("the conversion step runs nothing")

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tfopt_optimizer import saved_model
+from tfopt_optimizer import saved_model, whole
 from tfopt_optimizer.engines import litert
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
@@ -102,7 +102,7 @@ class Converter:
     def _write(self, folder: str, model: bytes) -> None:
         path = self._place.plan_dir / folder
         path.mkdir(parents=True, exist_ok=True)
-        (path / litert.MODEL).write_bytes(model)
+        whole.write(path / litert.MODEL, model)
 
     def runner(self, target: Target) -> Runner:
         raise NotLowerable("the conversion step runs nothing")

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines import onnxruntime, rewritten
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
@@ -61,8 +62,10 @@ class Converter:
         model = convert(frozen)
         folder = self._place.plan_dir / onnxruntime.folder(target)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / onnxruntime.MODEL).write_bytes(model.SerializeToString())
         onnxruntime.write_meta(folder, onnxruntime.Meta(frozen.inputs, frozen.outputs))
+        whole.write(
+            folder / onnxruntime.MODEL, model.SerializeToString()
+        )  # last: its presence says that both are there
 
     def runner(self, target: Target) -> Runner:
         raise NotLowerable("the conversion step runs nothing")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tfopt_optimizer import compression, verify
+from tfopt_optimizer import compression, verify, whole
 from tfopt_optimizer.engines import calibration, openvino, openvino_blocked, openvino_prune
 from tfopt_optimizer.engines.base import Arrays, Place, Prepared, Runner, Target
 from tfopt_optimizer.errors import NotLowerable, first_line
@@ -41,8 +41,8 @@ class Converter:
             # NNCF raises whatever its passes meet: it all means "not this way".
             raise NotLowerable(f"NNCF cannot make it: {first_line(error)}") from error
         folder = self._place.plan_dir / openvino.folder(target)
-        folder.mkdir(parents=True, exist_ok=True)
-        self._device.openvino.save_model(made, str(folder / openvino.MODEL), compress_to_fp16=False)
+        with whole.files(folder, openvino.WEIGHTS, openvino.MODEL) as part:
+            self._device.openvino.save_model(made, str(part / openvino.MODEL), compress_to_fp16=False)
         return Prepared()
 
     def _records(self, model: Any, target: Target) -> list[Arrays]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines import openvino_read
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
@@ -29,7 +30,7 @@ class Converter:
         folder.mkdir(parents=True, exist_ok=True)
         names = {"inputs": dict(frozen.inputs), "outputs": dict(frozen.outputs)}
         (folder / openvino_read.NAMES).write_text(json.dumps(names))
-        (folder / openvino_read.GRAPH).write_bytes(frozen.graph.SerializeToString())
+        whole.write(folder / openvino_read.GRAPH, frozen.graph.SerializeToString())
         return Prepared()
 
     def runner(self, target: Target) -> Runner:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines import openvino, openvino_blocked, rewritten
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
@@ -43,9 +44,9 @@ def write_model(device: openvino.Device, place: Place, target: Target, folder: P
         rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
     except KeyError as error:
         raise (NotLowerable if frozen else NeedsConversion)(f"OpenVINO finds no tensor for {error}") from error
-    folder.mkdir(parents=True, exist_ok=True)
-    device.openvino.save_model(model, str(folder / openvino.MODEL), compress_to_fp16=False)
-    openvino_blocked.wish(folder / openvino.MODEL)
+    with whole.files(folder, openvino.WEIGHTS, openvino.MODEL) as part:
+        device.openvino.save_model(model, str(part / openvino.MODEL), compress_to_fp16=False)
+        openvino_blocked.wish(part / openvino.MODEL)
     for name in (GRAPH, NAMES):
         (folder / name).unlink(missing_ok=True)
 

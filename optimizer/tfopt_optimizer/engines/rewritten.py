@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines import inferred, weightless
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Target
@@ -52,7 +53,7 @@ def make(
         raise NotLowerable(meta.refusal or "every position of it is read")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / GRAPH).write_bytes(weightless.filled(tf, light).SerializeToString())
-    (folder / META).write_text(json.dumps(dataclasses.asdict(meta)))
+    whole.write(folder / META, json.dumps(dataclasses.asdict(meta)))
     return meta, light
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from tfopt_optimizer import whole
 from tfopt_optimizer.engines import calibration, table
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Arrays, Place, Prepared, Runner, Target
@@ -58,7 +59,7 @@ class Converter:
         """Gives every device segment the records as they reach it, through TensorFlow's own segments before it."""
         source = calibration.path(self._place.plan_dir, target)
         homes = {s.folder: self._place.plan_dir / own_folder(target) / s.folder / "s" for s in host.program.devices}
-        if not source.exists() or all((home / calibration.FOLDER).exists() for home in homes.values()):
+        if not source.exists() or all(calibration.there(home) for home in homes.values()):
             return
         models = {stage.folder: self._model(target, stage) for stage in host.program.devices}
         given: dict[str, list[Arrays]] = {folder: [] for folder in homes}
@@ -101,7 +102,7 @@ class Converter:
             shutil.copytree(cut / stored.FOLDER, own / stored.FOLDER, dirs_exist_ok=True)
         if (cut / HOST_GRAPH).exists():
             shutil.copy(cut / HOST_GRAPH, own / HOST_GRAPH)
-        shutil.copy(cut / program.FILE_NAME, own / program.FILE_NAME)
+        whole.write(own / program.FILE_NAME, (cut / program.FILE_NAME).read_bytes())
 
     def runner(self, target: Target) -> Runner:
         raise NotLowerable("the conversion step runs nothing")

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer import sharding
+from tfopt_optimizer import sharding, whole
 from tfopt_optimizer.engines import artifacts, modules, pjrt, weights
 from tfopt_optimizer.engines.artifacts import MODULE
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target
@@ -182,7 +182,7 @@ class Worker:
             if isinstance(failure, OutOfMemory):
                 raise failure from error
             raise NotLowerable(f"XLA does not compile it: {first_line(error)}") from error
-        artifacts.write(folder / artifacts.executable(target.variant), blob)
+        whole.write(folder / artifacts.executable(target.variant), blob)
         memory = len(blob) + executable.temporary_bytes()
         return Prepared(time.perf_counter() - started, memory, target.folder)
 

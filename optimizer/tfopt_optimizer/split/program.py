@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from tfopt_optimizer import plan, typed_json
+from tfopt_optimizer import plan, typed_json, whole
 from tfopt_optimizer.plan import SignatureInfo
 
 FILE_NAME, HOST_GRAPH = "split.json", "host.pb"
@@ -129,7 +129,7 @@ def filled(shape: plan.Shape | None, rows: int | None) -> tuple[int, ...] | None
 
 def write(program: Program, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE_NAME).write_text(json.dumps(dataclasses.asdict(program), indent=1))
+    whole.write(folder / FILE_NAME, json.dumps(dataclasses.asdict(program), indent=1))
 
 
 def read(folder: Path) -> Program:
