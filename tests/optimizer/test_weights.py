@@ -29,3 +29,17 @@ def test_weights_come_back_aligned_and_read_only(tmp_path):
 def test_a_model_without_weights_has_an_empty_file(tmp_path):
     weights.WeightsWriter(tmp_path).close()
     assert weights.read(tmp_path) == []
+
+
+def test_a_second_writer_goes_on_behind_the_first(tmp_path):
+    """One that replaced a killed one emptied the file, which earlier modules refer to and an engine had mapped."""
+    first = weights.WeightsWriter(tmp_path)
+    first.add(np.arange(5, dtype=np.float32))
+    first.flush()
+    first.add(np.arange(100.0))  # lost: it was killed before it said so
+    mapped = weights.read(tmp_path)
+    second = weights.WeightsWriter(tmp_path)
+    assert second.add(np.arange(3)) == 1
+    second.close()
+    assert mapped[0].tolist() == [0, 1, 2, 3, 4]
+    assert [a.tolist() for a in weights.read(tmp_path)] == [[0, 1, 2, 3, 4], [0, 1, 2]]

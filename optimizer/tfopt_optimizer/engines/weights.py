@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tfopt_optimizer import whole
+
 ALIGNMENT = 64
 DATA, INDEX = "weights.bin", "weights.json"
 
@@ -28,12 +30,16 @@ def named_dtype(name: str) -> np.dtype:
 
 
 class WeightsWriter:
-    """Appends arrays; `add` returns the array's number, which is how modules refer to it."""
+    """Appends arrays; `add` returns the array's number, which is how modules refer to it.
+
+    Goes on behind what another one has flushed: modules of a worker that was killed refer to it, and engines have it
+    mapped.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file = (folder / DATA).open("wb")
-        self._entries: list[dict[str, object]] = []
+        self._folder, index = folder, folder / INDEX
+        self._entries: list[dict[str, object]] = json.loads(index.read_text()) if index.exists() else []
+        self._file = (folder / DATA).open("ab")
 
     def add(self, array: np.ndarray) -> int:
         padding = -self._file.tell() % ALIGNMENT
@@ -46,7 +52,7 @@ class WeightsWriter:
     def flush(self) -> int:
         """Makes what was added readable; returns the file's size in bytes."""
         self._file.flush()
-        (self._folder / INDEX).write_text(json.dumps(self._entries))
+        whole.write(self._folder / INDEX, json.dumps(self._entries))
         return self._file.tell()
 
     def close(self) -> None:
