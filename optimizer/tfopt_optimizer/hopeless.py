@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tfopt_optimizer import measure
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.entrant import Entrant
 
+BEHIND = 1.25  # who is this many times slower than the fastest at the full length is not tried at shorter ones
 _BOTH = "in the smallest and in the largest bucket"
 
 
@@ -40,3 +42,15 @@ def _told(own: Sequence[Trial], ends: Sequence[str]) -> str:
     if len(set(ends)) > 1:
         return f"in the smallest bucket: {ends[0]}; in the largest: {ends[-1]}"
     return ends[0] if own[0].skipped else f"{ends[0]} {_BOTH}"
+
+
+def behind(entrants: Sequence[Entrant], whole: Sequence[Trial]) -> dict[Entrant, str]:
+    """Those that were not near the fastest of `whole`, the trials of as many rows at the signature's own length: models
+    are converted for each shorter one, which changes little between them."""
+    right = {(t.engine, t.variant): t.score_us for t in whole if t.eligible}
+    limit = BEHIND * min(right.values(), default=0.0)
+    return {
+        e: f"at the full length it was not within {BEHIND:g}x of the fastest"
+        for e in entrants
+        if right and right.get((e.engine, e.variant), math.inf) > limit
+    }

@@ -73,6 +73,7 @@ def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], 
 
 def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool, log: Log) -> SignaturePlan:
     found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
+    whole = dict[int | None, Trial]()  # who won at the signature's own length, by rows
     told = result.info is found.info  # a twin's lines are its eldest's
     for spec, trials in zip(found.specs, result.trials, strict=True):
         if trials is None and spec.short:
@@ -82,7 +83,11 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
             continue
         if not trials:
             continue
-        chosen = choose.winner(trials, loader, without_tensorflow=free)
+        chosen = choose.winner(
+            trials, loader, without_tensorflow=free, like=whole.get(spec.batch) if spec.short else None
+        )
+        if not spec.short and chosen is not None:
+            whole[spec.batch] = chosen
         line = report.decision(spec.place(found.info.key), chosen, trials, trials[0])
         if told:
             log.say(line)
@@ -131,7 +136,7 @@ def _lengths(asked: Shortening | None, planned: list[BucketPlan]) -> tuple[Short
             kept, above = [size, *kept], own
     if not kept or not all(math.isfinite(us) for us in costs[asked.size].values()):
         return None, [dataclasses.replace(b, inner=()) for b in planned if b.inner == (asked.size,)]
-    stay = [b for b in planned if b.inner[0] in (*kept, asked.size)]
+    stay = [b for size in (asked.size, *reversed(kept)) for b in planned if b.inner == (size,)]
     return dataclasses.replace(asked, lengths=tuple(kept)), stay
 
 

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer import inner
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo
 
 Lengths = np.ndarray[Any, np.dtype[np.int64]]
 SHORTEST = 8  # of a fixed length that is worth it
 ROUND = 8  # lengths of buckets are multiples: vector units have eight or sixteen lanes
+MOST = 6  # lengths
+NEAR = 1.2  # a length whose next one has less than this many times its positions is left out
 SAVED = 0.125  # the share of all positions that must be filling, in the records
 TAIL = 2  # equal elements at a row's end that may be filling
 Costs = Mapping[int, Sequence[tuple[int, float]]]  # length -> (rows, microseconds) of its buckets in rising order
@@ -102,8 +103,21 @@ def _ends(says: np.ndarray[Any, np.dtype[np.bool_]]) -> Lengths:
 
 def levels(there: Lengths, size: int) -> tuple[int, ...]:
     """The lengths below `size` to make buckets for: quantiles of those that the records have, rounded up."""
-    rounded = [(min(size, max(ROUND, math.ceil(int(n) / ROUND) * ROUND)),) for n in there]
-    return tuple(sorted(n for (n,) in inner.choose(rounded, pad=True) if n * inner.NEAR <= size))
+    rounded = sorted(min(size, max(ROUND, math.ceil(int(n) / ROUND) * ROUND)) for n in there)
+    wanted = {rounded[math.ceil(len(rounded) * part / MOST) - 1] for part in range(1, MOST + 1)}
+    kept, above = list[int](), size
+    for length in sorted(wanted, reverse=True):
+        if length * NEAR <= above:
+            above = length
+            kept.append(length)
+    return tuple(reversed(kept))
+
+
+def by_gain(plan: Shortening, there: Lengths) -> tuple[int, ...]:
+    """The lengths, the one first that saves the records most."""
+    level = np.searchsorted(plan.lengths, there)
+    saved = {n: int((level == i).sum()) * (plan.size - n) for i, n in enumerate(plan.lengths)}
+    return tuple(sorted(plan.lengths, key=lambda n: (-saved[n], n)))
 
 
 def lengths(plan: Shortening, feeds: Feeds) -> Lengths:

@@ -168,13 +168,13 @@ def _stacked(rows: Sequence[Arrays]) -> Arrays:
 
 
 def _shorter(lengths: Shortening, rows: Rows, checked: Rows) -> dict[Sizes, Rows]:
-    """The signature's own length first, for what loses there is not tried at the shorter ones; then these, the longest
-    first. `checked`: the rows that nothing is calibrated on."""
-    below = (0, *lengths.lengths)
-    shorter = {
-        (size,): shortening.rows_of_level(lengths, checked, size, below[i]) for i, size in enumerate(lengths.lengths)
-    }
-    return {(lengths.size,): rows, **dict(reversed(shorter.items()))}
+    """The signature's own length first, for what loses there is not tried at the shorter ones; of these the one first
+    that saves most. `checked`: the rows that nothing is calibrated on."""
+    below = dict(zip(lengths.lengths, (0, *lengths.lengths), strict=False))
+    order = shortening.by_gain(lengths, shortening.lengths(lengths, rows.feeds))
+    levels: dict[Sizes, Rows] = {(lengths.size,): rows}
+    levels |= {(size,): shortening.rows_of_level(lengths, checked, size, below[size]) for size in order}
+    return levels
 
 
 def _spec(batch: int, level: Sizes, rows: Rows, folder: str, rewriting: Rewriting | None) -> BucketSpec:

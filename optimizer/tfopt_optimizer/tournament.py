@@ -26,13 +26,13 @@ from tfopt_optimizer import (
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.choose import Trial
-from tfopt_optimizer.contest import Contest
+from tfopt_optimizer.contest import BucketSpec, Contest
 from tfopt_optimizer.declared import NOTHING, Declared
 from tfopt_optimizer.engines import calibration
 from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import MEMORY
-from tfopt_optimizer.hopeless import hopeless
+from tfopt_optimizer.hopeless import behind, hopeless
 from tfopt_optimizer.independence import Run
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import SignatureInfo
@@ -226,13 +226,17 @@ class Tournament:
                 break
             place = spec.place(found.info.key)
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
+            if spec.short and not for_memory:
+                beyond |= behind(able, self._whole(found, trials, spec))
             running = [e for e in able if e not in beyond]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
                 share = allotted.share(allotment.parts(position, len(order), shorter=found.specs[-1].short))
                 entrants = [e for e in (*self._others, *running) if not (spec.short and e.own_graph)]
+                whole = choose.fastest(self._whole(found, trials, spec)) if spec.short else None
+                first = Counter({whole: len(order)}) if whole else Counter()
                 held = self._contest.hold(
-                    place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners
+                    place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners + first
                 )
             except WorkerFailed as error:
                 self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
@@ -258,3 +262,8 @@ class Tournament:
             self._log.say(f"{found.info.key}: buckets of {why}")
         specs = tuple(found.specs[i] for i in kept)
         return dataclasses.replace(found, specs=specs), tuple(trials.get(i) for i in kept), why
+
+    @staticmethod
+    def _whole(found: Study, trials: Mapping[int, Sequence[Trial]], spec: BucketSpec) -> Sequence[Trial]:
+        """Of the same number of rows at the signature's own length."""
+        return next((trials[i] for i in trials if found.specs[i].batch == spec.batch and not found.specs[i].short), ())

@@ -274,3 +274,12 @@ def test_simplicity_does_not_depend_on_the_number_of_cores():
     assert sorted(shuffled, key=choose._complexity) == trials
     lossy = dataclasses.replace(trials[1], precision="int8")
     assert choose._complexity(lossy) > choose._complexity(trials[-1])
+
+
+def test_a_shorter_length_runs_as_the_whole_does_where_that_costs_little():
+    slow = trial("litert", "t2", 108.0)
+    trials = [trial("tensorflow", "function", 900.0), trial("openvino", "f32", 100.0), slow]
+    assert choose.winner(trials, "function", like=slow) is slow
+    assert choose.winner(trials, "function").engine == "openvino"
+    behind = [*trials[:2], trial("litert", "t2", 111.0)]
+    assert choose.winner(behind, "function", like=slow).engine == "openvino"

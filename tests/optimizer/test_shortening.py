@@ -1,5 +1,6 @@
 """Which length each row of a signature of fixed length has, and which rows run together."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -61,6 +62,13 @@ def test_a_signature_without_a_fixed_length_has_nothing_to_say():
     feeds = {"x": np.ones([3, 4], np.float32)}
     assert shortening.find(signature("x", size=4, dtype="float"), rows(feeds)) == ""
     assert shortening.find(signature("x", size=None), rows(feeds)) == ""
+
+
+def test_lengths_are_multiples_that_lie_apart_and_the_one_that_saves_most_is_tried_first():
+    there = np.array([3, 5, 20, 21, 22, 23, 24, 26, 60, 64])
+    assert shortening.levels(there, SIZE) == (8, 24)
+    plan = dataclasses.replace(PLAN, lengths=(8, 24))
+    assert shortening.by_gain(plan, there) == (24, 8)
 
 
 def test_an_input_of_another_length_does_not_disturb():
