@@ -1,6 +1,7 @@
 """A lock that works between hosts that share a folder: a file that its holder keeps renewing.
 
     with lease.hold(folder / "plan.lock", on_wait) as ours: ...
+    with lease.hold(folder / "plan.lock", on_wait, living=give_up) as ours: ...  # give_up raises
 
 Made with O_EXCL, which is atomic on local disks, NFS and the bucket mounts that check preconditions (flock is not there
 on all of them). A holder that stops renewing for EXPIRY_S, by the waiter's own clock, is dead and loses it; one whose
@@ -78,8 +79,9 @@ class Lease:
 
 
 @contextlib.contextmanager
-def hold(path: Path, on_wait: Callable[[], None]) -> Iterator[Lease]:
-    """Waits until the file is ours. `on_wait` is called once, before the first wait. OSError as from `Lease.take`."""
+def hold(path: Path, on_wait: Callable[[], None], living: Callable[[], None] = lambda: None) -> Iterator[Lease]:
+    """Waits until the file is ours. `on_wait` is called once, before the first wait; `living` whenever the holder has
+    been seen to renew it: who does not want to wait raises there. OSError as from `Lease.take`."""
     lease, told = Lease(path, uuid.uuid4().hex), False
     watched = _Watched(path)
     while not lease.take():
@@ -88,8 +90,10 @@ def hold(path: Path, on_wait: Callable[[], None]) -> Iterator[Lease]:
             on_wait()
         if watched.dead():
             _remove(path, lease.token)
-        else:
-            time.sleep(POLL_S)
+            continue
+        if watched.renewed:
+            living()
+        time.sleep(POLL_S)
     try:
         yield lease
     finally:
@@ -103,10 +107,12 @@ class _Watched:
         self._path = path
         self._seen: dict[str, object] = {}
         self._since = time.monotonic()
+        self.renewed = False  # by its holder, since we look
 
     def dead(self) -> bool:
         found = _read(self._path)
         if found != self._seen:
+            self.renewed = bool(found and found.get("token") == self._seen.get("token"))
             self._seen, self._since = found, time.monotonic()
         if here() and found.get("where") == here() and not _lives(found.get("pid")):
             return True

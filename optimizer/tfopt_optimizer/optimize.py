@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tfopt_optimizer import contest, cpu, disk, entry, plan, saved_model, wording
+from tfopt_optimizer import contest, cpu, disk, entry, lease, plan, saved_model, wording
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.engines import unchecked
 from tfopt_optimizer.engines.base import Place
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NoSpace, OptimizeError
 from tfopt_optimizer.job import OptimizeJob
+from tfopt_optimizer.lease import Lease
 from tfopt_optimizer.plan import Plan
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.saved_model import SavedModelError, State
@@ -42,7 +43,8 @@ Progress = Callable[[str], None]
 def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] | None = None) -> Plan:
     """Makes the plan and writes it. OptimizeError when the SavedModel cannot be read or TensorFlow cannot load it.
 
-    NoSpace when a disk is full. A run that fails once it has begun to write leaves the folder empty.
+    NoSpace when a disk is full. A run that fails once it has begun to write leaves the folder empty. OptimizeError also
+    when another process is writing a plan into the folder, which is left alone then.
     """
     started, log = time.monotonic(), Log(progress)
     budget = Allotment.of(job.flags.budget_s())
@@ -61,7 +63,7 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
     splits = worth.worth_splitting(job.model_dir, job.tags, signatures) | {key for key in refused if refused[key]}
     allowed = tuple(e for e in allowed if splits or not e.split)
     needed = [e for e in allowed if any(not e.refuses(s, refused[s.key]) for s in signatures)]
-    with _whole_or_empty(job):
+    with _ours(job.plan_dir, log) as ours, _whole_or_empty(job, ours):
         with _workers(job, needed) as workers:
             loaders = _open_reference(workers[TENSORFLOW], job, log)
             broken = _open_others(workers, needed, log)
@@ -75,13 +77,16 @@ def optimize(job: OptimizeJob, progress: Progress, entrants: Sequence[Entrant] |
             )
             results = tournament.run(signatures, states)
         made = settle(job, results, loaders, log, started)
+        if ours.lost():
+            raise OptimizeError(_taken(job.plan_dir))
         plan.write(made, job.plan_dir)
     return made
 
 
 def _refuse_others(plan_dir: Path) -> None:
     """OptimizeError for a folder that holds anything but a plan, or what a run that was killed left of one."""
-    names = sorted(path.name for path in plan_dir.iterdir()) if plan_dir.is_dir() else []
+    found = plan_dir.iterdir() if plan_dir.is_dir() else ()
+    names = sorted(path.name for path in found if not path.name.startswith(plan.LOCK))
     if not names:
         return
     if not (plan.UNFINISHED in names or plan.is_one(plan_dir)):
@@ -90,19 +95,38 @@ def _refuse_others(plan_dir: Path) -> None:
         raise OptimizeError(f"{plan_dir} holds {others[0]!r} beside a plan, which would be lost; name an empty folder")
 
 
+def _taken(plan_dir: Path) -> str:
+    return f"another process is writing a plan into {plan_dir}: let it finish, or name another folder"
+
+
 @contextlib.contextmanager
-def _whole_or_empty(job: OptimizeJob) -> Iterator[None]:
+def _ours(plan_dir: Path, log: Log) -> Iterator[Lease]:
+    """The plan's folder, for this process alone. OptimizeError where another one that lives has it."""
+
+    def refuse() -> None:
+        raise OptimizeError(_taken(plan_dir))
+
+    with contextlib.ExitStack() as held:
+        with disk.told(plan_dir):
+            plan_dir.mkdir(parents=True, exist_ok=True)
+            waiting = f"{plan_dir} is another process's; looking whether that one lives"
+            ours = held.enter_context(lease.hold(plan_dir / plan.LOCK, lambda: log.note(waiting), refuse))
+        yield ours
+
+
+@contextlib.contextmanager
+def _whole_or_empty(job: OptimizeJob, ours: Lease) -> Iterator[None]:
     """The plan's folder, cleared, and cleared again when no plan comes of it: what is left may fill the disk."""
     disk.need_temporary()
     try:
         with disk.told(job.plan_dir):
-            job.plan_dir.mkdir(parents=True, exist_ok=True)
             _clear(job.plan_dir)
             (job.plan_dir / plan.UNFINISHED).touch()  # says from now on whose the folder is
             yield
     except BaseException as error:
-        with contextlib.suppress(OSError):
-            _clear(job.plan_dir)
+        if not ours.lost():
+            with contextlib.suppress(OSError):
+                _clear(job.plan_dir)
         if isinstance(error, NoSpace):
             weights = wording.size(saved_model.variables_bytes(job.model_dir))
             raise NoSpace(f"{error}; the model's variables alone are {weights}") from error
@@ -111,6 +135,8 @@ def _whole_or_empty(job: OptimizeJob) -> Iterator[None]:
 
 def _clear(plan_dir: Path) -> None:
     for path in plan_dir.iterdir():  # the folder itself may be a volume's, which cannot be removed
+        if path.name == plan.LOCK:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -22,6 +22,7 @@ FORMAT_VERSION = 1
 PROOF_VERSION = 5
 FILE_NAME = "plan.json"
 UNFINISHED = FILE_NAME + ".part"  # there while a plan is made
+LOCK = FILE_NAME + ".lock"  # of the process that makes it
 MAKING = ".part."  # in the name of a folder that is no plan yet, or no longer
 
 Shape = tuple[int | None, ...]
@@ -392,7 +393,7 @@ def checksums(directory: Path) -> dict[str, str]:
     found = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file()):
         name = path.relative_to(directory).as_posix()
-        if name in (FILE_NAME, UNFINISHED):
+        if name in (FILE_NAME, UNFINISHED, LOCK):
             continue
         crc, size = 0, 0
         with path.open("rb") as file:
