@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tfopt_server import repository
 from tfopt_server.errors import Code
-from tfopt_server.improving import Improver
+from tfopt_server.improving import PLAN_LOOK_S, Arrivals, Improver, waiting
 from tfopt_server.lifecycle import Event, Latest, Policy, State, missing, next_steps, wanted
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadError, LoadOptions, Source, count_compilations, prepare
@@ -103,6 +103,7 @@ class Loader:
         self._ever_ready = False
         self._wake = threading.Event()
         self._improver = Improver(self._prepare_with_plan, self._wake.set)
+        self._arrivals = Arrivals(options.plan_bucket, clock)
         self._stopping = False
         self._news = False
         self._end_counting: Callable[[], None] = lambda: None
@@ -158,6 +159,8 @@ class Loader:
         """Looks, loads and gives back once. Public so that tests need no thread."""
         self._news = False
         self._take_over()
+        for version in self._arrivals.look(self._registry.available()):
+            self._improve(version)
         models = self._reconfigured()
         if models is not None:
             self._configure(models)
@@ -202,6 +205,8 @@ class Loader:
             times.append(self._reconfigure_s)
         if self._unloading or self._improved:
             times.append(UNLOAD_LOOK_S)
+        if waiting(self._registry.available()):
+            times.append(PLAN_LOOK_S)
         return max(0.0, min(times)) if times else None
 
     def _look(self, model: ModelConfig) -> None:
@@ -287,13 +292,16 @@ class Loader:
         self._metrics.available.labels(version.name, version.number).set(1)
         log.info("AVAILABLE after %.1f s (%s)", self._clock() - begin, loaded.why, extra=extra)
         if loaded.provisional:
-            self._metrics.optimizing.labels(version.name, version.number).set(1)
-            self._improver.add(version)
+            self._improve(version)
         self._available(version)
         # What this version replaces goes at once, not a poll later: two copies of a model are many.
         for model in self._models:
             if model.name == version.name:
                 self._look(model)
+
+    def _improve(self, version: Version) -> None:
+        self._metrics.optimizing.labels(version.name, version.number).set(1)
+        self._improver.add(version)
 
     def _prepare_with_plan(self, version: Version) -> Loaded:
         options = dataclasses.replace(self._options, background=False)
@@ -311,13 +319,15 @@ class Loader:
             elif isinstance(outcome, Loaded) and outcome.plan is not None:
                 self._loaded(outcome)
                 version.replace(outcome)
+                self._registry.tell(version, outcome.warning)
                 self._improved.append(version)
                 log.info("the plan is ready and serves from now on (%s)", outcome.why, extra=extra)
             else:
-                why = outcome.why if isinstance(outcome, Loaded) else f"no plan could be made: {outcome}"
+                why, awaited = f"no plan could be made: {outcome}", current.awaited
                 if isinstance(outcome, Loaded):
+                    why, awaited = outcome.why, outcome.awaited
                     outcome.servable.close()
-                version.replace(dataclasses.replace(current, why=why, provisional=False))
+                version.replace(dataclasses.replace(current, why=why, provisional=False, awaited=awaited))
                 log.warning("plain TensorFlow goes on serving: %s", why, extra=extra)
 
     def _failed(self, attempts: Attempts, code: Code, message: str, lasting: bool = False) -> None:

@@ -7,6 +7,7 @@ plan cannot be made is served by plain TensorFlow, and the log, `Loaded.why` and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from tfopt_optimizer.device import ON_CPU, Device
 
 from tfopt_server import batching_parameters, converted, samples, warming
+from tfopt_server.awaiting import Awaited
 from tfopt_server.batching_parameters import BatchingParameters, BatchingParametersError
 from tfopt_server.errors import Code
 from tfopt_server.lanes import Lane
@@ -147,6 +149,7 @@ class _Preparation:
         self._source, self._options, self._metrics, self._optimize = source, options, metrics, optimize
         self._extra = {"model": source.model, "version": source.version}
         self._provisional = False
+        self._awaited: Awaited | None = None
         self._exhausted: list[str] = []
 
     def run(self) -> Loaded:
@@ -190,7 +193,7 @@ class _Preparation:
         warning = "; ".join([*failed, *servable.notes, *self._exhausted])
         definitions = saved_model.signature_defs(folder, options.tags)
         return Loaded(
-            servable, lanes, plan, why, definitions, parameters, warning, self._provisional, converted=model.report
+            servable, lanes, plan, why, definitions, parameters, warning, self._provisional, model.report, self._awaited
         )
 
     def _warm(self, servable: Servable, material: samples.Material) -> None:
@@ -223,6 +226,7 @@ class _Preparation:
         try:
             return self._found_or_made(job, cache)
         except (OptimizeError, OSError) as error:
+            self._awaited = _awaited(job, cache)
             self._metrics.optimizer_failures.labels(self._source.model).inc()
             log.warning("no plan could be made, plain TensorFlow serves the model: %s", error, extra=self._extra)
             return None, None, f"no plan could be made: {error}"
@@ -300,6 +304,14 @@ class _Preparation:
                         dropped[reason] = dropped.get(reason, 0) + 1
         for reason, count in dropped.items():
             self._metrics.candidates_dropped.labels(*who, reason).set(count)
+
+
+def _awaited(job: OptimizeJob, cache: Path) -> Awaited | None:
+    from tfopt_optimizer.cache import name_of
+
+    with contextlib.suppress(OSError):  # the model itself cannot be read
+        return Awaited(cache / name_of(job)).now()
+    return None
 
 
 def with_sizes(flags: OptimizerFlags, parameters: BatchingParameters | None, model: converted.Model) -> OptimizerFlags:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfopt_optimizer.servable import Servable
     from tfopt_optimizer.tpu.report import Report
 
+    from tfopt_server.awaiting import Awaited
     from tfopt_server.batching_parameters import BatchingParameters
     from tfopt_server.lanes import Lane
 
@@ -43,6 +44,7 @@ class Loaded:
     from or why there is none. `signature_defs` are the protos that GetModelMetadata answers; `parameters` the batching
     that was asked for; `warning` what did not go as planned, shown by the version's status ("" when all did).
     `provisional`: plain TensorFlow serves until a plan is ready. `converted`: how it became a model for Cloud TPU.
+    `awaited`: the plan that could not be made here; None where there is one, or none is wanted.
     """
 
     servable: Servable
@@ -54,6 +56,7 @@ class Loaded:
     warning: str = ""
     provisional: bool = False
     converted: Report | None = None
+    awaited: Awaited | None = None
 
 
 class Version:
@@ -230,6 +233,11 @@ class Registry:
             version.life = version.life.after(event, code, message)
             if event in {Event.READY, Event.UNLOAD}:
                 self._publish()
+
+    def tell(self, version: Version, message: str) -> None:
+        """What its status shows from now on."""
+        with self._lock:
+            version.life = replace(version.life, message=message)
 
     def retire(self, version: Version) -> None:
         """Makes a version that ended history: its number may come back."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_server import loading
+from tfopt_server.awaiting import Awaited
 from tfopt_server.errors import Code
 from tfopt_server.improving import Improver
 from tfopt_server.lanes import Lane
@@ -337,6 +338,95 @@ def test_without_a_plan_plain_tensorflow_goes_on_serving(
         assert handle.loaded.why == "no plan could be made: broken"
     assert not house.first[1].closed
     assert "plain TensorFlow goes on serving: no plan could be made: broken" in caplog.text
+
+
+class Waiting(Improving):
+    """Its first plan cannot be made: the optimizer is killed. Whatever lies in `folder` afterwards is one."""
+
+    def __init__(self, base: Path, background: bool) -> None:
+        super().__init__(base, {})
+        self.folder = base.parent / "plans" / "abc"
+        self.loader._options = dataclasses.replace(self.loader._options, background=background)
+
+    def prepare(self, source: Source, options: LoadOptions, metrics: Metrics) -> Loaded:
+        text = (self.folder / "plan.json").read_text() if self.folder.exists() else "killed"
+        self.plans[source.version] = None if text in ("killed", "damaged") else text
+        loaded = super().prepare(source, options, metrics)
+        killed = loaded.plan is None and not loaded.provisional
+        awaited, warning = (Awaited(self.folder).now(), "killed") if killed else (None, "")
+        return dataclasses.replace(loaded, awaited=awaited, warning=warning)
+
+    def put_plan(self, text: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "plan.json").write_text(text)
+
+    def look_again(self) -> None:
+        """A while later: what is there is tried in the background, and taken over in the round after it."""
+        self.now += 5.0
+        self.round()
+        if self.registry.get("m", 1).loaded.provisional:
+            self.wait()
+            self.round()
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_plan_that_could_not_be_made_is_taken_over_when_it_comes_from_elsewhere(
+    tmp_path: Path, background: bool
+) -> None:
+    """The version stayed on plain TensorFlow until it was loaded again."""
+    house = Waiting(tmp_path / "m", background)
+    house.put(1)
+    house.round()
+    if background:
+        house.wait()
+        house.round()
+    version = house.registry.get("m", 1)
+    house.look_again()
+    assert (version.loaded.plan, version.loaded.provisional) == (None, False)
+    assert house.loader._pause(house.now) <= 5.0
+    house.put_plan("another server's")
+    opened = len(house.opened)
+    house.look_again()
+    assert (version.loaded.plan, version.loaded.awaited, version.status.message) == ("another server's", None, "")
+    house.look_again()
+    assert len(house.opened) == opened + 1
+    assert house.serving == [1]
+
+
+def test_a_damaged_plan_is_made_anew_once(tmp_path: Path) -> None:
+    house = Waiting(tmp_path / "m", background=False)
+    house.put(1)
+    house.round()
+    house.put_plan("damaged")
+    house.look_again()
+    opened = len(house.opened)
+    house.look_again()
+    assert len(house.opened) == opened
+    house.put_plan("whole")
+    house.look_again()
+    assert house.registry.get("m", 1).loaded.plan == "whole"
+
+
+def test_a_bucket_is_asked_for_the_plan_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house, asked = Waiting(tmp_path / "m", background=False), []
+
+    def pull(uri: object, name: str, cache: Path, say: object) -> bool:
+        asked.append((uri, house.folder == cache / name))
+        if len(asked) == 2:
+            house.put_plan("the bucket's")
+        return len(asked) == 2
+
+    monkeypatch.setattr("tfopt_server.storage.plans.pull", pull)
+    house.loader._arrivals._bucket = "a bucket"  # type: ignore[assignment]
+    house.put(1)
+    house.round()
+    house.look_again()
+    house.look_again()
+    assert asked == [("a bucket", True)]
+    house.now += 60.0
+    house.look_again()
+    assert house.registry.get("m", 1).loaded.plan == "the bucket's"
+    assert len(asked) == 2
 
 
 def test_no_plan_is_made_for_a_version_that_was_unloaded_while_it_waited() -> None:
