@@ -47,10 +47,12 @@ def read(text: str) -> Page:
     assert text.startswith("<!DOCTYPE html>\n")
     found = Page(text)
     assert found.open == []
-    assert {"script", "link", "img", "iframe", "object", "embed", "base", "form", "a"}.isdisjoint(found.tags)
-    assert {"src", "href", "action", "srcset", "data", "poster", "xlink:href"}.isdisjoint(
-        {k for _, k, _ in found.attributes}
-    )
+    assert {"script", "link", "img", "iframe", "object", "embed", "base", "form"}.isdisjoint(found.tags)
+    links = [value for _, key, value in found.attributes if key == "href"]
+    places = [value for _, key, value in found.attributes if key == "id"]
+    assert len(places) == len(set(places))
+    assert all(link[0] == "#" and link[1:] in places for link in links)  # within the page
+    assert {"src", "action", "srcset", "data", "poster", "xlink:href"}.isdisjoint({k for _, k, _ in found.attributes})
     assert not any(key.startswith("on") for _, key, _ in found.attributes)
     assert re.findall(r"url\(|@import|https?://|//\w", text) == []
     assert ("meta", "content", POLICY) in found.attributes

@@ -130,6 +130,24 @@ def test_many_buckets_are_a_table_and_several_plans_have_an_overview() -> None:
     assert "Signatures" not in shown(many)[1]
 
 
+def test_a_signature_of_many_is_one_link_away() -> None:
+    """Each section is several screens long."""
+    info = usual().signatures[0].signature
+    keys = [f"s{i}" for i in range(5)]
+    plans = [plan(rows(2**i, "litert", 20.0)).signatures[0] for i in range(5)]
+    made = [
+        dataclasses.replace(p, signature=dataclasses.replace(info, key=key)) for p, key in zip(plans, keys, strict=True)
+    ]
+    whole = dataclasses.replace(usual(), signatures=tuple(made))
+    text = render([Version("m", 1, "", whole), Version("m", 2, "", whole)])
+    read(text)
+    linked = re.findall(r'<a href="#([^"]+)"><bdi class="name">(\w+)</bdi></a>', text)
+    headed = re.findall(r'<h2><bdi class="name">(\w+)</bdi></h2>', text)
+    places = re.findall(r'<section id="([^"]+)"><h2><bdi class="name">(\w+)</bdi></h2>', text)
+    assert linked == places
+    assert [key for _, key in linked] == headed == keys * 2
+
+
 def test_the_headline_where_nothing_is_faster() -> None:
     even = bucket(1, dataclasses.replace(PLAIN, status="chosen"), candidate("xla", "pjrt", "slower", 810.0, 1e-7))
     assert "Plain TensorFlow is as fast as anything else that was right." in shown(plan(even))[1]

@@ -67,19 +67,25 @@ def _exact(groups: Sequence[Group]) -> str:
     return f"within {facts.error(worst)} of its answers{allowed}"
 
 
-def overview(groups: Sequence[Group]) -> Markup | None:
-    """A row per plan where signatures have several."""
+def overview(groups: Sequence[Group], model: str) -> Markup | None:
+    """A row per plan where signatures have several, with a link to its section. `model`: the model's own anchor."""
     if len(groups) < 2:
         return None
-    return tag("section", tag("h2", "Signatures"), parts.rows(_GROUPS, map(_row, groups), "signatures"))
+    rows = [_row(group, f"#{anchor(model, i)}") for i, group in enumerate(groups)]
+    return tag("section", tag("h2", "Signatures"), parts.rows(_GROUPS, rows, "signatures"))
 
 
-def _row(group: Group) -> tuple[object, ...]:
+def anchor(model: str, index: int) -> str:
+    """Of a signature's section. A number: names may hold anything, and two models may have the same."""
+    return f"{model}-s{index}"
+
+
+def _row(group: Group, link: str) -> tuple[object, ...]:
     chosen = [b.chosen for b in group.buckets if b.chosen is not None]
     known = [c.agreement.max_rel_error for c in chosen if c.agreement is not None]
     measured = any(b.ratio is not None for b in group.buckets)
     return (
-        keys(group),
+        tag("a", keys(group), href=link),
         join(
             [", ", name(n)] if i else name(n)
             for i, n in enumerate(dict.fromkeys(facts.runner(b.plan) for b in group.buckets))

@@ -42,7 +42,8 @@ def render(versions: Sequence[Version]) -> str:
     """The whole document, UTF-8 text."""
     title = ", ".join(_title(v) for v in versions) or "no model"
     said = "ratios of interleaved runs on the machine named above"
-    return _document(title, [_version(v) for v in versions] or tag("p", "No model is loaded yet."), said)
+    articles = [_version(v, f"m{i}") for i, v in enumerate(versions)]
+    return _document(title, articles or tag("p", "No model is loaded yet."), said)
 
 
 def render_conversion(title: str, report: Report) -> str:
@@ -73,7 +74,8 @@ def _title(version: Version) -> str:
     return f"{version.name} {version.number}" if version.number is not None else version.name
 
 
-def _version(version: Version) -> Markup:
+def _version(version: Version, anchor: str) -> Markup:
+    """`anchor`: its own on the page."""
     number = tag("span", f"version {version.number}", class_="number") if version.number is not None else None
     heading = tag("h1", name(version.name), " ", number)
     converted = conversion.section(version.converted) if version.converted is not None else None
@@ -86,8 +88,8 @@ def _version(version: Version) -> Markup:
         tag(
             "header", heading, tag("p", choices.lead(groups), class_="lead"), _facts(plan, version.why), _warning(plan)
         ),
-        choices.overview(groups),
-        [_group(g, plan) for g in groups],
+        choices.overview(groups, anchor),
+        [_group(g, plan, choices.anchor(anchor, i)) for i, g in enumerate(groups)],
         converted,
         _names(plan),
         parts.log(plan.log),
@@ -131,7 +133,7 @@ def _warning(plan: Plan) -> Markup | None:
     )
 
 
-def _group(group: Group, plan: Plan) -> Markup:
+def _group(group: Group, plan: Plan, anchor: str) -> Markup:
     signature = group.plan
     notes = [
         tag(
@@ -159,7 +161,7 @@ def _group(group: Group, plan: Plan) -> Markup:
     ]
     heading = tag("h2", choices.keys(group))
     if not group.buckets:
-        return tag("section", heading, tag("div", notes, class_="notes"))
+        return tag("section", heading, tag("div", notes, class_="notes"), id=anchor)
     drawn = drawing.paths(group)
     return tag(
         "section",
@@ -172,6 +174,7 @@ def _group(group: Group, plan: Plan) -> Markup:
         _plots(group.buckets, facts.gates(plan)),
         tag("h3", "Every candidate"),
         [_bucket(b, opened=b is drawn[0]) for b in group.buckets],
+        id=anchor,
     )
 
 
