@@ -45,13 +45,14 @@ class ModelSpec:
 
 class Optimized(NamedTuple):
     """A version and its plan; `plan` None: it runs as it is, `why` says why, or where the plan came from. `converted`:
-    how it became a model for Cloud TPU, if tfopt did that."""
+    how it became a model for Cloud TPU, if tfopt did that. `loading`: it does not serve yet."""
 
     name: str
     number: int
     why: str
     plan: Plan | None
     converted: Report | None
+    loading: bool = False
 
 
 Start = Callable[..., Result | Future[Result]]
@@ -168,9 +169,12 @@ class Dataplane:
         return {(v.name, v.number): v.loaded.why for v in self._registry.available() if v.loaded is not None}
 
     def optimized(self) -> tuple[Optimized, ...]:
-        """How every AVAILABLE version was optimized, each at one moment: plans are swapped in meanwhile."""
-        found = ((v.name, v.number, v.loaded) for v in self._registry.available())
-        return tuple(Optimized(name, number, x.why, x.plan, x.converted) for name, number, x in found if x is not None)
+        """How every AVAILABLE version was optimized, each at one moment: plans are swapped in meanwhile. And which are
+        still loading: asked for first, for meanwhile they become the others."""
+        found = {(v.name, v.number): _on_its_way(v.name, v.status) for v in self._registry.loading()}
+        there = ((v.name, v.number, v.loaded) for v in self._registry.available())
+        found |= {(n, i): Optimized(n, i, x.why, x.plan, x.converted) for n, i, x in there if x is not None}
+        return tuple(found[key] for key in sorted(found, key=lambda key: (key[0], -key[1])))
 
     def ready(self) -> bool:
         """Every configured model has an AVAILABLE version, and nobody said to stop."""
@@ -193,6 +197,11 @@ class Dataplane:
         if self._loader is not None:
             self._loader.stop(min(STOP_LOADING_S, max(0.0, end - time.monotonic())))
         return done
+
+
+def _on_its_way(name: str, status: VersionStatus) -> Optimized:
+    failed = f" again, after: {status.message}" if status.message else ""
+    return Optimized(name, status.version, f"it is being loaded{failed}", None, None, loading=True)
 
 
 class Layered(Dataplane):

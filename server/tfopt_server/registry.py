@@ -209,6 +209,13 @@ class Registry:
         found = {id(version): version for version in self._serving.values()}
         return tuple(sorted(found.values(), key=lambda version: (version.name, -version.number)))
 
+    def loading(self) -> tuple[Version, ...]:
+        """The versions that are on their way, or wait for another attempt; by name, newest first."""
+        with self._lock:
+            every = [version for versions in self._versions.values() for version in versions.values()]
+        found = [version for version in every if version.life.state in {State.START, State.LOADING}]
+        return tuple(sorted(found, key=lambda version: (version.name, -version.number)))
+
     def states(self, name: str) -> dict[int, State]:
         """The versions that are not history yet."""
         with self._lock:

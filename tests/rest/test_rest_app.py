@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import restclient
 from prometheus_client.parser import text_string_to_metric_families
+from tfopt_server.dataplane import Optimized
 from tfopt_server.errors import Code
 from tfopt_server.lifecycle import State
 from tfopt_server.rest.app import REMEMBERED, App
@@ -194,6 +195,16 @@ def test_optimization_as_json_text_or_page(face: Face) -> None:
     assert page.headers["content-security-policy"].startswith("default-src 'none';")
     assert page.body.decode().startswith("<!DOCTYPE html>\n<html")
     assert {a.headers["vary"] for a in (answer, text, page)} == {"Accept"}
+
+
+def test_a_version_that_is_still_loading_is_part_of_optimization(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_its_way = Optimized("m", 3, "it is being loaded", None, None, loading=True)
+    monkeypatch.setattr(face.plane, "optimized", lambda: (on_its_way,))
+    assert face("GET", "/optimization").json() == {
+        "models": [{"name": "m", "version": 3, "why": "it is being loaded", "plan": None, "loading": True}]
+    }
+    assert face("GET", "/optimization", accept="text/plain").body.decode() == "m version 3: it is being loaded\n"
+    assert b"It is being loaded." in face("GET", "/optimization", accept="text/html").body
 
 
 def test_a_converted_models_report_is_part_of_optimization(face: Face) -> None:

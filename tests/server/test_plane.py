@@ -129,7 +129,7 @@ def test_how_things_stand(served: Dataplane) -> None:
     assert served.ready()
     assert served.status("m") == served.status("m", 4) == (VersionStatus(4, State.AVAILABLE, Code.OK, ""),)
     assert (served.plans(), served.why()) == ({("m", 4): None}, {("m", 4): "a fake"})
-    assert served.optimized() == (("m", 4, "a fake", None, None),)
+    assert served.optimized() == (("m", 4, "a fake", None, None, False),)
     with pytest.raises(ServingError, match=r"Servable not found for request: Specific\(m, 5\)"):
         served.resolve(ModelSpec("m", 5))
 
@@ -151,7 +151,23 @@ def test_a_version_that_goes_away_while_it_is_shown(served: Dataplane, monkeypat
     (there,) = served._registry.available()
     gone = Unloading(None)
     monkeypatch.setattr(served._registry, "available", lambda: (Unloading(there.loaded), gone))
-    assert served.optimized() == (("m", 4, "a fake", None, None),)
+    assert served.optimized() == (("m", 4, "a fake", None, None, False),)
+
+
+def test_versions_that_are_still_loading_are_shown_too(served: Dataplane, tmp_path: Path) -> None:
+    """They were missing until they served: minutes in which somebody may want to know."""
+    registry = served._registry
+    later, failed = registry.add("m", 6, tmp_path), registry.add("m", 5, tmp_path)
+    for version in (later, failed):
+        registry.move(version, Event.LOAD)
+    registry.move(failed, Event.RETRY, Code.INTERNAL, "the disk is away")
+    assert served.optimized() == (
+        ("m", 6, "it is being loaded", None, None, True),
+        ("m", 5, "it is being loaded again, after: the disk is away", None, None, True),
+        ("m", 4, "a fake", None, None, False),
+    )
+    registry.move(failed, Event.FAIL, Code.INTERNAL, "the disk is away")
+    assert [o.number for o in served.optimized()] == [6, 4]
 
 
 def test_leaving_is_not_ready_and_still_answers(served: Dataplane) -> None:

@@ -1,4 +1,5 @@
-"""GET /optimization: the plan of every version, as JSON for programs, a log for terminals, a page for browsers."""
+"""GET /optimization: the plan of every version, and which are still loading, as JSON for programs, a log for
+terminals, a page for browsers."""
 
 from __future__ import annotations
 
@@ -43,6 +44,7 @@ def _json(versions: Sequence[Optimized]) -> bytes:
     models = [
         {"name": v.name, "version": v.number, "why": v.why, "plan": v.plan}
         | ({"conversion": v.converted} if v.converted else {})
+        | ({"loading": True} if v.loading else {})
         for v in versions
     ]
     return orjson.dumps({"models": models}, option=orjson.OPT_INDENT_2)
@@ -70,4 +72,5 @@ def _converted(version: Optimized) -> list[str]:
 def _page(versions: Sequence[Optimized]) -> bytes:
     from tfopt_optimizer.page import page
 
-    return page.render([page.Version(*v) for v in versions]).encode()
+    found = [page.Version(v.name, v.number, v.why, v.plan, v.converted) for v in versions]
+    return page.render(found).encode()
