@@ -25,7 +25,9 @@ def files(folder: Path, *names: str) -> Iterator[Path]:
     what others look for."""
     part = folder / _PART
     part.mkdir(parents=True, exist_ok=True)
-    yield part
-    for name in names:
-        (part / name).replace(folder / name)
-    shutil.rmtree(part)
+    try:
+        yield part
+        for name in names:
+            (part / name).replace(folder / name)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
