@@ -124,25 +124,31 @@ def _unopened(result: Result) -> bool:
 
 
 def _lengths(asked: Shortening | None, planned: list[BucketPlan]) -> tuple[Shortening | None, list[BucketPlan]]:
-    """The shorter lengths that pay for every number of rows, with the buckets that stay. None of them does where plain
-    TensorFlow was the fastest at the length itself."""
+    """The shorter lengths that pay, and the buckets that stay: of a shorter length those that an engine runs, faster
+    than what the next longer one would take for as many rows."""
     if asked is None:
         return None, planned
-    costs = {size: _costs([b for b in planned if b.inner == (size,)]) for size in (*asked.lengths, asked.size)}
-    above, kept = costs[asked.size], list[int]()
+    whole = [b for b in planned if b.inner == (asked.size,)]
+    stay, above, kept = list(whole), whole, list[int]()
     for size in reversed(asked.lengths):
-        own = costs[size]
-        if own.keys() == above.keys() and all(own[rows] <= above[rows] * SHORTER_PAYS for rows in own):
-            kept, above = [size, *kept], own
-    if not kept or not all(math.isfinite(us) for us in costs[asked.size].values()):
-        return None, [dataclasses.replace(b, inner=()) for b in planned if b.inner == (asked.size,)]
-    stay = [b for size in (asked.size, *reversed(kept)) for b in planned if b.inner == (size,)]
+        own = [b for b in planned if b.inner == (size,) and b.static]
+        own = [b for b in own if _us(b) <= SHORTER_PAYS * _us_of(above, b.batch or 0)]
+        if own:
+            stay, above, kept = [*stay, *own], own, [size, *kept]
+    if not kept:
+        return None, [dataclasses.replace(b, inner=()) for b in whole]
     return dataclasses.replace(asked, lengths=tuple(kept)), stay
 
 
-def _costs(buckets: Sequence[BucketPlan]) -> dict[int | None, float]:
-    """Microseconds by rows; infinite where plain TensorFlow runs, which takes whole rows alone."""
-    return {b.batch: _point(b)[1] for b in buckets}
+def _us(bucket: BucketPlan) -> float:
+    """Microseconds of the chosen runner; infinite where it was not measured."""
+    return next((c.measured.median_us for c in bucket.candidates if c.status == "chosen" and c.measured), math.inf)
+
+
+def _us_of(buckets: Sequence[BucketPlan], rows: int) -> float:
+    """What so many rows take in the smallest bucket that holds them."""
+    able = [b for b in buckets if (b.batch or 0) >= rows]
+    return _us(min(able, key=lambda b: b.batch or 0)) if able else math.inf
 
 
 def _inner(padding: Padding, planned: Sequence[BucketPlan]) -> InnerPlan:

@@ -180,10 +180,10 @@ class Schedule:
     """Which rows run together, and at which length: what costs least by the buckets' measured times. Thread-safe."""
 
     def __init__(self, costs: Costs) -> None:
-        """`costs` has the signature's own length and the shorter ones."""
+        """`costs` has the signature's own length, whose largest bucket no other's exceeds, and the shorter ones."""
         self._lengths = sorted(costs)
-        self._costs = {length: sorted(found) for length, found in costs.items()}
-        self._largest = min(found[-1][0] for found in self._costs.values())
+        self._costs = [sorted(costs[length]) for length in self._lengths]
+        self._largest = self._costs[-1][-1][0]
         self._parts = functools.lru_cache(1024)(self._of_counts)
 
     def parts(self, there: Lengths) -> list[tuple[int, Lengths]]:
@@ -200,17 +200,25 @@ class Schedule:
     def _of_counts(self, counts: tuple[int, ...]) -> list[tuple[int, int]]:
         """(length, rows) of each run: the cheapest way to part the rows, the longest first."""
         levels = [i for i in reversed(range(len(counts))) for _ in range(counts[i])]
-        cheapest: list[tuple[float, int]] = [(0.0, 0)] * (len(levels) + 1)
+        cheapest: list[tuple[float, int, int]] = [(0.0, 0, 0)] * (len(levels) + 1)  # us, end of the run, its length
         for start in reversed(range(len(levels))):
             ends = range(start + 1, min(len(levels), start + self._largest) + 1)
-            length = self._lengths[levels[start]]
-            cheapest[start] = min((self._cost(length, end - start) + cheapest[end][0], -end) for end in ends)
+            runs = [(*self._run(levels[start], end - start), end) for end in ends]
+            cheapest[start] = min((us + cheapest[end][0], -end, length) for us, length, end in runs)
         parts, start = [], 0
         while start < len(levels):
-            end = -cheapest[start][1]
-            parts.append((self._lengths[levels[start]], end - start))
-            start = end
+            _, end, length = cheapest[start]
+            parts.append((length, -end - start))
+            start = -end
         return parts
 
-    def _cost(self, length: int, rows: int) -> float:
-        return next(us for batch, us in self._costs[length] if batch >= rows)
+    @functools.cache  # noqa: B019 - as many entries as lengths times rows, and it lives as long as a model
+    def _run(self, level: int, rows: int) -> tuple[float, int]:
+        """Microseconds, and the length, of the cheapest run of so many rows: at their own length or a longer one."""
+        found = [
+            (us, length)
+            for length, costs in zip(self._lengths[level:], self._costs[level:], strict=True)
+            for batch, us in costs
+            if batch >= rows
+        ]
+        return min(found)

@@ -20,6 +20,8 @@ def without_tensorflow(signatures: Sequence[SignaturePlan], say: Callable[[str],
     for signature in signatures:
         key = signature.signature.key
         kept = tuple(b for b in signature.buckets if not runs_tensorflow(signature, b))
+        if signature.shortening is not None and all(b.inner != (signature.shortening.size,) for b in kept):
+            kept = ()  # whole rows come too
         if not kept:
             bare.append(f"{key} ({_reason(signature.buckets)})")
         for bucket in signature.buckets:

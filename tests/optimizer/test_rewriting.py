@@ -217,6 +217,13 @@ def test_records_without_padding_shorten_nothing_and_the_slice_is_still_used(tmp
     assert [b.inner for b in signature.buckets] == [(), ()]
 
 
+def test_a_length_keeps_the_buckets_that_pay(tmp_path):
+    pace = by_length(lambda rows, length: rows * (length if rows == 1 or length > 8 else 30))
+    _, _, plan = planned(classified, tmp_path, pace=pace)
+    signature = plan.signature("serving_default")
+    assert [(b.batch, *b.inner) for b in signature.buckets] == [(1, 32), (4, 32), (1, 16), (4, 16), (1, 8)]
+
+
 def test_a_length_that_does_not_pay_has_no_bucket(tmp_path):
     pace = by_length(lambda rows, length: rows * (16 if length == 8 else length))
     _, _, plan = planned(classified, tmp_path, pace=pace)

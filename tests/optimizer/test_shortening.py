@@ -130,6 +130,18 @@ def cost(parts, costs):
     return sum(min(us for batch, us in costs[length] if batch >= len(numbers)) for length, numbers in parts)
 
 
+def cheapest(costs, longest, rows):
+    """At their own length or any longer one."""
+    return min(us for n, found in costs.items() if n >= longest for batch, us in found if batch >= rows)
+
+
+def test_rows_run_longer_than_they_are_where_that_costs_less():
+    """A length may have no bucket of many rows: plain TensorFlow won there."""
+    schedule = shortening.Schedule({8: [(1, 2.0)], SIZE: [(1, 5.0), (4, 6.0)]})
+    assert [(length, len(rows)) for length, rows in schedule.parts(np.array([3, 4, 5, 6]))] == [(SIZE, 4)]
+    assert [(length, len(rows)) for length, rows in schedule.parts(np.array([3, 4]))] == [(8, 1), (8, 1)]
+
+
 COSTS = {16: [(1, 1.0), (4, 3.0)], 32: [(1, 2.0), (4, 7.0)], SIZE: [(1, 4.0), (4, 12.0)]}
 
 
@@ -157,8 +169,7 @@ def test_no_other_way_to_part_the_rows_costs_less(seed):
                 groups.append([])
             groups[-1].append(number)
         if all(len(group) <= 4 for group in groups):
-            chosen = [(min(n for n in costs if n >= ordered[group[0]]), group) for group in groups]
-            best = min(best, cost(chosen, costs))
+            best = min(best, sum(cheapest(costs, ordered[group[0]], len(group)) for group in groups))
     assert cost(parts, costs) == pytest.approx(best)
 
 
