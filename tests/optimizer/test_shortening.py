@@ -209,3 +209,9 @@ def test_rows_of_one_length_are_one_run():
     Shortened(PLAN, runners).run(texts([5, 6, 7, 8]))
     assert runners[16].ran == [4]
     assert not [*runners[32].ran, *runners[SIZE].ran]
+
+
+def test_fillings_that_a_plan_cannot_hold_exactly_are_none():
+    feeds = {name: array.astype(np.int64) for name, array in texts([5, 9, 30]).items()}
+    feeds["ids"][feeds["mask"] == 0] = (1 << 53) + 1
+    assert shortening.find(signature("ids", "mask", dtype="int64"), rows(feeds)).endswith("with numbers beyond 2^53")
