@@ -30,7 +30,7 @@ ROUND = 8  # lengths of buckets are multiples: vector units have eight or sixtee
 MOST = 6  # lengths
 NEAR = 1.2  # a length whose next one has less than this many times its positions is left out
 SAVED = 0.125  # the share of all positions that must be filling, in the records
-EXACT = 1 << 53  # whole numbers up to here are floats as well
+EXACT = 1 << 53  # below it whole numbers are floats as well
 TAIL = 2  # equal elements at a row's end that may be filling
 Costs = Mapping[int, Sequence[tuple[int, float]]]  # length -> (rows, microseconds) of its buckets in rising order
 
@@ -70,8 +70,8 @@ def _of_size(size: int, names: Sequence[str], rows: Rows) -> Shortening | str:
     if not tails:
         return f"no record is filled up to {size}"
     values = dict(zip(arrays, Counter(tails).most_common(1)[0][0], strict=True))
-    if any(abs(value) > EXACT for value in values.values()):
-        return f"it is filled up to {size} with numbers beyond 2^53"
+    if any(abs(value) >= EXACT for value in values.values()):
+        return f"it is filled up to {size} with numbers of 2^53 and more"
     filled = tuple(Filled(n, 1, v, _never_all(arrays[n], v)) for n, v in values.items())
     there = lengths(Shortening(filled, size, (), ""), arrays)
     share = 1.0 - float(there.mean()) / size
