@@ -178,6 +178,56 @@ def test_positions_that_are_looked_up(positions):
     Opened(answer).check()
 
 
+def test_positions_of_a_constant_as_many_as_ids():
+    """The shape that is asked for is the ids' own, which have fewer now."""
+    import tensorflow as tf
+
+    table, places = weight(WORDS, 8), weight(SIZE, 8)
+
+    def answer(ids, mask):
+        where = tf.broadcast_to(tf.range(SIZE)[None], tf.shape(ids))
+        x = tf.gather(table, ids) + tf.gather(places, where)
+        return tf.reduce_sum(x * tf.cast(mask, tf.float32)[..., None], 1)
+
+    Opened(answer).check()
+
+
+def test_token_types_and_shapes_by_the_number_of_rows():
+    """As transformers write BERT: the length is what Reshape's -1 leaves."""
+    import tensorflow as tf
+
+    bert, kinds, pooled = Bert(), weight(2, 24), weight(24, 24)
+
+    def answer(ids, mask, types):
+        rows = tf.shape(ids)[0]
+        places = tf.gather(bert.places, tf.range(SIZE)[None])
+        x = bert.norm(tf.gather(bert.table, ids) + places + tf.gather(kinds, types))
+        seen = tf.cast(tf.reshape(mask, (rows, 1, 1, SIZE)), tf.float32)
+        for query, key, value, *_ in bert.blocks:
+            heads = [
+                tf.transpose(tf.reshape(tf.tensordot(x, kernel, 1), (rows, -1, HEADS, 12)), (0, 2, 1, 3))
+                for kernel in (query, key, value)
+            ]
+            scores = tf.matmul(heads[0], heads[1], transpose_b=True) + (1.0 - seen) * -1e9
+            mixed = tf.transpose(tf.matmul(tf.nn.softmax(scores), heads[2]), (0, 2, 1, 3))
+            x = bert.norm(x + tf.reshape(mixed, (rows, -1, 24)))
+        return tf.tanh(tf.squeeze(x[:, 0:1], 1) @ pooled)
+
+    Opened(answer, inputs=3).check(lambda longest, rows: (*texts(longest, rows), texts(longest, rows)[1]))
+
+
+@pytest.mark.parametrize("layer", ["LSTM", "GRU"])
+def test_layers_that_go_from_position_to_position_are_refused(layer):
+    import keras
+
+    ids = keras.Input([SIZE], dtype="int32")
+    x = getattr(keras.layers, layer)(4)(keras.layers.Embedding(WORDS, 8, mask_zero=True)(ids))
+    model = keras.Model(ids, x)
+    said = refused(lambda ids: model(ids, training=False), inputs=1)
+    assert said.startswith("TensorListFromTensor")
+    assert said.endswith("is not known to take another length")
+
+
 def test_means_over_tokens():
     import tensorflow as tf
 

@@ -121,6 +121,8 @@ class _Opening:
                 self._axes[f"{node.name}:0"] = frozenset({self._inputs[node.name]})
             elif any(self.axes_of(each) or self.merged_of(each) for each in _feeders(node)):
                 self._pass(node)
+            elif node.op == "BroadcastTo":
+                _kept_whole(self, node)
 
     def axes_of(self, tensor: str) -> Axes:
         return self._axes.get(_first(tensor), NONE)
@@ -140,6 +142,9 @@ class _Opening:
         rule(self, node)
 
     # What rules ask and do.
+
+    def is_constant(self, tensor: str) -> bool:
+        return bool(self._nodes[tensor.partition(":")[0]].op == "Const")
 
     def dims(self, node: Any, tensor: str) -> Dims:
         """What a tensor's axes were before, or are where they are not the length."""
@@ -206,8 +211,8 @@ class _Opening:
         """A vector of these numbers with the length at some places."""
         return self._placed(f"{node.name}/{LENGTH}", sizes, set(axes))
 
-    def replaced(self, node: Any, vector: str, axes: Sequence[int], rank: int) -> str:
-        """A vector of sizes with the length at some places."""
+    def replaced(self, node: Any, vector: str, axes: Sequence[int], rank: int, *, whole: bool = False) -> str:
+        """A vector of sizes with the length at some places, or the `whole` of what it was."""
         if not axes:
             return vector
         if told(node, "Tidx").type != _INT32:
@@ -216,7 +221,8 @@ class _Opening:
         there = self._graph.node.add(op="Const", name=f"{name}/there")
         _hold(there, np.array([axis in axes for axis in range(rank)]))
         self._nodes[there.name] = there
-        self._node("SelectV2", name, [there.name, LENGTH, vector], T=_INT32)
+        size = self._const(f"{name}/whole", self.size) if whole else LENGTH
+        self._node("SelectV2", name, [there.name, size, vector], T=_INT32)
         return name
 
     def _placed(self, name: str, sizes: Sequence[int], axes: set[int]) -> str:
@@ -411,6 +417,15 @@ def _broadcast_to(opening: _Opening, node: Any) -> None:
     axes = [axis + more for axis in opening.axes_of(node.input[0])]
     node.input[1] = opening.replaced(node, node.input[1], axes, len(shape))
     opening.give(node, axes)
+
+
+def _kept_whole(opening: _Opening, node: Any) -> None:
+    """All positions stay all of them where the shape that is asked for is that of ids, which are fewer now."""
+    if opening.is_constant(node.input[1]):
+        return
+    shape, given = opening.shape(node, f"{node.name}:0"), opening.shape(node, node.input[0])
+    axes = [axis + len(shape) - len(given) for axis, size in enumerate(given) if size == opening.size]
+    node.input[1] = opening.replaced(node, node.input[1], axes, len(shape), whole=True)
 
 
 def _counted(opening: _Opening, node: Any) -> None:
