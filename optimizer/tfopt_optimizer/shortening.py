@@ -188,6 +188,7 @@ class Schedule:
         self._costs = [sorted(costs[length]) for length in self._lengths]
         self._largest = self._costs[-1][-1][0]
         self._parts = functools.lru_cache(1024)(self._of_counts)
+        self._run = functools.cache(self._of_run)  # as many entries as lengths times rows
 
     def parts(self, there: Lengths) -> list[tuple[int, Lengths]]:
         """(length, numbers of rows) of each run, together all rows once."""
@@ -215,8 +216,7 @@ class Schedule:
             start = -end
         return parts
 
-    @functools.cache  # noqa: B019 - as many entries as lengths times rows, and it lives as long as a model
-    def _run(self, level: int, rows: int) -> tuple[float, int]:
+    def _of_run(self, level: int, rows: int) -> tuple[float, int]:
         """Microseconds, and the length, of the cheapest run of so many rows: at their own length or a longer one."""
         found = [
             (us, length)

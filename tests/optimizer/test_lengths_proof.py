@@ -1,0 +1,58 @@
+"""What the proof of shorter lengths must see: requests will come that are like no record. Needs no TensorFlow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tfopt_optimizer import rewriting, verify
+from tfopt_optimizer.buckets import Rows
+from tfopt_optimizer.plan import Filled, Shortening
+
+SIZE = 32
+TABLE = np.random.default_rng(1).standard_normal((40, 6)).astype(np.float32)
+ALIKE = verify.lossless(1e-4)
+
+
+def rows(lengths):
+    mask = (np.arange(SIZE)[None] < np.array(lengths)[:, None]).astype(np.int32)
+    ids = np.random.default_rng(2).integers(1, 40, mask.shape).astype(np.int32) * mask
+    return Rows({"ids": ids, "mask": mask}, len(lengths), len(lengths), 0)
+
+
+LENGTHS = Shortening((Filled("ids", 1, 0.0, True), Filled("mask", 1, 0.0, True)), SIZE, (8, 16), "")
+
+
+def attended(feeds):
+    """A softmax over the positions that the mask has: over all of them, evenly, where it has none."""
+    hidden = np.exp((1.0 - feeds["mask"]) * -10000.0 - ((1.0 - feeds["mask"]) * -10000.0).max(1, keepdims=True))
+    shares = (hidden / hidden.sum(1, keepdims=True)).astype(np.float32)
+    return {"scores": np.einsum("np,npw->nw", shares, TABLE[feeds["ids"]])}
+
+
+def averaged(feeds):
+    return TABLE[feeds["ids"]].mean(1)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.float32])
+def test_labels_alone_do_not_prove_that_filling_counts_for_nothing(kind):
+    def label(feeds):
+        return {"label": np.where(averaged(feeds)[:, 0] > 9.0, 1, 0).astype(kind)}
+
+    count, reason = rewriting.prove(label, label, LENGTHS, rows([5, 9, 14, 30]), ALIKE)
+    assert count > 2
+    assert reason == "its answers are whole numbers alone, in which little of what filling adds would show"
+
+
+def test_labels_beside_scores_are_proven_by_the_scores():
+    def both(feeds):
+        scores = attended(feeds)["scores"]
+        return {"label": scores.argmax(1), "scores": scores}
+
+    assert rewriting.prove(both, both, LENGTHS, rows([5, 9, 14, 30]), ALIKE)[1] == ""
+
+
+def test_slices_need_no_scores():
+    def label(feeds):
+        return {"label": averaged(feeds).argmax(1)}
+
+    assert rewriting.prove(label, label, None, rows([5, 9, 14, 30]), ALIKE)[1] == ""
