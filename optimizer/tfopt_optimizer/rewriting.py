@@ -169,8 +169,9 @@ def _probes(
             yield "on altered records", altered, altered
         return
     size = lengths.size
+    kinds = (("records", first), ("altered records", altered), ("records below zero", _below_zero(lengths, rows)))
     for end in (1, size // 2, size - 1):
-        for what, feeds in (("records", first), ("altered records", altered)):
+        for what, feeds in kinds:
             if feeds is not None and (found := _beginnings(lengths, feeds, end)) is not None:
                 yield f"on the first {end} positions of {what}", found, shortening.cut(lengths, found, end)
     there = shortening.lengths(lengths, rows.feeds)
@@ -181,6 +182,18 @@ def _probes(
             longest = int(there[fitting].max())
             yield f"on records of {longest} positions or less", own, shortening.cut(lengths, own, longest)
     yield f"on {size} positions of records", first, first
+
+
+def _below_zero(lengths: Shortening, rows: Rows) -> dict[str, np.ndarray] | None:
+    """Numbers that are above zero in all records, below it: to a maximum, zeros behind them are the largest then. Not
+    those of a mask. Who looks them up in a table refuses them, and nothing is to be learnt."""
+    first = rows.take(0, min(ROWS, rows.count))
+    counts = [
+        f.name
+        for f in lengths.inputs
+        if rows.feeds[f.name].dtype.kind == "i" and rows.feeds[f.name].min() >= 0 and rows.feeds[f.name].max() > 1
+    ]
+    return first | {name: -first[name] for name in counts} if counts else None
 
 
 def _beginnings(lengths: Shortening, feeds: Mapping[str, np.ndarray], end: int) -> dict[str, np.ndarray] | None:

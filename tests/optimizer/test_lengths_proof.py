@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tfopt_optimizer import rewriting, verify
 from tfopt_optimizer.buckets import Rows
+from tfopt_optimizer.independence import Refused
 from tfopt_optimizer.plan import Filled, Shortening
 
 SIZE = 32
@@ -56,3 +57,20 @@ def test_slices_need_no_scores():
         return {"label": averaged(feeds).argmax(1)}
 
     assert rewriting.prove(label, label, None, rows([5, 9, 14, 30]), ALIKE)[1] == ""
+
+
+def test_a_maximum_over_counts_is_not_shortened_though_all_records_are_above_zero():
+    def largest(feeds):
+        return {"scores": feeds["ids"].max(1) * np.float32(0.3) + feeds["mask"].sum(1)}
+
+    reason = rewriting.prove(largest, largest, LENGTHS, rows([5, 9, 14, 30]), ALIKE)[1]
+    assert reason.startswith("on the first 1 positions of records below zero it answers otherwise: max error ")
+
+
+def test_ids_that_are_looked_up_refuse_to_be_below_zero_and_nothing_is_learnt_from_it():
+    def looked_up(feeds):
+        if feeds["ids"].min() < 0:
+            raise Refused("indices = -3 is not in [0, 40)")
+        return attended(feeds)
+
+    assert rewriting.prove(looked_up, looked_up, LENGTHS, rows([5, 9, 14, 30]), ALIKE)[1] == ""
