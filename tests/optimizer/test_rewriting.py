@@ -11,6 +11,7 @@ import pytest
 from enginecases import save
 from tfopt_optimizer import shortening
 from tfopt_optimizer.engines import table
+from tfopt_optimizer.errors import EngineError
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.plan import read
@@ -178,6 +179,50 @@ def test_who_says_something_behind_the_text_or_nothing_at_all_is_computed_in_ful
         same(runner, feeds)
     assert ran == {32: 2, 8: 4}
     servable.close()
+
+
+def bounded(below):
+    """What Hugging Face's models say of their ids; the table has as many rows."""
+
+    def compute(tf, module, ids, mask):
+        if not hasattr(module, "inside"):
+            module.table = tf.Variable(TABLE)
+
+            @tf.function(autograph=False)
+            def inside(ids, mask):
+                tf.debugging.assert_less(ids, below)
+                x = norm(tf, tf.gather(module.table, ids) + PLACES)
+                scores = tf.matmul(x, x, transpose_b=True)
+                scores += (1.0 - tf.cast(mask[:, None, :], tf.float32)) * -10000.0
+                return tf.matmul(tf.nn.softmax(scores), x)[:, 0] @ HEAD
+
+            module.inside = inside
+        return {"logits": module.inside(ids, mask)}
+
+    return compute
+
+
+def test_an_assertion_that_a_look_up_makes_as_well_keeps_no_length_fixed(tmp_path):
+    model, folder, plan = planned(bounded(WORDS), tmp_path)
+    assert plan.signature("serving_default").shortening.lengths == (8, 16)
+    assert {b.engine for b in plan.signature("serving_default").buckets} == {"litert"}
+    servable = Servable.open(model, folder, plan)
+    runner = servable.signatures["serving_default"]
+    for lengths in ([1], [5, 12, 32]):
+        same(runner, texts(lengths, 9))
+    beyond = texts([5, 12], 9)
+    beyond["ids"][1, 3] = WORDS
+    with pytest.raises(EngineError, match=r"assertion failed|indices"):
+        runner.run(beyond)
+    servable.close()
+
+
+@pytest.mark.parametrize("engine", [("litert", "t1"), ("xla", "pjrt")])
+def test_an_assertion_of_something_else_keeps_engines_out_and_nothing_is_rewritten(tmp_path, engine):
+    _, _, plan = planned(bounded(WORDS - 1), tmp_path, *engine)
+    signature = plan.signature("serving_default")
+    assert (signature.shortening, signature.rewritten) == (None, "")
+    assert {b.engine for b in signature.buckets} == {"tensorflow"}
 
 
 @pytest.mark.parametrize("compute", [pooled])

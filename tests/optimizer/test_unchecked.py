@@ -48,6 +48,23 @@ def asserted_in_a_branch(tf, x):
     return x + 1
 
 
+def asserted_and_looked_up(below, used=True):
+    """What Hugging Face's models say of their ids before they look them up in a variable of seven rows."""
+
+    def compute(tf, x):
+        table = tf.Variable(TABLE)
+
+        @tf.function(autograph=False)
+        def inside(x):
+            tf.debugging.assert_less(x, below)
+            found = tf.gather(table, x)
+            return found if used else tf.cast(x, tf.float32) + 0.0 * tf.cast(tf.shape(found)[0], tf.float32)
+
+        return table, inside
+
+    return compute
+
+
 def asserted_in_a_loop(tf, x):
     def step(i, y):
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(y < 9), [y])]):
@@ -191,6 +208,22 @@ def test_no_engine_answers_where_tensorflow_refuses(name, folder, tmp_path, monk
                 plain(model, wanted, given)
             with pytest.raises(Declined):
                 runner(given)
+
+
+@pytest.mark.parametrize(
+    ("below", "used", "out"), [(7, True, set()), (9, True, set()), (6, True, ALL), (7, False, ALL)]
+)
+def test_an_assertion_that_a_look_up_makes_as_well_keeps_nobody_out(below, used, out, tmp_path):
+    """Where the look-up asks for less, or may not be computed, the assertion counts."""
+
+    def compute(tf, module, x):
+        if not hasattr(module, "inside"):
+            module.table, module.inside = asserted_and_looked_up(below, used)(tf, x)
+        return {"y": module.inside(x)}
+
+    save(tmp_path / "m", compute, x=([3], "int32"))
+    found = unchecked.reasons(tmp_path / "m", ("serve",), saved_model.read_signatures(tmp_path / "m"))
+    assert set(found["serving_default"]) == out
 
 
 def test_only_the_engine_named_refuses_and_not_its_device_segments():

@@ -128,19 +128,21 @@ def find(
     asserting = {name for name in called if "Assert" in _kinds(name, called)}
     limits: dict[Part, Limits] = {}
     for node in graph.nodes.values():
-        refusal = _refusal(graph, node, limits, asserting, blind)
+        refusal = _refusal(graph, node, limits, asserting, blind, called.get(function))
         refusal = refusal or _inside(graph, node, limits, called, blind, inferred)
         if refusal:
             return Guards(limits, refusal, node.name)
     return Guards(limits)
 
 
-def _refusal(graph: Graph, node: Any, limits: dict[Part, Limits], asserting: set[str], blind: Blind) -> str:
+def _refusal(  # noqa: PLR0917
+    graph: Graph, node: Any, limits: dict[Part, Limits], asserting: set[str], blind: Blind, body: Any
+) -> str:
     if node.op in blind.noticed:
         return ""
     if node.op in LOOKUPS:
         return look_up(graph, node, limits, blind) if blind.lookups else ""
-    if _asserts(node, asserting) and graph.depends(node.input[0]):
+    if _asserts(node, asserting) and graph.depends(node.input[0]) and not _said_by_look_up(graph, node, body):
         return f"it asserts something of its inputs ({node.name}), which {blind.engine} drops"
     whole = node.op in _DIVISIONS | {"Pow"} and node.attr["T"].type in _INTEGERS
     if whole and node.op == "Pow" and graph.depends(node.input[1]):
@@ -166,6 +168,30 @@ def _asserts(node: Any, asserting: set[str]) -> bool:
     """An assertion, or the branch that Keras and tf.debugging wrap one in."""
     branches = {node.attr[name].func.name for name in ("then_branch", "else_branch")} if "If" in node.op else set()
     return node.op == "Assert" or not branches.isdisjoint(asserting)
+
+
+def _said_by_look_up(graph: Graph, node: Any, body: Any) -> bool:
+    """Whether an assertion asks no more of indices than a look-up does that is always computed: to be less than a
+    table has rows, or than something more (Hugging Face's models say that of their ids)."""
+    if node.op != "Assert":
+        return False
+    said = graph.maker(node.input[0])
+    less = graph.maker(said.input[0]) if said.op == "All" else said
+    limit = graph.scalar(less.input[1]) if less.op == "Less" else None
+    if limit is None:
+        return False
+    index = graph.source(less.input[0])
+    found = [n for n in graph.nodes.values() if n.op in LOOKUPS and not n.op.endswith("Nd")]
+    same = [n for n in found if graph.source(n.input[1]) == index]
+    return any((_rows(graph, n) or limit + 1) <= limit and _needed(n, body) for n in same)
+
+
+def _needed(node: Any, body: Any) -> bool:
+    """Whether all results of the function that holds a node come of it; outside all, who is not needed is not there."""
+    if body is None:
+        return True
+    inner = Graph(_by_name(body), {node.name: node.name}, {})
+    return all(inner.depends(body.ret[out.name]) for out in body.signature.output_arg)
 
 
 def _kinds(name: str, functions: Functions) -> set[str]:

@@ -273,10 +273,11 @@ class Graph:
         count = self.scalar(added.input[1])
         if count is None or count < 0 or count - 1 > limit[1]:
             return None
-        same = {self._source(t) for t in (less.input[0], added.input[0], tensor)}
+        same = {self.source(t) for t in (less.input[0], added.input[0], tensor)}
         return (tensor, (limit[0] - count, limit[1])) if len(same) == 1 else None
 
-    def _source(self, tensor: str) -> str:
+    def source(self, tensor: str) -> str:
+        """The tensor that this one is, handed on as it is."""
         node = self.maker(tensor)
         while node.op == "Identity":
             tensor = node.input[0]

@@ -8,8 +8,9 @@ Engines that look at a signature's graph by themselves, as XLA does, are in no l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfopt_optimizer import graphs, saved_model
 from tfopt_optimizer.engines import guards
@@ -29,5 +30,16 @@ def _of(graph: graphs.Graph, info: SignatureInfo) -> dict[str, str]:
     fed = {graphs.source(t.tensor): t.name for t in info.inputs if graphs.source(t.tensor) in graph.nodes}
     below = graph.below([t.tensor for t in info.outputs], [t.tensor for t in info.inputs])
     nodes = {**below, **{name: graph.nodes[name] for name in fed}}.values()
-    found = {engine: guards.find(nodes, fed, {}, graph.functions, blind=blind) for engine, blind in WHOLE.items()}
+    tables = _variables(nodes)
+    found = {engine: guards.find(nodes, fed, tables, graph.functions, blind=blind) for engine, blind in WHOLE.items()}
     return {engine: guarded.refusal for engine, guarded in found.items() if guarded.refusal}
+
+
+def _variables(nodes: Iterable[Any]) -> dict[str, tuple[int | None, ...]]:
+    """The shapes of those that the nodes hold."""
+    shapes = {node.name: node.attr["shape"].shape for node in nodes if node.op == "VarHandleOp"}
+    return {
+        name: tuple(int(dim.size) if dim.size >= 0 else None for dim in shape.dim)
+        for name, shape in shapes.items()
+        if not shape.unknown_rank
+    }

@@ -263,6 +263,10 @@ def _same(opening: _Opening, node: Any) -> None:
     opening.give(node, opening.axes_of(node.input[0]), merged=opening.merged_of(node.input[0]))
 
 
+def _asserted(opening: _Opening, node: Any) -> None:
+    """It has no results. What it says of all positions it says of the first ones too."""
+
+
 def _ensured(opening: _Opening, node: Any) -> None:
     node.op = "Identity"
     del node.attr["shape"]
@@ -544,6 +548,7 @@ _RULES: Mapping[str, Callable[[_Opening, Any], None]] = {
     **dict.fromkeys(("Split", "SplitV", "Unpack"), _divided),
     **dict.fromkeys(("Gather", "GatherV2"), _gathered),
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _product),
+    "Assert": _asserted,
     "EnsureShape": _ensured,
     "BiasAdd": _bias,
     "Transpose": _transposed,
