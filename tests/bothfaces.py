@@ -18,10 +18,11 @@ import rpcclient
 from conformance_cases import Answer
 from tfopt_server.dataplane import Dataplane
 from tfopt_server.executor import Executor
+from tfopt_server.lanes import Lane
 from tfopt_server.lifecycle import Event
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadOptions, Source, prepare
-from tfopt_server.registry import Registry
+from tfopt_server.registry import Loaded, Registry
 from tfopt_server.rest.app import App
 
 
@@ -112,3 +113,17 @@ def served(folder: Path, options: LoadOptions, *sources: Source) -> Iterator[Fac
         yield Faces(App(plane, faceplane.configured(), metrics), client, plane, registry)
     assert [v.users for v in registry.available()] == [0] * len(sources)
     plane.drain(5)
+
+
+@contextmanager
+def around(runner: Any, key: str, folder: Path) -> Iterator[Faces]:
+    """Faces over a real dataplane whose model "m" has one signature: what this runner answers, one run at a time."""
+    metrics, registry = Metrics(), Registry(["m"])
+    version = registry.add("m", 1, folder)
+    registry.move(version, Event.LOAD)
+    version.loaded = Loaded(None, {key: Lane("m", runner, metrics, parameters=None)}, None, "a test's", {})
+    registry.move(version, Event.READY)
+    plane = Dataplane(registry, Executor(metrics, 1), metrics)
+    plane.metrics = metrics
+    with rpcclient.face(folder, plane) as (client, _, _):
+        yield Faces(App(plane, faceplane.configured(), metrics), client, plane, registry)

@@ -41,7 +41,7 @@ class Entrant:
     @property
     def own_graph(self) -> bool:
         """Whether it runs the SavedModel's own graph where it serves, and can be given no other."""
-        return self.engine == "tensorflow" or self.variant == "jit" or self.split
+        return likely.runs_own_graph(self.engine, self.variant)
 
     @property
     def split(self) -> bool:

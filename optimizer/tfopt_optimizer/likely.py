@@ -32,6 +32,11 @@ class Named(Protocol):
 Entrant = TypeVar("Entrant", bound=Named)
 
 
+def runs_own_graph(engine: str, variant: str) -> bool:
+    """Whether it runs the SavedModel's own graph where it serves."""
+    return engine == "tensorflow" or variant == "jit" or engine.startswith(HOST)
+
+
 def order(
     entrants: Sequence[Entrant],
     *,

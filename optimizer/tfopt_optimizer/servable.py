@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tfopt_protos import dtypes
 
-from tfopt_optimizer import cpu, lazy_tensorflow, outside, saved_model, shortening
+from tfopt_optimizer import cpu, lazy_tensorflow, likely, outside, saved_model, shortening
 from tfopt_optimizer.choose import label
 from tfopt_optimizer.device import ON_CPU, Device
 from tfopt_optimizer.engines import table
@@ -370,7 +370,9 @@ class _Opening:
         return Bucket(bucket.batch, label(bucket.engine, bucket.variant), False, cost, run, bucket.shapes, bucket.inner)
 
     def _compiled(self, plan: SignaturePlan, bucket: BucketPlan) -> Runner:
-        signature = plan.signature if plan.shortening is None else shortening.opened(plan.signature, plan.shortening)
+        signature = plan.signature
+        if plan.shortening is not None and not likely.runs_own_graph(bucket.engine, bucket.variant):
+            signature = shortening.opened(signature, plan.shortening)
         place = bucket.artifact or signature.key
         key = (bucket.engine, bucket.variant, place, tuple(sorted(bucket.shapes.items())))
         if key not in self._opened:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import faceplane
+import bothfaces
 import numpy as np
 import pytest
 import rpcclient
@@ -19,13 +19,6 @@ from bothfaces import Faces, spelled
 from tfopt_optimizer.fitting import InnerBuckets
 from tfopt_optimizer.plan import Axis, InnerBucket, InnerDimension, InnerPlan, SignatureInfo, SignaturePlan, TensorInfo
 from tfopt_optimizer.servable import Bucket, SignatureRunner
-from tfopt_server.dataplane import Dataplane
-from tfopt_server.executor import Executor
-from tfopt_server.lanes import Lane
-from tfopt_server.lifecycle import Event
-from tfopt_server.metrics import Metrics
-from tfopt_server.registry import Loaded, Registry
-from tfopt_server.rest.app import App
 
 TYPES = {"ids": "int64", "weights": "float", "kept": "bool", "words": "string"}
 INFO = SignatureInfo(
@@ -85,18 +78,10 @@ def model() -> Model:
 
 @pytest.fixture
 def faces(model, tmp_path) -> Iterator[Faces]:
-    metrics, registry = Metrics(), Registry(["m"])
-    version = registry.add("m", 1, tmp_path)
-    registry.move(version, Event.LOAD)
-    lane = Lane("m", model.runner, metrics, parameters=None)
-    version.loaded = Loaded(None, {INFO.key: lane}, None, "a test's", {})
-    registry.move(version, Event.READY)
-    plane = Dataplane(registry, Executor(metrics, 1), metrics)
-    plane.metrics = metrics
-    with rpcclient.face(tmp_path, plane) as (client, _, _):
-        yield Faces(App(plane, faceplane.configured(), metrics), client, plane, registry)
+    with bothfaces.around(model.runner, INFO.key, tmp_path) as found:
+        yield found
     model.gate.set()
-    plane.drain(5)
+    found.plane.drain(5)
 
 
 def request(rows: int, length: int, seed: int = 0) -> Arrays:
