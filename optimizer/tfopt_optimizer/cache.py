@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tfopt_optimizer import disk, exchange, lease
+from tfopt_optimizer import disk, exchange, lease, plan_files
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import digest, fingerprint
@@ -113,7 +113,7 @@ def _look_up(wanted: Fingerprint, cache_dir: Path) -> tuple[tuple[Plan, Path, st
         return None, ""
     try:
         plan = plans.read(folder)
-        plans.verify(plan, folder)
+        plan_files.verify(plan, folder)
     except PlanError as error:
         return None, f"the cached plan is damaged and made again: {error}"
     if differences := plan.fingerprint.differences(wanted):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tfopt_optimizer import fitness, lazy_tensorflow
+from tfopt_optimizer import fitness, lazy_tensorflow, plan_files
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.fingerprint import fingerprint
 from tfopt_optimizer.optimize import OptimizeJob
@@ -57,7 +57,7 @@ def _fits(place: Path, here: Fingerprint, *, replaceable: bool) -> tuple[Plan | 
         differences = fitness.unfit(plan, here, replaceable=replaceable)
         if differences:
             return None, _reason(differences)
-        plans.verify(plan, place)
+        plan_files.verify(plan, place)
     except PlanError as error:
         return None, str(error)
     return plan, ""

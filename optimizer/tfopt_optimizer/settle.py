@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, exhausted, inner, plan, report, standalone
+from tfopt_optimizer import choose, exhausted, inner, plan_files, report, standalone
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.contest import BucketSpec
 from tfopt_optimizer.engines import split
@@ -66,7 +66,7 @@ def settle(job: OptimizeJob, results: Sequence[Result], loaders: Sequence[str], 
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         optimize_s=round(time.monotonic() - started, 3),
         weights_bytes=weights_bytes,
-        files=plan.checksums(job.plan_dir),
+        files=plan_files.checksums(job.plan_dir),
         runners=runners,
     )
 

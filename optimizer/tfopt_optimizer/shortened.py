@@ -23,7 +23,7 @@ class Bucket(Protocol):
 
 
 class OfLength(Protocol):
-    """The runner of one length (servable.SignatureRunner)."""
+    """The runner of one length (signature_runner.SignatureRunner)."""
 
     buckets: tuple[int, ...]
 

@@ -34,7 +34,7 @@ _SHAPE = re.compile(r"\[[^\]]*\]")  # in a reason; a metric label must not hold 
 
 
 class Route(Protocol):
-    """Where a request goes, by its dtypes and shapes (tfopt_optimizer.servable)."""
+    """Where a request goes, by its dtypes and shapes (tfopt_optimizer.signature_runner)."""
 
     @property
     def rows(self) -> int | None: ...

@@ -13,7 +13,8 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.samples import Feeds, Material
 
 if TYPE_CHECKING:
-    from tfopt_optimizer.servable import Bucket, Servable, SignatureRunner
+    from tfopt_optimizer.servable import Servable
+    from tfopt_optimizer.signature_runner import Bucket, SignatureRunner
     from tfopt_warmup.records import Record
 
 log = logging.getLogger(__name__)

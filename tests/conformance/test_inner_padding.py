@@ -18,7 +18,7 @@ import rpcclient
 from bothfaces import Faces, spelled
 from tfopt_optimizer.fitting import InnerBuckets
 from tfopt_optimizer.plan import Axis, InnerBucket, InnerDimension, InnerPlan, SignatureInfo, SignaturePlan, TensorInfo
-from tfopt_optimizer.servable import Bucket, SignatureRunner
+from tfopt_optimizer.signature_runner import Bucket, SignatureRunner
 
 TYPES = {"ids": "int64", "weights": "float", "kept": "bool", "words": "string"}
 INFO = SignatureInfo(

@@ -16,7 +16,7 @@ import rpcclient
 from bothfaces import Faces, spelled
 from tfopt_optimizer.errors import Declined
 from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo, SignaturePlan, TensorInfo
-from tfopt_optimizer.servable import Bucket, shortened_runner
+from tfopt_optimizer.signature_runner import Bucket, shortened_runner
 
 SIZE, ODD = 8, 99
 INFO = SignatureInfo(

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from tfopt_optimizer import plan as plans
+from tfopt_optimizer import plan_files
 from tfopt_optimizer.cache import cached, optimize_cached
 from tfopt_optimizer.errors import OptimizeError
 from tfopt_optimizer.fingerprint import fingerprint
@@ -40,7 +41,7 @@ class Maker:
             ("made",),
             "2026-11-22T05:00:00+00:00",
             1.5,
-            files=plans.checksums(job.plan_dir),
+            files=plan_files.checksums(job.plan_dir),
         )
         plans.write(plan, job.plan_dir)
         return plan
@@ -207,14 +208,14 @@ def test_an_optimizer_that_is_killed_at_every_start_does_not_fill_the_disk(job, 
 def test_a_plan_that_another_process_replaces_while_it_is_looked_at_is_looked_at_again(job, cache, monkeypatch):
     make, lines = Maker(), []
     optimize_cached(job, cache, lines.append, make)
-    whole, first = plans.checksums, iter([True])
+    whole, first = plan_files.checksums, iter([True])
 
     def gone(folder):
         if next(first, False):
             raise FileNotFoundError(2, "gone", str(folder / "weights.bin"))
         return whole(folder)
 
-    monkeypatch.setattr(plans, "checksums", gone)
+    monkeypatch.setattr(plan_files, "checksums", gone)
     optimize_cached(job, cache, lines.append, make)
     assert make.made == 1  # the second look, under the lock, finds it
     assert lines[-1].endswith("in 1.5 s")

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tfopt_optimizer import carried
+from tfopt_optimizer import carried, plan_files
 from tfopt_optimizer import plan as plans
 from tfopt_optimizer.cache import optimize_cached
 from tfopt_optimizer.fingerprint import fingerprint
@@ -17,7 +17,7 @@ from tfopt_optimizer.plan import Plan
 
 def make(job, progress):
     (job.plan_dir / "weights.bin").write_bytes(b"weights")
-    found, files = fingerprint(job.model_dir, job.flags, job.tags, job.samples), plans.checksums(job.plan_dir)
+    found, files = fingerprint(job.model_dir, job.flags, job.tags, job.samples), plan_files.checksums(job.plan_dir)
     plan = Plan(found, "cpu", "function", "warmup", (), (), "2026-11-22T05:00:00+00:00", 1.5, files=files)
     plans.write(plan, job.plan_dir)
     return plan

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from tfopt_optimizer import plan as plans
+from tfopt_optimizer import plan_files
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
@@ -82,7 +82,7 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
     assert files(folder) == ["plan.json", "s0/openvino/model.bin", "s0/openvino/model.xml"]
     assert plan.weights_bytes == (folder / "s0/openvino/model.bin").stat().st_size
     for _, folder, plan, _ in planned.values():
-        plans.verify(plan, folder)
+        plan_files.verify(plan, folder)
         assert {"ai-edge-litert", "openvino"} <= plan.fingerprint.versions.keys()
 
 

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 from tfopt_optimizer import plan as plans
-from tfopt_optimizer import testing
+from tfopt_optimizer import plan_files, testing
 from tfopt_optimizer.cache import optimize_cached
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.errors import OptimizeError
@@ -49,7 +49,7 @@ def statuses(bucket):
 def test_an_mlp_becomes_an_xla_plan(mlp):
     plan, folder = mlp.plan, mlp.folder
     assert plans.read(folder) == plan
-    plans.verify(plan, folder)
+    plan_files.verify(plan, folder)
     assert set(plan.log) <= set(mlp.lines)
 
     signature = plan.signature("serving_default")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tfopt_optimizer import plan as plans
+from tfopt_optimizer import plan_files
 from tfopt_optimizer.plan import (
     Agreement,
     BucketPlan,
@@ -47,7 +48,7 @@ def make(directory: Path) -> Plan:
         log=("a line", "another"),
         created="2026-11-22T05:00:00+00:00",
         optimize_s=3,
-        files=plans.checksums(directory),
+        files=plan_files.checksums(directory),
     )
 
 
@@ -64,7 +65,7 @@ def written(tmp_path: Path) -> tuple[Plan, Path]:
 def test_a_plan_reads_as_it_was_written(written):
     plan, directory = written
     assert plans.read(directory) == plan
-    plans.verify(plan, directory)
+    plan_files.verify(plan, directory)
     assert plan.engines() == {"xla"}
     assert list(plan.files) == ["s0/b8/executable.pjrt", "weights.bin"]
 
@@ -74,10 +75,10 @@ def test_damage_is_named(written):
     weights = directory / "weights.bin"
     weights.write_bytes(bytes(999) + b"!")
     with pytest.raises(PlanError, match=r"weights\.bin: damaged: size and checksum are 1000:"):
-        plans.verify(plan, directory)
+        plan_files.verify(plan, directory)
     weights.unlink()
     with pytest.raises(PlanError, match=r"weights\.bin: missing"):
-        plans.verify(plan, directory)
+        plan_files.verify(plan, directory)
 
 
 @pytest.mark.parametrize(

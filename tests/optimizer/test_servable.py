@@ -8,9 +8,11 @@ import threading
 import numpy as np
 import pytest
 from tfopt_optimizer import plan as plans
+from tfopt_optimizer import plan_files
 from tfopt_optimizer.engines import artifacts
 from tfopt_optimizer.errors import EngineError
-from tfopt_optimizer.servable import Servable, pad
+from tfopt_optimizer.servable import Servable
+from tfopt_optimizer.signature_runner import pad
 
 pytestmark = pytest.mark.tensorflow
 X = np.random.default_rng(5).standard_normal((9, 32)).astype(np.float32)
@@ -181,4 +183,4 @@ def test_a_damaged_plan_is_found_before_it_is_opened(plan_copy):
     _, folder, plan = plan_copy
     (folder / "s0" / "b1" / artifacts.MODULE).write_bytes(b"damaged")
     with pytest.raises(plans.PlanError, match=r"s0/b1/module\.stablehlo: damaged"):
-        plans.verify(plan, folder)
+        plan_files.verify(plan, folder)

@@ -7,7 +7,7 @@ import pytest
 from paced import PLAIN_US, paced
 from splitcases import WORDS, tf1_loop
 from tfopt_optimizer import plan as plans
-from tfopt_optimizer import verify
+from tfopt_optimizer import plan_files, verify
 from tfopt_optimizer.engines import table
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
@@ -42,7 +42,7 @@ def test_a_cut_signature_wins_and_is_served_without_tensorflow(savedmodel, tmp_p
     with paced(lambda label: PLAIN_US / 10 if label.endswith("/pjrt") else PLAIN_US):
         plan = optimize(job, lambda _: None, entrants=table.splits(table.entrants(flags)[0]))
     assert plans.read(folder) == plan
-    plans.verify(plan, folder)
+    plan_files.verify(plan, folder)
     (signature,) = plan.signatures
     assert [(b.batch, b.engine, b.variant, b.static) for b in signature.buckets] == [
         (1, "host+xla", "pjrt", True),

@@ -11,7 +11,7 @@ import pytest
 from tfopt_optimizer.errors import Declined
 from tfopt_optimizer.fitting import InnerBuckets
 from tfopt_optimizer.plan import Axis, InnerBucket, InnerDimension, InnerPlan, SignatureInfo, SignaturePlan, TensorInfo
-from tfopt_optimizer.servable import Bucket, SignatureRunner
+from tfopt_optimizer.signature_runner import Bucket, SignatureRunner
 from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.executor import Executor
 from tfopt_server.lanes import Lane

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tfopt_optimizer.errors import OutOfMemory
 from tfopt_optimizer.plan import SignatureInfo, SignaturePlan, TensorInfo
-from tfopt_optimizer.servable import Bucket, SignatureRunner
+from tfopt_optimizer.signature_runner import Bucket, SignatureRunner
 from tfopt_server.executor import Executor
 from tfopt_server.lanes import HOP_US, Lane
 from tfopt_server.metrics import Metrics

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tfopt_optimizer.errors import EngineError
-from tfopt_optimizer.servable import SignatureRunner
+from tfopt_optimizer.signature_runner import SignatureRunner
 
 from tfopt_server import devices, plane, settings
 from tfopt_server.beam import elements
