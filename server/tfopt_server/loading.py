@@ -7,9 +7,7 @@ while the old one serves. Nothing here decides which version is wanted, and noth
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
-import gc
 import logging
 import threading
 import time
@@ -21,6 +19,7 @@ from tfopt_server import repository
 from tfopt_server.errors import Code
 from tfopt_server.improving import PLAN_LOOK_S, Arrivals, Improver, waiting
 from tfopt_server.lifecycle import Event, Latest, Policy, State, missing, next_steps, wanted
+from tfopt_server.memory import give_memory_back
 from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadError, LoadOptions, Source, count_compilations, prepare
 from tfopt_server.registry import Loaded, Registry, Version, unavailable_error
@@ -395,12 +394,3 @@ class Loader:
             self._metrics.optimize_seconds, self._metrics.optimizing,
         ):  # fmt: skip
             family.remove(model=version.name, version=str(version.number))
-
-
-def give_memory_back() -> None:
-    """Returns freed memory to the system: without it, resident memory keeps its highest mark over reloads."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-    except (AttributeError, OSError):  # another C library than glibc has no such call
-        return

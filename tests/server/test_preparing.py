@@ -179,23 +179,6 @@ class TestPlans:
         assert metrics.optimizer_failures.labels("m").value == 1
         loaded.servable.close()
 
-    def test_a_plan_that_could_not_be_made_is_known_by_its_name_when_another_server_made_it(
-        self, savedmodel: Callable[[str], Path], cache: Path, tmp_path: Path
-    ) -> None:
-        def crash(*_: object) -> None:
-            raise OptimizeError("the optimizer died with exit code -9")
-
-        elsewhere = load(savedmodel("half_plus_two"), LoadOptions(XLA, cache))
-        here = load(savedmodel("half_plus_two"), LoadOptions(XLA, tmp_path), optimize=crash)
-        assert elsewhere.awaited is None
-        assert here.awaited is not None
-        assert not here.awaited.there()
-        shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-        assert here.awaited.there()
-        assert not here.awaited.now().there()
-        for loaded in (elsewhere, here):
-            loaded.servable.close()
-
     def test_what_the_operator_must_not_miss_is_a_warning(
         self, savedmodel: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
