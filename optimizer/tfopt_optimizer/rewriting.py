@@ -116,7 +116,8 @@ def _told(meta: rewritten.Meta, lengths: Shortening | None, count: int) -> str:
     if meta.smaller:
         done.append(f"{meta.smaller} products are computed for the positions that are read alone")
     if lengths is not None:
-        done.append(f"rows are computed at lengths of {', '.join(map(str, lengths.lengths))} where the rest is filling")
+        tried = ", ".join(map(str, lengths.lengths))
+        done.append(f"the length is open, and tried at {tried} of {lengths.size} positions")
     return f"{'; '.join(done)}: {count} requests gave plain TensorFlow's answers"
 
 
