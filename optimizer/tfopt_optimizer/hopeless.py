@@ -44,9 +44,13 @@ def _told(own: Sequence[Trial], ends: Sequence[str]) -> str:
     return ends[0] if own[0].skipped else f"{ends[0]} {_BOTH}"
 
 
-def behind(entrants: Sequence[Entrant], whole: Sequence[Trial]) -> dict[Entrant, str]:
+def behind(entrants: Sequence[Entrant], whole: Sequence[Trial], alone: Trial | None) -> dict[Entrant, str]:
     """Those that were not near the fastest of `whole`, the trials of as many rows at the signature's own length: models
-    are converted for each shorter one, which changes little between them."""
+    are converted for each shorter one, which changes little between them. `alone`: who was chosen there, where weights
+    are so large that another runner, which keeps its own, would cost more memory than it saves time."""
+    if alone is not None and alone.engine != "tensorflow":
+        others = [e for e in entrants if (e.engine, e.variant) != (alone.engine, alone.variant)]
+        return {e: f"the weights are there once, for {alone.label}, which runs the full length" for e in others}
     right = {(t.engine, t.variant): t.score_us for t in whole if t.eligible}
     limit = BEHIND * min(right.values(), default=0.0)
     return {

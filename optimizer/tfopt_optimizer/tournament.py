@@ -12,6 +12,7 @@ from tfopt_optimizer import (
     bucket_set,
     choose,
     compression,
+    contest,
     declared,
     example_rows,
     graphs,
@@ -229,15 +230,16 @@ class Tournament:
                 break
             place = spec.place(found.info.key)
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
+            whole = self._whole(found, trials, spec) if spec.short else ()
+            like = choose.winner(whole, self._reference.variant)
             if spec.short and not for_memory:
-                beyond |= behind(able, self._whole(found, trials, spec))
+                beyond |= behind(able, whole, like if self._weights_bytes > contest.LARGE else None)
             running = [e for e in able if e not in beyond]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
                 share = allotted.share(allotment.parts(position, len(order), shorter=found.specs[-1].short))
                 entrants = [e for e in (*self._others, *running) if not (spec.short and e.own_graph)]
-                whole = choose.fastest(self._whole(found, trials, spec)) if spec.short else None
-                first = Counter({whole: len(order)}) if whole else Counter()
+                first = Counter({(like.engine, like.variant): len(order)}) if like else Counter()
                 held = self._contest.hold(
                     place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners + first
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.hopeless import hopeless
+from tfopt_optimizer.hopeless import behind, hopeless
 from tfopt_optimizer.plan import Measured
 
 ENTRANT = Entrant("litert", "t1", "module:Worker")
@@ -44,3 +44,20 @@ def test_who_is_not_tried_between_and_why(smallest, largest, said):
 
 def test_nothing_is_known_of_a_bucket_in_which_plain_tensorflow_failed():
     assert hopeless([ENTRANT], [[], trials(failed=BROKEN)]) == {}
+
+
+OTHER = Entrant("openvino", "f32", "module:Worker")
+
+
+@pytest.mark.parametrize(("us", "tried"), [(100.0, True), (124.0, True), (126.0, False), (0.0, False)])
+def test_who_was_near_at_the_full_length_is_tried_at_shorter_ones(us, tried):
+    found = behind([ENTRANT], trials(us=us, skipped="" if us else NO_TIME), None)
+    assert found == ({} if tried else {ENTRANT: "at the full length it was not within 1.25x of the fastest"})
+
+
+def test_large_weights_are_not_kept_by_another_runner_for_shorter_lengths():
+    plain, litert = trials(us=90.0)
+    found = behind([ENTRANT, OTHER], [plain, litert], litert)
+    assert found == {OTHER: "the weights are there once, for litert/t1, which runs the full length"}
+    assert OTHER in behind([ENTRANT, OTHER], [plain, litert], plain)
+    assert ENTRANT not in behind([ENTRANT, OTHER], [plain, litert], plain)
