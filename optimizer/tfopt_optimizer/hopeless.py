@@ -50,7 +50,7 @@ def behind(entrants: Sequence[Entrant], whole: Sequence[Trial], alone: Trial | N
     are so large that another runner, which keeps its own, would cost more memory than it saves time."""
     if alone is not None and alone.engine != "tensorflow":
         others = [e for e in entrants if (e.engine, e.variant) != (alone.engine, alone.variant)]
-        return {e: f"the weights are there once, for {alone.label}, which runs the full length" for e in others}
+        return dict.fromkeys(others, f"the weights are there once, for {alone.label}, which runs the full length")
     right = {(t.engine, t.variant): t.score_us for t in whole if t.eligible}
     limit = BEHIND * min(right.values(), default=0.0)
     return {

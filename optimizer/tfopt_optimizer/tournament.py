@@ -231,17 +231,20 @@ class Tournament:
             place = spec.place(found.info.key)
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             whole = self._whole(found, trials, spec) if spec.short else ()
-            like = choose.winner(whole, self._reference.variant)
-            if spec.short and not for_memory:
-                beyond |= behind(able, whole, like if self._weights_bytes > contest.LARGE else None)
+            beyond |= self._behind(able, whole)
             running = [e for e in able if e not in beyond]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
                 share = allotted.share(allotment.parts(position, len(order), shorter=found.specs[-1].short))
                 entrants = [e for e in (*self._others, *running) if not (spec.short and e.own_graph)]
-                first = Counter({(like.engine, like.variant): len(order)}) if like else Counter()
                 held = self._contest.hold(
-                    place, found.info, spec, found.material(spec), entrants, allotted=share, winners=winners + first
+                    place,
+                    found.info,
+                    spec,
+                    found.material(spec),
+                    entrants,
+                    allotted=share,
+                    winners=self._first(whole, winners),
                 )
             except WorkerFailed as error:
                 self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
@@ -267,6 +270,18 @@ class Tournament:
             self._log.say(f"{found.info.key}: buckets of {why}")
         specs = tuple(found.specs[i] for i in kept)
         return dataclasses.replace(found, specs=specs), tuple(trials.get(i) for i in kept), why
+
+    def _behind(self, able: Sequence[Entrant], whole: Sequence[Trial]) -> dict[Entrant, str]:
+        """Who is not tried at a shorter length, by what came of the full one."""
+        if self._job.flags.optimize_for == MEMORY:
+            return {}
+        like = choose.winner(whole, self._reference.variant)
+        return behind(able, whole, like if self._weights_bytes > contest.LARGE else None)
+
+    def _first(self, whole: Sequence[Trial], winners: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+        """With who was chosen at the full length before all others, for he is tried first at a shorter one."""
+        like = choose.winner(whole, self._reference.variant)
+        return winners + Counter({(like.engine, like.variant): winners.total()}) if like else winners
 
     @staticmethod
     def _whole(found: Study, trials: Mapping[int, Sequence[Trial]], spec: BucketSpec) -> Sequence[Trial]:

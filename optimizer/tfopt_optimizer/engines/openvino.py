@@ -338,12 +338,12 @@ class Worker:
     def prepare(self, target: Target) -> Prepared:
         from tfopt_optimizer.engines import openvino_read
 
-        started, before = time.perf_counter(), own_bytes()
-        place = folder(target)
+        started, place = time.perf_counter(), folder(target)
         if not (self._place.plan_dir / place / MODEL).exists():
             if place != (Path(target.folder).parent / FOLDER).as_posix():
                 raise NeedsConversion(f"there is no model in {target.variant} yet")
             openvino_read.write_model(self._device, self._place, target, self._place.plan_dir / place)
+        before = own_bytes()  # from here on it is what a server does
         model = self._device.model(place)
         model.checked(target, look_ups=not self._place.cut)
         self._runners[target.folder, target.variant] = model.runner(target)
