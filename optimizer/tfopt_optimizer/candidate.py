@@ -47,6 +47,7 @@ class Candidate:
             precision=self.entrant.precision,
             artifact_bytes=self.prepared.artifact_bytes,
             tensorflow=self.prepared.tensorflow,
+            any_rows=self.prepared.any_rows,
         )
 
     def saturate(self, batch: Batch) -> measure.Saturate:

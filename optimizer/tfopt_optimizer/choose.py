@@ -67,6 +67,7 @@ class Trial:
     basis: str = "as fast or faster"  # what `score` is about, in words
     precision: str = ""
     tensorflow: bool = False  # its runner needs TensorFlow, whatever the engine's name says
+    any_rows: bool = False  # its runner takes fewer rows than the bucket's as they are
 
     @property
     def label(self) -> str:

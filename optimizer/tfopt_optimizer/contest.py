@@ -24,7 +24,7 @@ from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import Declined, NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.inner import Sizes
-from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.plan import Measured, SignatureInfo
 from tfopt_optimizer.reference import Batch, Reference
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.workers import Budget, Worker, WorkerFailed
@@ -48,7 +48,7 @@ class BucketSpec:
     """One set of static shapes; `batch` None when rows are not independent. `folder` is where its artifacts go.
     `inner`: the sizes of the inner dimensions that vary, () where none does. `source`, `given`: the graph that engines
     read instead of the model's own, and its signature. `short`: of rows that are cut, for which plain TensorFlow is
-    given the whole."""
+    given the whole. `near`: to another length, and only for runners that take any."""
 
     batch: int | None
     shapes: Shapes
@@ -57,6 +57,7 @@ class BucketSpec:
     source: str = ""
     given: SignatureInfo | None = None
     short: bool = False
+    near: bool = False
 
     def place(self, signature: str) -> str:
         """How the log calls it: "serving_default x 8", "serving_default x 8 x 128" where the length is a bucket's."""
@@ -91,6 +92,10 @@ def _found(entered: Sequence[Candidate]) -> list[Candidate]:
     return [c for c in entered if not c.reason and c.entrant.engine != "tensorflow"]
 
 
+def _constant(known: Measured) -> measure.Round:
+    return lambda seconds, most: np.array([known.median_us])
+
+
 class Contest:
     """Holds the contests of one model. `lossless`: by signature the gate of candidates that do not change precision."""
 
@@ -118,13 +123,15 @@ class Contest:
         *,
         allotted: Allotment,
         winners: Mapping[tuple[str, str], int],
+        known: Measured | None = None,
     ) -> list[Trial]:
-        """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails.
+        """The reference's trial first, then one per entrant. WorkerFailed when the reference itself fails. `known`:
+        what the reference takes, where that was measured: of rows that are cut it computes the whole.
 
         When the time is over, those that were not tried yet are left out, once one engine was found right.
         """
         batches, reference_us = self._batches(
-            signature, spec, material.feeds, min(CHECK_S, CHECK_SHARE * allotted.left())
+            signature, spec, material.feeds, min(CHECK_S, CHECK_SHARE * allotted.left()), known
         )
         unseen = batches[: material.apart] or batches
         made_up = self._made_up(place, signature, spec, material.made_up)
@@ -145,7 +152,7 @@ class Contest:
                 self._enter(place, candidate, Checks(checked, made_up, material.altered), entered)
                 entered.append(candidate)
         first = batches[0]
-        base = self._reference.round(signature, first.key, first.feeds)
+        base = _constant(known) if known else self._reference.round(signature, first.key, first.feeds)
         for candidate in candidates:
             candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s))
         rounds = {c.name: c.round(first) for c in candidates if not c.reason}
@@ -156,7 +163,8 @@ class Contest:
         if not spec.short or self._flags.optimize_for == THROUGHPUT:  # how many callers suit whole rows suits these
             own_rate = self._saturate(signature, first, float(np.median(base_times)), candidates, allotted)
         self._tidy(candidates)
-        own = Trial("tensorflow", self._reference.variant, "", measured=measure.summary(base_times, *own_rate))
+        took = known or measure.summary(base_times, *own_rate)
+        own = Trial("tensorflow", self._reference.variant, "", measured=took)
         return [own, *(c.trial() for c in candidates)]
 
     def _saturate(
@@ -204,7 +212,12 @@ class Contest:
         target = Target(signature, entrant.variant, engine=entrant.engine)
         if static:
             target = dataclasses.replace(
-                target, shapes=spec.shapes, folder=spec.folder, rows=spec.batch, varying=bool(spec.inner)
+                target,
+                shapes=spec.shapes,
+                folder=spec.folder,
+                rows=spec.batch,
+                varying=bool(spec.inner),
+                open=spec.short,
             )
         if static and not entrant.own_graph:
             target = dataclasses.replace(target, signature=spec.given or signature, source=spec.source)
@@ -312,7 +325,12 @@ class Contest:
         return f"other rows change the first one: {reason}" if reason else ""
 
     def _batches(
-        self, signature: SignatureInfo, spec: BucketSpec, material: Iterable[Arrays], seconds: float
+        self,
+        signature: SignatureInfo,
+        spec: BucketSpec,
+        material: Iterable[Arrays],
+        seconds: float,
+        known: Measured | None,
     ) -> tuple[list[Batch], float]:
         """As many different batches of this shape as fit into `seconds` of reference time, one at least.
 
@@ -327,6 +345,8 @@ class Contest:
             held += sum(a.nbytes for a in expected.values())
             if time.monotonic() > end or held > CHECK_BYTES:
                 break
+        if known:
+            return batches, known.median_us
         if shortest_s < WARM_S:  # the first calls of a shape are slower, and arrays come through a pipe
             brief = self._reference.round(signature, batches[0].key, batches[0].feeds)(BRIEF_S, 3)
             return batches, float(brief.min())

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,12 @@ class Rewriting:
     given: SignatureInfo
     lengths: Shortening | None
     told: str
+
+    def with_lengths(self, more: Sequence[int]) -> Rewriting:
+        """With buckets of `more` lengths, where there are any."""
+        assert self.lengths is not None
+        every = tuple(sorted((*self.lengths.lengths, *more)))
+        return dataclasses.replace(self, lengths=dataclasses.replace(self.lengths, lengths=every))
 
 
 def promising(ops: frozenset[str]) -> bool:

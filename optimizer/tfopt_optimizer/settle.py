@@ -95,10 +95,10 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         if chosen is not None and spec.batch is not None and spec.inner == found.specs[0].inner:
             costs.append((spec.batch, chosen.median_us))
     planned, costs = exhausted.without(found.info.key, planned, costs, log.say if told else _unsaid)
-    rewriting = found.rewriting
-    lengths, planned = _lengths(rewriting.lengths if rewriting else None, planned)
-    if rewriting is not None and rewriting.lengths is not None and told:
-        log.say(f"{found.info.key}: {report.lengths(rewriting.lengths, lengths)}")
+    rewriting, asked = found.rewriting, _asked(result)
+    lengths, planned = _lengths(asked, planned)
+    if asked is not None and told:
+        log.say(f"{found.info.key}: {report.lengths(asked, lengths)}")
     merge, why = False, "rows are not independent"
     if found.proof.independent:
         merge, why = choose.merge(costs)
@@ -123,16 +123,27 @@ def _unopened(result: Result) -> bool:
     return any(trials is None and not spec.short for spec, trials in specs)
 
 
+def _asked(result: Result) -> Shortening | None:
+    """With the lengths that were meant to have buckets: those near to others only where a runner took any."""
+    rewriting, specs = result.study.rewriting, zip(result.study.specs, result.trials, strict=True)
+    if rewriting is None or rewriting.lengths is None:
+        return None
+    untried = {spec.inner[0] for spec, trials in specs if spec.near and not trials}
+    kept = tuple(length for length in rewriting.lengths.lengths if length not in untried)
+    return dataclasses.replace(rewriting.lengths, lengths=kept)
+
+
 def _lengths(asked: Shortening | None, planned: list[BucketPlan]) -> tuple[Shortening | None, list[BucketPlan]]:
     """The shorter lengths that pay, and the buckets that stay: of a shorter length those that an engine runs, faster
-    than what the next longer one would take for as many rows."""
+    than what the next longer one would take for as many rows. One more length of a runner that takes any costs nothing:
+    it stays where it is faster than the full length, for what lies between may be noise."""
     if asked is None:
         return None, planned
     whole = [b for b in planned if b.inner == (asked.size,)]
     stay, above, kept = list(whole), whole, list[int]()
     for size in reversed(asked.lengths):
-        own = [b for b in planned if b.inner == (size,) and b.static]
-        own = [b for b in own if _us(b) <= SHORTER_PAYS * _us_of(above, b.batch or 0)]
+        own = [b for b in planned if b.inner == (size,) and b.engine != "tensorflow"]
+        own = [b for b in own if _us(b) <= SHORTER_PAYS * _us_of(above if b.static else whole, b.batch or 0)]
         if own:
             stay, above, kept = [*stay, *own], own, [size, *kept]
     if not kept:
@@ -177,7 +188,7 @@ def _unsaid(_line: str) -> None:
 
 def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:
     engine, variant = (chosen.engine, chosen.variant) if chosen else ("tensorflow", loader)
-    static = engine != "tensorflow"
+    static = engine != "tensorflow" and not (chosen and chosen.any_rows)
     artifact = chosen.artifact if chosen else ""
     candidates = choose.candidates(trials, chosen)
     return BucketPlan(spec.batch, spec.shapes, engine, variant, static, artifact, candidates, why, spec.inner)

@@ -20,6 +20,8 @@ class Bucket(Protocol):
     def batch(self) -> int | None: ...
     @property
     def cost_us(self) -> float: ...
+    @property
+    def static(self) -> bool: ...
 
 
 class OfLength(Protocol):
@@ -70,6 +72,8 @@ def _unheard(length: int, rows: int) -> None:
     """Where nobody counts."""
 
 
-def _costs(length: int, runner: OfLength) -> list[tuple[int, float]]:
+def _costs(length: int, runner: OfLength) -> list[shortening.Cost]:
     buckets = [runner.bucket_for(rows) for rows in runner.buckets]
-    return [(b.batch or 1, b.cost_us or UNMEASURED_US * length * (b.batch or 1)) for b in buckets]
+    return [
+        shortening.Cost(b.batch or 1, b.cost_us or UNMEASURED_US * length * (b.batch or 1), b.static) for b in buckets
+    ]

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tfopt_protos import dtypes
 
+from tfopt_optimizer import choose
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo
 
@@ -28,11 +30,24 @@ Lengths = np.ndarray[Any, np.dtype[np.int64]]
 SHORTEST = 8  # of a fixed length that is worth it
 ROUND = 8  # lengths of buckets are multiples: vector units have eight or sixteen lanes
 MOST = 6  # lengths
-NEAR = 1.2  # a length whose next one has less than this many times its positions is left out
+APART = 1.2  # a length whose next one has less than this many times its positions is left out
+MOST_BETWEEN = 8  # more lengths between those, for runners that take any
+NEAR = 1.1  # ... each about so many times the next shorter one, or more where they would become too many
 SAVED = 0.125  # the share of all positions that must be filling, in the records
 EXACT = 1 << 53  # below it whole numbers are floats as well
 TAIL = 2  # equal elements at a row's end that may be filling
-Costs = Mapping[int, Sequence[tuple[int, float]]]  # length -> (rows, microseconds) of its buckets in rising order
+
+
+class Cost(NamedTuple):
+    """What a bucket of `rows` takes. `static`: fewer rows are filled up to them; else they take what lies on the line
+    to the next smaller bucket."""
+
+    rows: int
+    us: float
+    static: bool
+
+
+Costs = Mapping[int, Sequence[Cost]]  # by length
 
 
 def find(signature: SignatureInfo, rows: Rows) -> Shortening | str:
@@ -110,10 +125,21 @@ def levels(there: Lengths, size: int) -> tuple[int, ...]:
     wanted = {rounded[math.ceil(len(rounded) * part / MOST) - 1] for part in range(1, MOST + 1)}
     kept, above = list[int](), size
     for length in sorted(wanted, reverse=True):
-        if length * NEAR <= above:
+        if length * APART <= above:
             above = length
             kept.append(length)
     return tuple(reversed(kept))
+
+
+def between(plan: Shortening) -> tuple[int, ...]:
+    """Lengths from the shortest of the plan's on, which lie evenly between them and the signature's own."""
+    found, edges = list[int](), (*plan.lengths, plan.size)
+    factor = max(NEAR, (plan.size / plan.lengths[0]) ** (1 / (MOST_BETWEEN + 1)))
+    for below, above in itertools.pairwise(edges):
+        steps = round(math.log(above / below) / math.log(factor))
+        inner = (below * (above / below) ** (step / steps) for step in range(1, steps))
+        found += dict.fromkeys(n for each in inner if below < (n := math.ceil(each / ROUND) * ROUND) < above)
+    return tuple(found)
 
 
 def by_gain(plan: Shortening, there: Lengths) -> tuple[int, ...]:
@@ -186,7 +212,7 @@ class Schedule:
         """`costs` has the signature's own length, whose largest bucket no other's exceeds, and the shorter ones."""
         self._lengths = sorted(costs)
         self._costs = [sorted(costs[length]) for length in self._lengths]
-        self._largest = self._costs[-1][-1][0]
+        self._largest = self._costs[-1][-1].rows
         self._parts = functools.lru_cache(1024)(self._of_counts)
         self._run = functools.cache(self._of_run)  # as many entries as lengths times rows
 
@@ -218,10 +244,13 @@ class Schedule:
 
     def _of_run(self, level: int, rows: int) -> tuple[float, int]:
         """Microseconds, and the length, of the cheapest run of so many rows: at their own length or a longer one."""
-        found = [
-            (us, length)
-            for length, costs in zip(self._lengths[level:], self._costs[level:], strict=True)
-            for batch, us in costs
-            if batch >= rows
-        ]
-        return min(found)
+        above = zip(self._lengths[level:], self._costs[level:], strict=True)
+        return min((us, length) for length, costs in above if (us := _took(costs, rows)) < math.inf)
+
+
+def _took(costs: Sequence[Cost], rows: int) -> float:
+    """Microseconds of so many rows in the smallest bucket that holds them; infinite where none does."""
+    bucket = next((cost for cost in costs if cost.rows >= rows), None)
+    if bucket is None:
+        return math.inf
+    return bucket.us if bucket.static else choose.between([(0, 0.0), *((cost.rows, cost.us) for cost in costs)], rows)

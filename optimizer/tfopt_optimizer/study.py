@@ -146,14 +146,18 @@ def study(
         left = search.told()
         return Study(info, state, proof, specs, "", rows, usable, split, variations=variations, untried=left)
     padding, levels = _levels(info, usable, rows, flags, run)
+    near: tuple[int, ...] = ()
     rewriting = rewrite(info, rows, run) if padding is None else None
     split = compression.split(rows.count) if flags.allow_compression else None
     if rewriting is not None and rewriting.lengths is not None:
         checked = rows.pick(split.check) if split is not None and split.apart else rows
         reference.shortenings[info.key] = rewriting.lengths
-        levels = _shorter(rewriting.lengths, rows, checked)
+        near = shortening.between(rewriting.lengths)
+        levels = _shorter(rewriting.lengths, near, rows, checked)
+        rewriting = rewriting.with_lengths(near)
     sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
     specs = tuple(_spec(b, level, found, folder, rewriting) for level, found in levels.items() for b in sizes)
+    specs = tuple(dataclasses.replace(s, near=bool(s.inner) and s.inner[0] in near) for s in specs)
     rows, *_ = levels.values()
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
@@ -167,13 +171,15 @@ def _stacked(rows: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
 
-def _shorter(lengths: Shortening, rows: Rows, checked: Rows) -> dict[Sizes, Rows]:
+def _shorter(lengths: Shortening, near: Sequence[int], rows: Rows, checked: Rows) -> dict[Sizes, Rows]:
     """The signature's own length first, for what loses there is not tried at the shorter ones; of these the one first
-    that saves most. `checked`: the rows that nothing is calibrated on."""
-    below = dict(zip(lengths.lengths, (0, *lengths.lengths), strict=False))
-    order = shortening.by_gain(lengths, shortening.lengths(lengths, rows.feeds))
+    that saves most, and those that are `near` to others last. `checked`: the rows that nothing is calibrated on."""
+    there, every = shortening.lengths(lengths, rows.feeds), sorted((*lengths.lengths, *near))
+    below = dict(zip(every, (0, *every), strict=False))
+    more = shortening.by_gain(dataclasses.replace(lengths, lengths=tuple(every)), there)
     levels: dict[Sizes, Rows] = {(lengths.size,): rows}
-    levels |= {(size,): shortening.rows_of_level(lengths, checked, size, below[size]) for size in order}
+    for size in (*shortening.by_gain(lengths, there), *(n for n in more if n in near)):
+        levels[size,] = shortening.rows_of_level(lengths, checked, size, below[size])
     return levels
 
 

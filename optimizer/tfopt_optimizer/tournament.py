@@ -32,7 +32,7 @@ from tfopt_optimizer.declared import NOTHING, Declared
 from tfopt_optimizer.engines import calibration
 from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.flags import MEMORY
+from tfopt_optimizer.flags import MEMORY, THROUGHPUT
 from tfopt_optimizer.hopeless import behind, hopeless
 from tfopt_optimizer.independence import Run
 from tfopt_optimizer.job import OptimizeJob
@@ -61,6 +61,18 @@ class Result:
     study: Study
     trials: tuple[tuple[Trial, ...] | None, ...]
     bucket_reason: str = ""
+
+
+def _out(reasons: Mapping[Entrant, str], *, skipped: bool = False) -> list[Trial]:
+    return [Trial(e.engine, e.variant, reason, skipped, precision=e.precision) for e, reason in reasons.items()]
+
+
+def _of_one_length(able: Sequence[Entrant], short: Sequence[Trial], spec: BucketSpec) -> dict[Entrant, str]:
+    """Those who are not tried at a length that is near to others: their runners at shorter lengths take one each."""
+    if not spec.near:
+        return {}
+    takes_any = {(t.engine, t.variant) for t in short if t.any_rows and t.eligible}
+    return {e: "it has a model for each length" for e in able if (e.engine, e.variant) not in takes_any}
 
 
 class Tournament:
@@ -212,10 +224,8 @@ class Tournament:
         refused = {e: reason for e in there if (reason := e.refuses(found.info, self._unchecked[found.info.key]))}
         able = [e for e in there if e not in refused]
         for_memory = self._job.flags.optimize_for == MEMORY  # who is slow may be small
-        costs, left_out = (
-            dict[int, float](),
-            dict[int, int](),
-        )  # of the first inner bucket: what holds there holds for all
+        # Of the first inner bucket: what holds there holds for all.
+        costs, left_out = dict[int, float](), dict[int, int]()
         named = self._job.flags.allowed_batch_sizes
         for position, index in enumerate(order):
             spec = found.specs[index]
@@ -232,6 +242,9 @@ class Tournament:
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             whole = self._whole(found, trials, spec) if spec.short else ()
             beyond |= self._behind(able, whole)
+            beyond |= _of_one_length(able, [t for i in trials if found.specs[i].short for t in trials[i]], spec)
+            if spec.near and len(beyond) == len(able):
+                continue
             running = [e for e in able if e not in beyond]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
             try:
@@ -245,18 +258,12 @@ class Tournament:
                     entrants,
                     allotted=share,
                     winners=self._first(whole, winners),
+                    known=whole[0].measured if whole and self._job.flags.optimize_for != THROUGHPUT else None,
                 )
             except WorkerFailed as error:
                 self._log.say(f"{place}: plain TF itself fails here: {error.reason}")
                 held = []
-            out = (
-                [Trial(e.engine, e.variant, reason, precision=e.precision) for e, reason in refused.items()]
-                if held
-                else []
-            )
-            out += [
-                Trial(e.engine, e.variant, reason, skipped=True, precision=e.precision) for e, reason in beyond.items()
-            ]
+            out = [*_out(refused if held else {}), *_out(beyond, skipped=True)]
             trials[index] = tuple(choose.scored([*held, *out], self._job.flags.optimize_for))
             winners.update(best for best in [choose.fastest(trials[index])] if best)
             if position < home and spec.batch and (best := [t.median_us for t in trials[index] if t.eligible]):

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # Rows of samples that buckets are filled from; they begin again when a bucket is larger.
 MOST_ROWS = 1024
+FEWER_ROWS_S = 2.0
 
 
 class WarmingFailed(Exception):
@@ -88,7 +89,7 @@ def every_bucket(
     """
     from tfopt_optimizer.errors import Declined, EngineError, OutOfMemory
 
-    ran = 0
+    ran, until = 0, time.monotonic() + FEWER_ROWS_S
     for key, runner in servable.signatures.items():
         for bucket in runner.all_buckets():
             feeds = _feeds_for(bucket, material.samples.get(key, ()), runner)
@@ -98,6 +99,7 @@ def every_bucket(
             try:
                 bucket.run(feeds, None)
                 ran += 1
+                _fewer_rows(bucket, feeds, until)
             except Declined as error:
                 say(f"signature {key}: {_named(bucket)} declines the inputs, plain TF answers such: {error.message}")
             except OutOfMemory as error:
@@ -109,6 +111,17 @@ def every_bucket(
                     raise WarmingFailed(code, f"{_named(bucket)}: {error.message}") from error
                 say(f"signature {key}: {_named(bucket)} refuses made-up inputs: {error.message}")
     return ran
+
+
+def _fewer_rows(bucket: Bucket, feeds: Feeds, until: float) -> None:
+    """A bucket of rows cut to their lengths takes any number of them, and its engine makes kernels for each: 3 ms of a
+    text classifier, against 10 to 30 for the call."""
+    if bucket.static or bucket.batch is None or not bucket.inner:
+        return
+    for rows in range(bucket.batch - 1, 1, -1):
+        if time.monotonic() > until:
+            return
+        bucket.run({name: array[:rows] for name, array in feeds.items()}, None)
 
 
 def _feeds_for(bucket: Bucket, samples: Sequence[Feeds], runner: SignatureRunner) -> Feeds | None:

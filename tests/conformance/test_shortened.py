@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import bothfaces
 import numpy as np
@@ -17,6 +18,7 @@ from bothfaces import Faces, spelled
 from tfopt_optimizer.errors import Declined
 from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo, SignaturePlan, TensorInfo
 from tfopt_optimizer.signature_runner import Bucket, shortened_runner
+from tfopt_server import samples, warming
 
 SIZE, ODD = 8, 99
 INFO = SignatureInfo(
@@ -30,9 +32,10 @@ Arrays = dict[str, np.ndarray]
 
 class Model:
     """The sum of the ids under a mask, in buckets of 1 and 4 rows by 2, 4 and 8 positions. Notes the shape of every
-    run; waits for `gate`."""
+    run; waits for `gate`. `open_`: at 2 and 4 positions one runner takes any number of rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, open_: bool = False) -> None:
+        self.open = open_
         self.ran: list[tuple[int, int]] = []
         self.plain: list[tuple[int, int]] = []
         self.gate, self.entered = threading.Event(), threading.Semaphore(0)
@@ -43,7 +46,8 @@ class Model:
 
     def bucket(self, rows: int, length: int) -> Bucket:
         cost_us = 1000.0 * length * (1 if rows == 1 else 3)
-        return Bucket(rows, "fake", True, cost_us, self.run, dict.fromkeys(("ids", "mask"), (rows, length)), (length,))
+        static, shapes = not self.open or length == SIZE, dict.fromkeys(("ids", "mask"), (rows, length))
+        return Bucket(rows, "fake", static, cost_us, self.run, shapes, (length,))
 
     def run(self, feeds: Arrays, outputs: object = None) -> Arrays:
         self.entered.release()
@@ -121,6 +125,27 @@ def test_every_row_runs_at_its_length_and_is_answered_in_its_place(model, faces,
     assert sorted(model.ran) == sorted(ran)
     counted = {dict(key)["length"]: child.value for key, child in lengths_counted(faces)}
     assert sum(counted.values()) == len(lengths)
+
+
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize(
+    ("lengths", "ran"),
+    [([3, 8, 3, 3], [(1, 8), (3, 4)]), ([1, 1], [(2, 2)]), ([4, 2, 1, 3, 1], [(2, 4), (3, 2)])],
+)
+def test_nothing_is_filled_up_where_a_runner_takes_any_number_of_rows(tmp_path, ask, lengths, ran):
+    model, feeds = Model(open_=True), texts(*lengths)
+    with bothfaces.around(model.runner, INFO.key, tmp_path) as faces:
+        assert ask(faces, feeds) == total(feeds)
+        faces.plane.drain(5)
+    assert model.ran == ran
+
+
+def test_every_number_of_rows_is_warmed_where_a_runner_takes_any():
+    for model, rows in ((Model(), (1, 4)), (Model(open_=True), (1, 2, 3, 4))):
+        servable = SimpleNamespace(signatures={INFO.key: model.runner})
+        material = samples.Material({INFO.key: [texts(1, 2, 3, 4)]}, "warmup", ())
+        assert warming.every_bucket(servable, material, pytest.fail, pytest.fail) == 6
+        assert sorted(model.ran) == sorted([*((n, length) for length in (2, 4) for n in rows), (1, SIZE), (4, SIZE)])
 
 
 def lengths_counted(faces: Faces) -> list:

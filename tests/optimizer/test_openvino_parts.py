@@ -40,6 +40,32 @@ def test_parts_are_equal_shares_or_single_rows():
     ]
 
 
+@pytest.mark.parametrize("variant", ["f32", "f32-s2", "f32-s2p1"])
+def test_one_open_model_takes_fewer_rows_and_shorter_ones_as_they_are(engine, variant):
+    """At the same time too: nothing of one call is left in another's."""
+    prepared, wanted = engine("sequence"), target("sequence", "serving_default", variant, 6)
+    wanted = dataclasses.replace(wanted, rows=6, varying=True, open=True)
+    runner = prepared.runner(wanted)
+    assert prepared.prepared.any_rows
+    asked = [_of_shape(wanted, rows, length, seed=rows) for rows, length in [(6, 5), (1, 5), (5, 3), (2, 1), (3, 4)]]
+    expected = [plain("sequence", wanted, given) for given in asked]
+    hammer([functools.partial(_agrees, runner, *pair) for pair in zip(asked, expected, strict=True)])
+    (compiled,) = prepared.worker._device.model("s0/openvino")._compiled
+    assert compiled[1] == (("tokens", (-1, -1)),)
+
+
+def _of_shape(wanted, rows, length, seed):
+    shapes = {name: (rows, length, *shape[2:]) for name, shape in wanted.shapes.items()}
+    return feeds(dataclasses.replace(wanted, shapes=shapes), seed)
+
+
+def test_a_model_that_is_not_open_refuses_other_shapes(engine):
+    wanted = target("sequence", "serving_default", "f32", 6)
+    runner = engine("sequence").runner(wanted)
+    with pytest.raises(Declined):
+        runner(_of_shape(wanted, 5, 5, seed=0))
+
+
 def test_what_is_not_rows_is_not_cut_into_parts(engine, tmp_path):
     """Half of the scales went to each half of the rows, or nothing to the second: "could not broadcast input array"."""
 

@@ -9,6 +9,7 @@ from tfopt_optimizer import shortening
 from tfopt_optimizer.buckets import Rows
 from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo, TensorInfo
 from tfopt_optimizer.shortened import Shortened
+from tfopt_optimizer.shortening import Cost
 
 SIZE = 64
 
@@ -126,23 +127,38 @@ def test_a_lengths_rows_are_those_of_no_shorter_one_and_beginnings():
     assert found.feeds["ids"].shape == (found.count, 32)
 
 
+def costs_of(*buckets, static=True):
+    return [Cost(rows, us, static) for rows, us in buckets]
+
+
+def took(buckets, rows):
+    """What so many rows take in a length's buckets; infinite where none holds them."""
+    smaller = Cost(0, 0.0, True)
+    for bucket in buckets:
+        if bucket.rows >= rows:
+            share = 1.0 if bucket.static else (rows - smaller.rows) / (bucket.rows - smaller.rows)
+            return smaller.us + (bucket.us - smaller.us) * share if not bucket.static else bucket.us
+        smaller = bucket
+    return np.inf
+
+
 def cost(parts, costs):
-    return sum(min(us for batch, us in costs[length] if batch >= len(numbers)) for length, numbers in parts)
+    return sum(took(costs[length], len(numbers)) for length, numbers in parts)
 
 
 def cheapest(costs, longest, rows):
     """At their own length or any longer one."""
-    return min(us for n, found in costs.items() if n >= longest for batch, us in found if batch >= rows)
+    return min(took(found, rows) for n, found in costs.items() if n >= longest)
 
 
 def test_rows_run_longer_than_they_are_where_that_costs_less():
     """A length may have no bucket of many rows: plain TensorFlow won there."""
-    schedule = shortening.Schedule({8: [(1, 2.0)], SIZE: [(1, 5.0), (4, 6.0)]})
+    schedule = shortening.Schedule({8: costs_of((1, 2.0)), SIZE: costs_of((1, 5.0), (4, 6.0))})
     assert [(length, len(rows)) for length, rows in schedule.parts(np.array([3, 4, 5, 6]))] == [(SIZE, 4)]
     assert [(length, len(rows)) for length, rows in schedule.parts(np.array([3, 4]))] == [(8, 1), (8, 1)]
 
 
-COSTS = {16: [(1, 1.0), (4, 3.0)], 32: [(1, 2.0), (4, 7.0)], SIZE: [(1, 4.0), (4, 12.0)]}
+COSTS = {16: costs_of((1, 1.0), (4, 3.0)), 32: costs_of((1, 2.0), (4, 7.0)), SIZE: costs_of((1, 4.0), (4, 12.0))}
 
 
 @pytest.mark.parametrize("there", [[5], [64, 64], [5, 30, 64, 9], [3] * 5, [60, 1, 1, 1, 1, 1, 30], list(range(1, 65))])
@@ -155,10 +171,13 @@ def test_every_row_runs_once_at_a_length_that_holds_it(there):
         assert len(numbers) <= 4
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(8))
 def test_no_other_way_to_part_the_rows_costs_less(seed):
     random = np.random.default_rng(seed)
-    costs = {n: [(1, float(random.uniform(1, 4))), (4, float(random.uniform(3, 9)))] for n in (16, 32, SIZE)}
+    costs = {
+        n: costs_of((1, random.uniform(1, 4)), (4, random.uniform(3, 9)), static=bool(random.integers(2)))
+        for n in (16, 32, SIZE)
+    }
     there = random.integers(1, SIZE + 1, 5)
     parts = shortening.Schedule(costs).parts(there)
     best = np.inf
@@ -173,15 +192,32 @@ def test_no_other_way_to_part_the_rows_costs_less(seed):
     assert cost(parts, costs) == pytest.approx(best)
 
 
+def test_rows_that_are_not_filled_up_run_at_the_length_that_they_have():
+    buckets = {16: costs_of((1, 1.0), (4, 3.7), static=False), SIZE: costs_of((1, 4.0), (4, 14.0))}
+    parts = shortening.Schedule(buckets).parts(np.array([5, 6, 60, 7]))
+    assert [(length, len(numbers)) for length, numbers in parts] == [(SIZE, 1), (16, 3)]  # 4.0 + 2.8
+    filled = {16: costs_of((1, 1.0), (4, 3.7)), SIZE: costs_of((1, 4.0), (4, 14.0))}
+    parts = shortening.Schedule(filled).parts(np.array([5, 6, 60, 7]))
+    assert [(length, len(numbers)) for length, numbers in parts] == [(SIZE, 1), (16, 1), (16, 1), (16, 1)]  # 4.0 + 3.0
+
+
+def test_lengths_between_lie_evenly_and_are_not_too_many():
+    assert shortening.between(dataclasses.replace(PLAN, size=128, lengths=(64, 88))) == (72, 80, 104, 112, 120)
+    for size, lengths in [(512, (16,)), (512, (64, 128, 300)), (64, (8, 48)), (4096, (8, 1000))]:
+        found = shortening.between(dataclasses.replace(PLAN, size=size, lengths=lengths))
+        assert len(found) <= shortening.MOST_BETWEEN + 1
+        assert all(lengths[0] < n < size and n % shortening.ROUND == 0 and n not in lengths for n in found)
+
+
 class Fake:
     """A runner of one length that says which rows it was given: the answer is a row's number of tokens."""
 
     class Bucket:
-        def __init__(self, batch, cost_us):
-            self.batch, self.cost_us = batch, cost_us
+        def __init__(self, batch, cost_us, static):
+            self.batch, self.cost_us, self.static = batch, cost_us, static
 
     def __init__(self, length, costs):
-        self.length, self.buckets, self.ran = length, tuple(batch for batch, _ in costs), []
+        self.length, self.buckets, self.ran = length, tuple(cost.rows for cost in costs), []
         self._buckets = [self.Bucket(*each) for each in costs]
 
     def bucket_for(self, rows):

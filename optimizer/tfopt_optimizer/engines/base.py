@@ -36,7 +36,8 @@ class Target:
     this target lie, relative to the plan directory ("" when it has none). `rows` is the number of rows where rows are
     independent, else None. `engine` is whose variant it is: one worker may run several (split.py). `varying`: the
     signature has buckets of several inner shapes. `source`: the folder of a graph that stands for the model's own while
-    the plan is made (rewritten.py), "" where engines read the SavedModel.
+    the plan is made (rewritten.py), "" where engines read the SavedModel. `open`: where the engine can, one runner
+    takes any number of rows up to `rows`, at any inner sizes up to those of `shapes`.
     """
 
     signature: SignatureInfo
@@ -47,6 +48,7 @@ class Target:
     engine: str = ""
     varying: bool = False
     source: str = ""
+    open: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Prepared:
 
     `artifact` is the folder, relative to the plan directory, that the runner needs when the plan is opened: the
     target's own, or one that several targets share; `artifact_bytes` is its size, which is mapped into memory.
-    `tensorflow`: the runner needs TensorFlow in the server.
+    `tensorflow`: the runner needs TensorFlow in the server. `any_rows`: it takes fewer rows than the target's as they
+    are, nothing is padded.
     """
 
     compile_s: float | None = None
@@ -63,6 +66,7 @@ class Prepared:
     artifact: str = ""
     artifact_bytes: int = 0
     tensorflow: bool = False
+    any_rows: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -130,7 +130,8 @@ class Worker:
         if not (self._plan_dir / place / MODEL).exists():
             raise NeedsConversion("there is no ONNX model yet")
         self._runners[target.folder, target.variant] = self._models.runner(place, target.variant)
-        return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), place)
+        memory = max(0, own_bytes() - before)
+        return Prepared(time.perf_counter() - started, memory, place, any_rows=target.open)
 
     def runner(self, target: Target) -> Runner:
         return self._runners[target.folder, target.variant]

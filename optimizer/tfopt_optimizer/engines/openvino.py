@@ -9,7 +9,9 @@ disk for every bucket and saves nothing (BERT-base: 0.45 s to compile, 0.5 s to 
 
 A compiled model packs its weights anew. So above SHARED_ABOVE bytes one compiled model with an unknown batch dimension
 (and unknown inner ones, where there are buckets of several) serves all buckets: 370 MB less per bucket for BERT-base,
-at 4 % of its time (ResNet50 1 %). Small models are compiled per bucket: there an unknown batch costs 10 %.
+at 4 % of its time (ResNet50 1 %). Small models are compiled per bucket: there an unknown batch costs 10 %. Rows that
+are cut to their own lengths (shortening.py) all run in one model of unknown rows and length, whatever its size: what it
+loses on each shape, it saves on rows that need not be filled up.
 
 Variants: `f32`, one stream of all cores, and `f32-s<cores>`, as many streams of one thread each: a batch runs as equal
 parts side by side, which stay in their core's cache and do not wait for each other within a layer. So do calls.
@@ -120,7 +122,9 @@ class Model:
         # wrongly on AMX (errors of 20 to 60 % of the largest value; batch 1, 3 and unknown are right).
         shared = self._shared or variant in (compression.INT8, compression.PRUNED)
         wanted = {
-            t.name: _dimensions(t.shape, part[t.name], shared, target.varying and self._shared)
+            t.name: _dimensions(
+                t.shape, part[t.name], shared or target.open, target.open or (target.varying and self._shared)
+            )
             for t in target.signature.inputs
         }
         key, within = (variant.removesuffix(ROW), tuple(sorted(wanted.items()))), Within(self._guarded(part).limits)
@@ -214,12 +218,9 @@ class Request:
 
     def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, within: Within, names: frozenset[str]) -> None:
         self._within = within
-        self._request = compiled.create_infer_request()
-        self._inputs: list[tuple[str, np.ndarray]] = []
-        for index, port in enumerate(compiled.inputs):
-            tensor = openvino.Tensor(port.element_type, openvino.Shape(shapes[port.any_name]))
-            self._request.set_input_tensor(index, tensor)
-            self._inputs.append((port.any_name, tensor.data))
+        self._openvino, self._request = openvino, compiled.create_infer_request()
+        self._types = {port.any_name: port.element_type for port in compiled.inputs}
+        self._inputs = {name: self._buffer(index, name, shapes[name]) for index, name in enumerate(self._types)}
         self._outputs = [
             (i, name) for i, port in enumerate(compiled.outputs) for name in sorted(port.get_names() & names)
         ]
@@ -231,8 +232,17 @@ class Request:
 
     def fill(self, feeds: Feeds) -> None:
         self._within(feeds)
-        for name, buffer in self._inputs:
-            buffer[...] = feeds[name]
+        for index, (name, buffer) in enumerate(self._inputs.items()):
+            array = feeds[name]
+            if buffer.shape != array.shape:  # of an open model; another refuses it
+                self._inputs[name] = self._buffer(index, name, array.shape)
+            self._inputs[name][...] = array
+
+    def _buffer(self, index: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        tensor = self._openvino.Tensor(self._types[name], self._openvino.Shape(shape))
+        self._request.set_input_tensor(index, tensor)
+        found: np.ndarray = tensor.data
+        return found
 
     def start(self) -> None:
         self._request.start_async()
@@ -247,17 +257,20 @@ class Request:
 
 
 class Team:
-    """Requests that run equal parts of a batch at the same time, each on a stream."""
+    """Requests that run parts of a batch at the same time, each on a stream: equal ones, where its rows are no fewer
+    than those that it was made for."""
 
     def __init__(self, make: Callable[[], Request], number: int) -> None:
         self._members = [make() for _ in range(number)]
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
-        size = next(iter(feeds.values())).shape[0] // len(self._members)
+        rows = next(iter(feeds.values())).shape[0]
+        number = min(rows, len(self._members))
+        ends = [rows * part // number for part in range(number + 1)]
         started: list[Request] = []
         try:
-            for number, member in enumerate(self._members):
-                member.fill({name: array[number * size : (number + 1) * size] for name, array in feeds.items()})
+            for start, end, member in zip(ends[:-1], ends[1:], self._members, strict=False):
+                member.fill({name: array[start:end] for name, array in feeds.items()})
                 member.start()  # works while the next one's part is copied
                 started.append(member)
         finally:
@@ -265,7 +278,7 @@ class Team:
             failures = [error for member in started if (error := _waited(member)) is not None]
         if failures:
             raise failures[0]
-        found = [member.found(outputs) for member in self._members]
+        found = [member.found(outputs) for member in started]
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
@@ -278,7 +291,8 @@ def _waited(request: Request) -> RuntimeError | None:
 
 
 class OpenvinoRunner:
-    """Runs one compiled model. Feeds must have exactly its shapes and dtypes: the caller pads and checks.
+    """Runs one compiled model. Feeds must have its dtypes and, where it is not open, exactly its shapes: the caller
+    pads and checks.
 
     Calls that come at the same time take turns on the model's threads, which are all the usable cores.
     """
@@ -347,7 +361,8 @@ class Worker:
         model = self._device.model(place)
         model.checked(target, look_ups=not self._place.cut)
         self._runners[target.folder, target.variant] = model.runner(target)
-        return Prepared(time.perf_counter() - started, max(0, own_bytes() - before), place)
+        memory = max(0, own_bytes() - before)
+        return Prepared(time.perf_counter() - started, memory, place, any_rows=target.open)
 
     def runner(self, target: Target) -> Runner:
         return self._runners[target.folder, target.variant]
