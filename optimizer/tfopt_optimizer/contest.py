@@ -217,7 +217,7 @@ class Contest:
                 folder=spec.folder,
                 rows=spec.batch,
                 varying=bool(spec.inner),
-                open=spec.short,
+                open=spec.short and (spec.near or spec.batch != 1),
             )
         if static and not entrant.own_graph:
             target = dataclasses.replace(target, signature=spec.given or signature, source=spec.source)

@@ -37,6 +37,11 @@ def runs_own_graph(engine: str, variant: str) -> bool:
     return engine == "tensorflow" or variant == "jit" or engine.startswith(HOST)
 
 
+def takes_any(engine: str) -> bool:
+    """Whether one runner can take any number of rows at any inner sizes (Target.open)."""
+    return engine in ("openvino", "onnxruntime")
+
+
 def order(
     entrants: Sequence[Entrant],
     *,

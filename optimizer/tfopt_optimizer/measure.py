@@ -22,7 +22,7 @@ LONGEST_ROUND_S = 0.15  # ... up to this, then fewer calls; one at least
 MAX_CALLS = 400
 ROUNDS = 6
 LEAST_TURNS = 2  # of each, whatever the time
-SLOW_ROUNDS = 3  # when one call takes longer than SLOW_US
+SLOW_ROUNDS = 2  # when one call takes longer than SLOW_US: as many again where it is close
 SLOW_US = 300_000.0
 NEAR = 0.10  # medians this close are measured again
 HOPELESS = 2.0  # a candidate this many times slower than the fastest in two buckets is not tried in others
@@ -95,14 +95,16 @@ def summary(times: Array, rate: float = 0.0, callers: int = 0) -> Measured:
 def saturate(
     runs: Mapping[str, Saturate], cores: int, left_s: Callable[[], float] = lambda: np.inf
 ) -> dict[str, tuple[float, int]]:
-    """The highest rate of each, and at how many callers: one, or as many as cores. In turn, as `compare`.
+    """The highest rate of each, and at how many callers: one, or as many as cores. In turn, as `compare`; once where all
+    calls are slow.
 
     One caller where more gain less than CALLERS_GAIN: each request then waits less, and more of them share a batch.
     """
     callers = (1, cores) if cores > 1 else (1,)
     found: dict[str, dict[int, float]] = {name: dict.fromkeys(callers, 0.0) for name in runs}
     for turn in range(SATURATE_ROUNDS):
-        if turn and left_s() <= 0.0:
+        slow = max((rates[1] for rates in found.values()), default=0.0) < 1e6 / SLOW_US
+        if turn and (slow or left_s() <= 0.0):
             break
         for name, run in runs.items():
             for number in callers:

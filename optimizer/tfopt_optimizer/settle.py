@@ -125,27 +125,31 @@ def _unopened(result: Result) -> bool:
 
 def _asked(result: Result) -> Shortening | None:
     """With the lengths that were meant to have buckets: those near to others only where a runner took any."""
-    rewriting, specs = result.study.rewriting, zip(result.study.specs, result.trials, strict=True)
+    rewriting, specs = result.study.rewriting, tuple(zip(result.study.specs, result.trials, strict=True))
     if rewriting is None or rewriting.lengths is None:
         return None
-    untried = {spec.inner[0] for spec, trials in specs if spec.near and not trials}
-    kept = tuple(length for length in rewriting.lengths.lengths if length not in untried)
+    near = {spec.inner[0] for spec, _ in specs if spec.near}
+    tried = {spec.inner[0] for spec, trials in specs if spec.near and trials}
+    kept = tuple(length for length in rewriting.lengths.lengths if length in tried or length not in near)
     return dataclasses.replace(rewriting.lengths, lengths=kept)
 
 
 def _lengths(asked: Shortening | None, planned: list[BucketPlan]) -> tuple[Shortening | None, list[BucketPlan]]:
     """The shorter lengths that pay, and the buckets that stay: of a shorter length those that an engine runs, faster
     than what the next longer one would take for as many rows. One more length of a runner that takes any costs nothing:
-    it stays where it is faster than the full length, for what lies between may be noise."""
+    where one of them is faster than the full length all stay, for what lies between may be noise."""
     if asked is None:
         return None, planned
     whole = [b for b in planned if b.inner == (asked.size,)]
+    open_ = [b for b in planned if b.inner != (asked.size,) and b.engine != "tensorflow" and not b.static]
+    paying = {b.batch for b in open_ if _us(b) <= SHORTER_PAYS * _us_of(whole, b.batch or 0)}
     stay, above, kept = list(whole), whole, list[int]()
     for size in reversed(asked.lengths):
-        own = [b for b in planned if b.inner == (size,) and b.engine != "tensorflow"]
-        own = [b for b in own if _us(b) <= SHORTER_PAYS * _us_of(above if b.static else whole, b.batch or 0)]
+        alone = [b for b in planned if b.inner == (size,) and b.engine != "tensorflow" and b.static]
+        alone = [b for b in alone if _us(b) <= SHORTER_PAYS * _us_of(above, b.batch or 0)]
+        own = [*alone, *(b for b in open_ if b.inner == (size,) and b.batch in paying)]
         if own:
-            stay, above, kept = [*stay, *own], own, [size, *kept]
+            stay, above, kept = [*stay, *sorted(own, key=lambda b: b.batch or 0)], own, [size, *kept]
     if not kept:
         return None, [dataclasses.replace(b, inner=()) for b in whole]
     return dataclasses.replace(asked, lengths=tuple(kept)), stay

@@ -43,7 +43,8 @@ class Shortened(Generic[Runner]):
     def __init__(self, plan: Shortening, runners: Mapping[int, Runner]) -> None:
         self.plan, self.runners = plan, dict(runners)
         self.ran: Callable[[int, int], object] = _unheard  # told the length and the rows of each run
-        self._schedule = shortening.Schedule({length: _costs(length, runner) for length, runner in runners.items()})
+        costs = {length: _costs(length, runner) for length, runner in runners.items()}
+        self._schedule = shortening.Schedule(shortening.smoothed(costs))
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         """Whole rows in, answers in their order out. Declined where an engine does not take a row's values."""

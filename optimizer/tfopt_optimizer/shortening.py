@@ -35,6 +35,7 @@ MOST_BETWEEN = 8  # more lengths between those, for runners that take any
 NEAR = 1.1  # ... each about so many times the next shorter one, or more where they would become too many
 SAVED = 0.125  # the share of all positions that must be filling, in the records
 EXACT = 1 << 53  # below it whole numbers are floats as well
+SMOOTHED = 3  # lengths from which on their times say more together
 TAIL = 2  # equal elements at a row's end that may be filling
 
 
@@ -246,6 +247,27 @@ class Schedule:
         """Microseconds, and the length, of the cheapest run of so many rows: at their own length or a longer one."""
         above = zip(self._lengths[level:], self._costs[level:], strict=True)
         return min((us, length) for length, costs in above if (us := _took(costs, rows)) < math.inf)
+
+
+def smoothed(costs: Costs) -> dict[int, list[Cost]]:
+    """With times of one runner at many lengths freed of what a busy neighbour added to single ones: none is more than
+    the median of its own and those of the next lengths (at the ends, of what lies on the line through the next two)."""
+    found = {length: list(buckets) for length, buckets in costs.items()}
+    for rows in {cost.rows for buckets in costs.values() for cost in buckets if not cost.static}:
+        points = [(n, c.us) for n in sorted(costs) for c in costs[n] if c.rows == rows and not c.static]
+        if len(points) < SMOOTHED:
+            continue
+        wide = [_beyond(points[0][0], *points[1:3]), *points, _beyond(points[-1][0], *points[-3:-1])]
+        for place, (length, _) in enumerate(points):
+            most = sorted(us for _, us in wide[place : place + 3])[1]
+            changed = [c._replace(us=min(c.us, most)) if c.rows == rows and not c.static else c for c in found[length]]
+            found[length] = changed
+    return found
+
+
+def _beyond(length: int, left: tuple[int, float], right: tuple[int, float]) -> tuple[int, float]:
+    slope = (right[1] - left[1]) / (right[0] - left[0])
+    return length, left[1] + slope * (length - left[0])
 
 
 def _took(costs: Sequence[Cost], rows: int) -> float:

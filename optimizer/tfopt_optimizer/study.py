@@ -158,6 +158,7 @@ def study(
     sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
     specs = tuple(_spec(b, level, found, folder, rewriting) for level, found in levels.items() for b in sizes)
     specs = tuple(dataclasses.replace(s, near=bool(s.inner) and s.inner[0] in near) for s in specs)
+    specs = tuple(sorted(specs, key=_few_rows_first))
     rows, *_ = levels.values()
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
@@ -181,6 +182,11 @@ def _shorter(lengths: Shortening, near: Sequence[int], rows: Rows, checked: Rows
     for size in (*shortening.by_gain(lengths, there), *(n for n in more if n in near)):
         levels[size,] = shortening.rows_of_level(lengths, checked, size, below[size])
     return levels
+
+
+def _few_rows_first(spec: BucketSpec) -> tuple[bool, int]:
+    """Of shorter lengths: they take the least time, and any rows can run one by one."""
+    return spec.short, (spec.batch or 0) if spec.short else 0
 
 
 def _spec(batch: int, level: Sizes, rows: Rows, folder: str, rewriting: Rewriting | None) -> BucketSpec:

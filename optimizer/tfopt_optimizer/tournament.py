@@ -17,6 +17,7 @@ from tfopt_optimizer import (
     example_rows,
     graphs,
     inner,
+    likely,
     own_precision,
     report,
     rewriting,
@@ -67,12 +68,10 @@ def _out(reasons: Mapping[Entrant, str], *, skipped: bool = False) -> list[Trial
     return [Trial(e.engine, e.variant, reason, skipped, precision=e.precision) for e, reason in reasons.items()]
 
 
-def _of_one_length(able: Sequence[Entrant], short: Sequence[Trial], spec: BucketSpec) -> dict[Entrant, str]:
-    """Those who are not tried at a length that is near to others: their runners at shorter lengths take one each."""
-    if not spec.near:
-        return {}
-    takes_any = {(t.engine, t.variant) for t in short if t.any_rows and t.eligible}
-    return {e: "it has a model for each length" for e in able if (e.engine, e.variant) not in takes_any}
+def _of_one_length(able: Sequence[Entrant], spec: BucketSpec) -> dict[Entrant, str]:
+    """Those who are not tried at a length that is near to others."""
+    out = [e for e in able if not likely.takes_any(e.engine)] if spec.near else []
+    return dict.fromkeys(out, "it has a model for each length")
 
 
 class Tournament:
@@ -242,7 +241,7 @@ class Tournament:
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             whole = self._whole(found, trials, spec) if spec.short else ()
             beyond |= self._behind(able, whole)
-            beyond |= _of_one_length(able, [t for i in trials if found.specs[i].short for t in trials[i]], spec)
+            beyond |= _of_one_length(able, spec)
             if spec.near and len(beyond) == len(able):
                 continue
             running = [e for e in able if e not in beyond]

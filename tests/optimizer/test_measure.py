@@ -118,3 +118,14 @@ def test_more_callers_only_where_they_get_more_answered():
     runs = {name: lambda callers, seconds, name=name: rates[name][callers] for name in rates}
     assert measure.saturate(runs, 2) == {"wide": (100.0, 1), "narrow": (115.0, 2), "gone": (0.0, 1)}
     assert measure.saturate({"wide": runs["wide"]}, 1) == {"wide": (100.0, 1)}
+
+
+def test_calls_of_a_second_are_counted_once():
+    journal = []
+
+    def run(callers, seconds):
+        journal.append(callers)
+        return 1.5
+
+    assert measure.saturate({"slow": run}, 2) == {"slow": (1.5, 1)}
+    assert journal == [1, 2]

@@ -201,6 +201,26 @@ def test_rows_that_are_not_filled_up_run_at_the_length_that_they_have():
     assert [(length, len(numbers)) for length, numbers in parts] == [(SIZE, 1), (16, 1), (16, 1), (16, 1)]  # 4.0 + 3.0
 
 
+def test_a_time_that_a_busy_neighbour_spoiled_does_not_count():
+    true = {n: costs_of((1, 0.5 + 0.03 * n), (8, 1.0 + 0.25 * n), static=False) for n in (16, 24, 32, 40, 48)}
+    assert times(shortening.smoothed(true)) == pytest.approx(times(true))
+    for spoiled, buckets in true.items():
+        slow = [cost._replace(us=3 * cost.us) if cost.rows == 8 else cost for cost in buckets]
+        found = times(shortening.smoothed({**true, spoiled: slow}))
+        assert found[:, 0] == pytest.approx(times(true)[:, 0])
+        assert (found[:, 1] <= [*times(true)[1:, 1], 13.001]).all()  # at most those of the next longer one
+        assert (found[:, 1] >= [3.0, *times(true)[:-1, 1]]).all()
+
+
+def test_times_of_runners_of_one_length_are_their_own():
+    filled = {16: costs_of((1, 1.0)), 24: costs_of((1, 9.0)), 32: costs_of((1, 2.0))}
+    assert shortening.smoothed(filled) == filled
+
+
+def times(costs):
+    return np.array([[cost.us for cost in costs[length]] for length in sorted(costs)])
+
+
 def test_lengths_between_lie_evenly_and_are_not_too_many():
     assert shortening.between(dataclasses.replace(PLAN, size=128, lengths=(64, 88))) == (72, 80, 104, 112, 120)
     for size, lengths in [(512, (16,)), (512, (64, 128, 300)), (64, (8, 48)), (4096, (8, 1000))]:
