@@ -95,8 +95,8 @@ def summary(times: Array, rate: float = 0.0, callers: int = 0) -> Measured:
 def saturate(
     runs: Mapping[str, Saturate], cores: int, left_s: Callable[[], float] = lambda: np.inf
 ) -> dict[str, tuple[float, int]]:
-    """The highest rate of each, and at how many callers: one, or as many as cores. In turn, as `compare`; once where all
-    calls are slow.
+    """The highest rate of each, and at how many callers: one, or as many as cores. In turn, as `compare`; once where
+    all calls are slow.
 
     One caller where more gain less than CALLERS_GAIN: each request then waits less, and more of them share a batch.
     """
