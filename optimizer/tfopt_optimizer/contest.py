@@ -112,6 +112,7 @@ class Contest:
         self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
         self._lossless, self._lossy = lossless, verify.Gate(flags.lossy())
         self._weights_bytes = weights_bytes
+        self._too_long: dict[tuple[str, str], float] = {}  # by signature and converter: seconds that were not enough
 
     def hold(
         self,
@@ -203,6 +204,9 @@ class Contest:
         found = _found(entered)
         if found and allotted.over():
             return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"
+        known_s = self._too_long.get((candidate.target.signature.key, entrant.converter), 0.0)
+        if found and allotted.patience(self._flags.candidate_timeout_s, found) <= known_s:
+            return f"converting it takes more than {known_s:.2g} s"
         if entrant.spare and reference_us > SPARE_US:
             return self._beaten(batch, found, BEATEN)
         return ""
@@ -260,8 +264,17 @@ class Contest:
                 candidate.skipped = True
                 raise WorkerFailed(f"not converted: {why}")
             converter.on_wait = worker.on_wait
-            converter.lower(candidate.budget, candidate.target)
+            self._convert(converter, candidate)
         return worker.prepare(candidate.budget, candidate.name, candidate.target)
+
+    def _convert(self, converter: Worker, candidate: Candidate) -> None:
+        try:
+            converter.lower(candidate.budget, candidate.target)
+        except WorkerFailed as error:
+            if error.died and not candidate.budget.left():
+                key = (candidate.target.signature.key, candidate.entrant.converter)
+                self._too_long[key] = candidate.budget.seconds
+            raise
 
     def _not_worth_it(self, candidate: Candidate, batch: Batch, rivals: Sequence[Candidate]) -> str:
         large = candidate.entrant.heavy and self._weights_bytes > LARGE

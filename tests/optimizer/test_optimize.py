@@ -100,6 +100,20 @@ print(json.dumps({
     assert told == {"rows": [9], "notes": [], "tensorflow": False}
 
 
+def test_a_converter_that_was_too_slow_once_is_not_waited_for_again(savedmodel, tmp_path):
+    slow = dataclasses.replace(testing.planted("Unconverted"), converter=testing.planted("Hangs").worker)
+    others = [dataclasses.replace(slow, variant="other"), testing.planted("Right")]
+    flags = OptimizerFlags(allowed_batch_sizes=(1, 4), candidate_timeout_s=2)
+    records = {"x": np.full([2, 1], 0.5, np.float32)}
+    plan = optimize(
+        job(savedmodel("half_plus_two"), tmp_path / "plan", records, flags), lambda line: None, entrants=[*others, slow]
+    )
+    first, second = plan.signature("serving_default").buckets
+    reasons = [{c.variant: c.reason for c in b.candidates if c.engine == "unconverted"} for b in (first, second)]
+    again = "converting it takes more than 2 s"
+    assert reasons == [{"other": "no answer within 2 s, killed", "planted": again}, {"other": again, "planted": again}]
+
+
 def test_planted_candidates_are_dropped_each_with_its_reason(savedmodel, tmp_path, monkeypatch):
     monkeypatch.setattr("tfopt_optimizer.contest.LARGE", 0)
     monkeypatch.setattr("tfopt_optimizer.contest.LIGHT_US", 0.0)
