@@ -29,7 +29,16 @@ _SIMPLEST_FIRST = ("tensorflow", "litert", "openvino", "onnxruntime", "xla")
 _VARIANTS = {
     "tensorflow": ("function", "session", "inline"),
     "litert": ("t1", "t", "s"),
-    "openvino": ("f32", "f32-s", "f32-sp", "f32-blocked", "f32-blocked-s", "f32-amx"),
+    "openvino": (
+        "f32",
+        "f32-s",
+        "f32-sp",
+        "f32-blocked",
+        "f32-blocked-s",
+        "f32-amx",
+        "f32-winograd",
+        "f32-winograd-sp",
+    ),
     "onnxruntime": ("t1", "t"),
     "xla": ("jit",),
 }

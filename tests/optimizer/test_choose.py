@@ -233,7 +233,7 @@ TF_BYTES = choose.TENSORFLOW_BYTES + 1000
 
 KINDS = [
     *(("tensorflow", v) for v in ("session", "inline")), *(("litert", v) for v in ("t1", "t2", "s2")),
-    *(("openvino", v) for v in ("f32", "f32-s2", "f32-s2p1", "f32-blocked", "f32-amx")),
+    *(("openvino", v) for v in ("f32", "f32-s2", "f32-s2p1", "f32-blocked", "f32-amx", "f32-winograd")),
     *(("onnxruntime", v) for v in ("t1", "t2")),
     ("xla", "pjrt"), ("host+litert", "t2"), ("host+openvino", "f32"), ("litert", "t2+int8-dynamic"),
 ]  # fmt: skip
@@ -267,6 +267,7 @@ def test_simplicity_does_not_depend_on_the_number_of_cores():
     rising = [
         *("tensorflow/function", "litert/t1", "litert/t8", "litert/s8", "openvino/f32", "openvino/f32-s8"),
         *("openvino/f32-s8p1", "openvino/f32-blocked", "openvino/f32-blocked-s8", "openvino/f32-amx"),
+        *("openvino/f32-winograd", "openvino/f32-winograd-s8p1"),
         *("onnxruntime/t1", "onnxruntime/t8", "xla/pjrt", "host+litert/t1"),
     ]
     trials = [trial(*name.split("/"), 10.0) for name in rising]

@@ -141,6 +141,7 @@ BLOCKED = ["openvino/f32-blocked", "openvino/f32-blocked-s4"]
 def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, more):
     monkeypatch.setattr(table.cpu, "processor", lambda: {"isa": isa})
     openvino = ["openvino/f32", "openvino/f32-s4", "openvino/f32-s4p1", *more]
+    openvino += ["openvino/f32-winograd", "openvino/f32-winograd-s4p1"]
     lossless = ["litert/t1", "litert/t4", "litert/s4", *openvino, "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]
@@ -151,7 +152,11 @@ def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, more):
 
 def test_batches_are_cut_where_there_are_rows_enough():
     entrants, _ = table.entrants(OptimizerFlags(intra_op_threads=4))
-    assert {e.label: e.rows for e in entrants if e.rows > 1} == {"litert/s4": 8, "openvino/f32-s4p1": 5}
+    assert {e.label: e.rows for e in entrants if e.rows > 1} == {
+        "litert/s4": 8,
+        "openvino/f32-s4p1": 5,
+        "openvino/f32-winograd-s4p1": 4,
+    }
 
 
 def test_one_core_has_one_variant_and_only_the_fewer_threads_are_light():

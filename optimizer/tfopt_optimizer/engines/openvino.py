@@ -18,7 +18,8 @@ parts side by side, which stay in their core's cache and do not wait for each ot
 `f32-s<cores>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves for the
 next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two parts with cold caches, 0.96 with warm
 ones). `f32-blocked` and `f32-blocked-s<cores>` have other kernels for convolutions (openvino_blocked.py), `f32-amx` for
-products (openvino_amx.py).
+products (openvino_amx.py). `f32-winograd` and `f32-winograd-s<cores>p1` multiply less for convolutions; they need known
+shapes, and of a large model those of a single row alone (openvino_winograd.py).
 
 Measured on 2 cores with AVX-512 (plain TensorFlow beside it): BERT-small 4.0 ms (13.9), at batch 8 27 ms (50);
 MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases the GIL.
@@ -38,7 +39,7 @@ from typing import Any
 import numpy as np
 
 from tfopt_optimizer import compression, cpu
-from tfopt_optimizer.engines import openvino_blocked, openvino_graph
+from tfopt_optimizer.engines import openvino_blocked, openvino_graph, openvino_winograd
 from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.limits import Within
 from tfopt_optimizer.engines.pool import Pool
@@ -47,6 +48,7 @@ from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
 F32 = "f32"
 AMX = f"{F32}-amx"  # matrix products by the processor's bfloat16 unit, in three parts (openvino_amx.py)
 BLOCKED = f"{F32}-blocked"  # convolutions on blocked layouts (openvino_blocked.py)
+WINOGRAD = f"{F32}-winograd"  # convolutions with fewer multiplications (openvino_winograd.py)
 STREAMS = "-s"  # + a number: so many streams of one thread each, a batch's parts run side by side on them
 ROW = "p1"  # after it: parts of one row
 SPARSE = 0.65  # quantizing moves a few weights across zero
@@ -120,7 +122,7 @@ class Model:
         variant, streams, part = target.variant, streams_of(target.variant), parts(target)
         # int8 with an unknown batch always: with a static batch of 8 OpenVINO 2026.4 answers a small quantized MLP
         # wrongly on AMX (errors of 20 to 60 % of the largest value; batch 1, 3 and unknown are right).
-        shared = self._shared or variant in (compression.INT8, compression.PRUNED)
+        shared = (self._shared or variant in (compression.INT8, compression.PRUNED)) and not _winograd(variant)
         wanted = {
             t.name: _dimensions(
                 t.shape, part[t.name], shared or target.open, target.open or (target.varying and self._shared)
@@ -128,10 +130,14 @@ class Model:
             for t in target.signature.inputs
         }
         key, within = (variant.removesuffix(ROW), tuple(sorted(wanted.items()))), Within(self._guarded(part).limits)
+        if _winograd(variant) and self._shared and target.rows not in (None, 1) and part is target.shapes:
+            raise NotLowerable("weights of more than 64 MB would be packed for this number of rows alone")
         try:
             if key not in self._compiled:
                 model = self._of(variant)
                 model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
+                if _winograd(variant):
+                    openvino_winograd.rewrite(self._device.openvino, model)
                 self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
             names = frozenset(t.name for t in target.signature.outputs)
             one = functools.partial(Request, self._device.openvino, self._compiled[key], part, within, names)
@@ -159,6 +165,8 @@ class Model:
     def _of(self, variant: str) -> Any:
         if variant == AMX:
             return self._split()
+        if _winograd(variant):
+            return self._model.clone()
         if not variant.startswith(BLOCKED):
             return self._model
         model = self._device.core.read_model(self._file)
@@ -178,6 +186,10 @@ class Model:
     def forget(self, target: Target) -> None:
         """Frees what was compiled for these shapes alone."""
         self._compiled.pop((target.variant.removesuffix(ROW), tuple(sorted(parts(target).items()))), None)
+
+
+def _winograd(variant: str) -> bool:
+    return variant.startswith(WINOGRAD)
 
 
 def streams_of(variant: str) -> int:

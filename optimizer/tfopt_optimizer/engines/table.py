@@ -59,12 +59,16 @@ def _blocked(cores: int) -> tuple[str, ...]:
     return ("f32-blocked", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
 
 
+def _winograd(cores: int) -> tuple[str, ...]:
+    return ("f32-winograd", f"f32-winograd-s{cores}p1") if cores > 1 else ("f32-winograd",)
+
+
 def least_rows(engine: str, variant: str, cores: int) -> int:
     """From how many rows on a variant differs from a simpler one. LiteRT loses a dimension of lone rows."""
     if engine == "litert" and variant.startswith("s"):
         return 2 * cores
-    if engine == "openvino" and "-s" in variant:
-        return cores + 1 if variant.endswith("p1") else 1
+    if engine == "openvino" and variant.endswith("p1"):  # of as many rows as cores, -s<cores> makes single rows too
+        return cores if "winograd" in variant else cores + 1
     return 1
 
 
@@ -91,6 +95,8 @@ ROWS = (
         "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
     Row("openvino", "openvino", _blocked, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True, allowed=lambda flags: bool(openvino_blocked.family())),
+    Row("openvino", "openvino", _winograd, "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener", splits=False,

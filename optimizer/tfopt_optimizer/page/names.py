@@ -23,6 +23,8 @@ _MEANINGS = (
     (r"openvino/f32-blocked", "convolutions on blocked layouts"),
     (r"openvino/f32-blocked-s(\d+)", "convolutions on blocked layouts, a batch in {} parts side by side"),
     (r"openvino/f32-amx", "exact products on the processor's bfloat16 unit"),
+    (r"openvino/f32-winograd", "convolutions with fewer multiplications"),
+    (r"openvino/f32-winograd-s(\d+)p1", "convolutions with fewer multiplications, single rows over {} threads"),
     (r"xla/pjrt", "compiled ahead of time, on the PJRT runtime"),
     (r"xla/jit", "compiled within TensorFlow: tf.function(jit_compile=True)"),
     (r"xla/gpu", "compiled ahead of time for the GPU"),
