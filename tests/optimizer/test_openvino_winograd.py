@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from enginecases import agree, save
+from enginecases import Prepared, agree, save, target
 from tfopt_optimizer import saved_model, verify
-from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_winograd
+from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_freeze, openvino_winograd
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.engines.openvino_winograd import Layer
 from tfopt_optimizer.errors import NotLowerable
@@ -165,7 +165,7 @@ def test_unknown_shapes_groups_and_weights_that_are_fed_are_left_alone(monkeypat
     ("rows", "size", "channels", "m"),
     [
         *((1, 56, 64, 4), (1, 28, 128, 4), (1, 14, 256, 2), (1, 7, 512, 0)),  # ResNet50's
-        *((8, 7, 512, 4), (1, 112, 16, 0), (1, 56, 24, 0), (1, 224, 64, 4)),
+        *((8, 7, 512, 4), (1, 112, 16, 0), (1, 56, 24, 0), (1, 112, 128, 4), (1, 224, 64, 0)),
     ],
 )
 def test_it_is_done_where_it_pays(rows, size, channels, m):
@@ -204,7 +204,7 @@ def runner(opened, variant, rows):
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("variant", "rows", "each"),
-    [("f32-winograd", 1, 1), ("f32-winograd", 3, 3), ("f32-winograd-s2p1", 4, 1), ("f32-winograd-s2p1", 3, 3)],
+    [("f32-winograd", 1, 1), ("f32-winograd-s2p1", 2, 1), ("f32-winograd-s2p1", 4, 1)],
 )
 def test_a_model_answers_as_before_with_two_convolutions_less(opened, variant, rows, each):
     x = floats(rows, 32, 32, 3)
@@ -222,13 +222,21 @@ def test_a_model_answers_as_before_with_two_convolutions_less(opened, variant, r
 
 
 @pytest.mark.tensorflow
-def test_large_models_compute_single_rows_alone(opened, monkeypatch):
-    monkeypatch.setattr(opened[0]._device.model("s0/openvino"), "_shared", True)
+def test_all_buckets_share_what_a_single_row_needs(opened):
     for variant, rows in (("f32-winograd", 4), ("f32-winograd-s2p1", 5)):
-        with pytest.raises(NotLowerable, match="more than 64 MB"):
+        with pytest.raises(NotLowerable, match="for single rows alone"):
             runner(opened, variant, rows)
-    opened[0]._device.model("s0/openvino")._compiled.clear()
-    for rows in (4, 6):
-        x = floats(rows, 32, 32, 3)
-        agree(runner(opened, "f32", rows)[0]({"x": x}), runner(opened, "f32-winograd-s2p1", rows)[0]({"x": x}))
-    assert sorted(key[0] for key in opened[0]._device.model("s0/openvino")._compiled) == ["f32", "f32-winograd-s2"]
+    compiled = opened[0]._device.model("s0/openvino")._compiled
+    compiled.clear()
+    for rows in (2, 4, 6):
+        runner(opened, "f32-winograd-s2p1", rows)
+    assert list(compiled) == [("f32-winograd-s2", (("x", (1, 32, 32, 3)),))]
+
+
+@pytest.mark.tensorflow
+def test_a_model_where_it_does_not_pay_is_refused_before_it_is_compiled(tmp_path, monkeypatch):
+    prepared = Prepared("cnn", tmp_path, openvino.Worker(), openvino_freeze.Converter)
+    prepared.check(dataclasses.replace(target("cnn", "serving_default", "f32", 1), rows=1))
+    monkeypatch.setattr(prepared.worker._device, "core", None)
+    with pytest.raises(NotLowerable, match="no 3x3 convolution for which fewer multiplications pay"):
+        prepared.runner(dataclasses.replace(target("cnn", "serving_default", "f32-winograd", 1), rows=1))

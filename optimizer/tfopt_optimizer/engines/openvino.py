@@ -18,8 +18,8 @@ parts side by side, which stay in their core's cache and do not wait for each ot
 `f32-s<cores>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves for the
 next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two parts with cold caches, 0.96 with warm
 ones). `f32-blocked` and `f32-blocked-s<cores>` have other kernels for convolutions (openvino_blocked.py), `f32-amx` for
-products (openvino_amx.py). `f32-winograd` and `f32-winograd-s<cores>p1` multiply less for convolutions; they need known
-shapes, and of a large model those of a single row alone (openvino_winograd.py).
+products (openvino_amx.py). `f32-winograd` (one row, all cores) and `f32-winograd-s<cores>p1` multiply less for
+convolutions (openvino_winograd.py): known shapes, and weights that grow, so all buckets share what one row needs.
 
 Measured on 2 cores with AVX-512 (plain TensorFlow beside it): BERT-small 4.0 ms (13.9), at batch 8 27 ms (50);
 MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases the GIL.
@@ -130,8 +130,8 @@ class Model:
             for t in target.signature.inputs
         }
         key, within = (variant.removesuffix(ROW), tuple(sorted(wanted.items()))), Within(self._guarded(part).limits)
-        if _winograd(variant) and self._shared and target.rows not in (None, 1) and part is target.shapes:
-            raise NotLowerable("weights of more than 64 MB would be packed for this number of rows alone")
+        if _winograd(variant) and target.rows not in (None, 1) and part is target.shapes:
+            raise NotLowerable("for single rows alone, or as many of them as divide among the streams")
         try:
             if key not in self._compiled:
                 model = self._of(variant)

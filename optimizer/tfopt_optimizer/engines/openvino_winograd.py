@@ -24,6 +24,7 @@ import numpy as np
 from tfopt_optimizer.errors import NotLowerable
 
 WORTH = 0.85  # of the direct convolution's cost: what this may cost by the estimate below
+MOST = 32 << 20  # bytes of V and M: 29 MB still gain a third (112 x 112 x 128), 58 MB nothing (224 x 224 x 64)
 # B', G, A' by the size of a tile: the points 0, 1, -1 and infinity, and for 4 also 2 and -2.
 _BASES = {
     2: (
@@ -66,6 +67,10 @@ class Layer:
         moved = n2 * n2 * self.channels + m * m * n2 * self.outputs
         return 1.15 * n2 * number * self.channels * self.outputs + 1.6 * number * moved + 16 * self._pairs * n2
 
+    def held(self, m: int) -> int:
+        """Bytes of the tiles in the other basis, and of the products."""
+        return 4 * (m + 2) ** 2 * self.rows * int(np.prod(self.tiles(m))) * (self.channels + self.outputs)
+
     @property
     def direct(self) -> int:
         return 9 * self.rows * self.results[0] * self.results[1] * self._pairs
@@ -76,8 +81,8 @@ class Layer:
 
     def best(self) -> int:
         """The size of a tile; 0 where the direct convolution is the better one."""
-        m = min(_BASES, key=self.cost)
-        return m if self.cost(m) <= WORTH * self.direct else 0
+        able = [m for m in _BASES if self.held(m) <= MOST and self.cost(m) <= WORTH * self.direct]
+        return min(able, key=self.cost, default=0)
 
 
 @dataclasses.dataclass
