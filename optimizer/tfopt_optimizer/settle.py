@@ -125,12 +125,10 @@ def _unopened(result: Result) -> bool:
 
 def _asked(result: Result) -> Shortening | None:
     """With the lengths that were meant to have buckets: those near to others only where a runner took any."""
-    rewriting, specs = result.study.rewriting, tuple(zip(result.study.specs, result.trials, strict=True))
+    rewriting, there = result.study.rewriting, {spec.inner for spec in result.study.specs}
     if rewriting is None or rewriting.lengths is None:
         return None
-    near = {spec.inner[0] for spec, _ in specs if spec.near}
-    tried = {spec.inner[0] for spec, trials in specs if spec.near and trials}
-    kept = tuple(length for length in rewriting.lengths.lengths if length in tried or length not in near)
+    kept = tuple(length for length in rewriting.lengths.lengths if (length,) in there)
     return dataclasses.replace(rewriting.lengths, lengths=kept)
 
 

@@ -240,9 +240,8 @@ class Tournament:
             place = spec.place(found.info.key)
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             whole = self._whole(found, trials, spec) if spec.short else ()
-            beyond |= self._behind(able, whole)
-            beyond |= _of_one_length(able, spec)
-            if spec.near and len(beyond) == len(able):
+            beyond |= self._behind(able, whole) | _of_one_length(able, spec)
+            if spec.near and (for_memory or len(beyond) == len(able)):
                 continue
             running = [e for e in able if e not in beyond]
             self._log.note(f"{place} [{position + 1}/{len(order)}]: {report.candidates([e.label for e in running])}")
@@ -270,7 +269,8 @@ class Tournament:
             self._log.note(f"{place}: {report.times(trials[index])}")
         if not named:
             left_out |= bucket_set.needless(costs)
-        kept = [i for i, spec in enumerate(found.specs) if spec.batch not in left_out]
+        asked = [i for i, spec in enumerate(found.specs) if i in trials or not spec.near]
+        kept = [i for i in asked if found.specs[i].batch not in left_out]
         why = bucket_set.line(costs, left_out, named) if costs else ""
         if why:
             self._log.say(f"{found.info.key}: buckets of {why}")

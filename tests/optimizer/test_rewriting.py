@@ -283,6 +283,12 @@ def test_a_length_that_does_not_pay_has_no_bucket(tmp_path):
     assert said in plan.log
 
 
+def test_lengths_that_nobody_is_tried_at_do_not_keep_memory_from_deciding(tmp_path):
+    _, _, plan = planned(classified, tmp_path, optimize_for="memory")
+    assert plan.signature("serving_default").shortening.lengths == (8, 16)
+    assert any(line.startswith("serving_default: for memory: ") for line in plan.log)
+
+
 @pytest.mark.slow
 def test_compression_is_checked_on_rows_that_it_was_not_calibrated_on(tmp_path, monkeypatch):
     seen = {}
