@@ -100,12 +100,13 @@ class _Opening:
 
     def _signature(self, plan: SignaturePlan) -> SignatureRunner:
         reference = self._tensorflow.run(plan.signature, self._plan.loader) if lazy_tensorflow.installed() else None
+        inside = reference  # what stands in for a bucket: rows that were cut come to it
         if reference is not None and plan.shortening is not None:
-            reference = of_whole_rows(plan.shortening, reference)
+            inside = of_whole_rows(plan.shortening, reference)
         levels: dict[tuple[int, ...], list[Bucket]] = {}
         for bucket in plan.buckets:
             level = levels.setdefault(bucket.inner, [])
-            opened = self._bucket(plan, bucket, reference, smaller=any(b.static and b.batch for b in level))
+            opened = self._bucket(plan, bucket, inside, smaller=any(b.static and b.batch for b in level))
             level += [opened] if opened else []
         if plan.shortening is not None:
             return shortened_runner(plan, plan.shortening, levels, reference)

@@ -236,8 +236,10 @@ def shortened_runner(
     levels: Mapping[tuple[int, ...], Sequence[Bucket]],
     reference: Run | None,
 ) -> SignatureRunner:
-    """To those who ask it has the buckets of whole rows; each takes any number and runs them at their lengths."""
-    runners = {length: SignatureRunner(plan, found, reference) for (length,), found in levels.items()}
+    """To those who ask it has the buckets of whole rows; each takes any number and runs them at their lengths.
+    `reference` gets requests as they come: whoever sends another length is refused by it."""
+    inside = of_whole_rows(lengths, reference) if reference is not None else None
+    runners = {length: SignatureRunner(plan, found, inside) for (length,), found in levels.items()}
     shortened = Shortened(lengths, runners)
     whole = [dataclasses.replace(b, static=False, run=shortened.run, inner=()) for b in levels[(lengths.size,)]]
     runner = SignatureRunner(plan, whole, reference)

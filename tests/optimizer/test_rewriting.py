@@ -186,6 +186,26 @@ def test_who_says_something_behind_the_text_or_nothing_at_all_is_computed_in_ful
     servable.close()
 
 
+def test_who_sends_another_shape_is_refused_as_plain_tensorflow_does(tmp_path):
+    model, folder, plan = planned(classified, tmp_path)
+    servable, plain = Servable.open(model, folder, plan), Servable.open(model)
+    text = texts([5])
+    for feeds in (
+        {name: array[:, :5] for name, array in text.items()},
+        {name: array[0] for name, array in text.items()},
+        {name: np.int32(3) for name in text},
+        {name: array.astype("S4").astype(object) for name, array in text.items()},
+    ):
+        said = []
+        for one in (plain, servable):
+            with pytest.raises(EngineError) as refused:
+                one.signatures["serving_default"].run(feeds)
+            said.append(refused.value.code)
+        assert said == ["INVALID_ARGUMENT"] * 2
+    servable.close()
+    plain.close()
+
+
 def bounded(below):
     """What Hugging Face's models say of their ids; the table has as many rows."""
 
