@@ -210,10 +210,10 @@ class Schedule:
     """Which rows run together, and at which length: what costs least by the buckets' measured times. Thread-safe."""
 
     def __init__(self, costs: Costs) -> None:
-        """`costs` has the signature's own length, whose largest bucket no other's exceeds, and the shorter ones."""
+        """`costs` has the signature's own length, with a bucket at least, and the shorter ones."""
         self._lengths = sorted(costs)
         self._costs = [sorted(costs[length]) for length in self._lengths]
-        self._largest = self._costs[-1][-1].rows
+        self._largest = max(cost.rows for costs in self._costs for cost in costs)
         self._parts = functools.lru_cache(1024)(self._of_counts)
         self._run = functools.cache(self._of_run)  # as many entries as lengths times rows
 
@@ -244,9 +244,10 @@ class Schedule:
         return parts
 
     def _of_run(self, level: int, rows: int) -> tuple[float, int]:
-        """Microseconds, and the length, of the cheapest run of so many rows: at their own length or a longer one."""
+        """Microseconds, and the length, of the cheapest run of so many rows: at their own length or a longer one.
+        Infinite where none takes them together."""
         above = zip(self._lengths[level:], self._costs[level:], strict=True)
-        return min((us, length) for length, costs in above if (us := _took(costs, rows)) < math.inf)
+        return min((_took(costs, rows), length) for length, costs in above)
 
 
 def smoothed(costs: Costs) -> dict[int, list[Cost]]:

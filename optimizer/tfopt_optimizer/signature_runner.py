@@ -96,7 +96,7 @@ class SignatureRunner:
                 if exact is bucket:
                     self._exact = {**self._exact, shapes: plain}
                     return True
-        return self.shortened is not None and any(one.drop(bucket) for one in self.shortened.runners.values())
+        return self.shortened is not None and self.shortened.drop(bucket)
 
     def all_buckets(self) -> tuple[Bucket, ...]:
         """Every bucket there is, for warming up."""
@@ -182,18 +182,15 @@ class SignatureRunner:
             return bucket.run(feeds, outputs)
         largest, parts = bucket.batch, []
         if not bucket.static or route.rows <= largest:
-            return self._run_part(bucket, feeds, route.rows, outputs)
+            return self.run_in_bucket(bucket, feeds, route.rows, outputs)
         for start in range(0, route.rows, largest):
             part = {n: a[start : start + largest] for n, a in feeds.items()}
             parts.append(self.run(part, outputs, fell_back))
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
-    def run_in_bucket(self, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
-        """For feeds that are of the plan, of no more rows than the largest bucket. Declined and OutOfMemory are the
+    def run_in_bucket(self, bucket: Bucket, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
+        """For feeds that are of the plan, of no more rows than the bucket takes. Declined and OutOfMemory are the
         caller's to handle."""
-        return self._run_part(self.bucket_for(rows), feeds, rows, outputs)
-
-    def _run_part(self, bucket: Bucket, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
         if not bucket.static or bucket.batch == rows:
             return bucket.run(feeds, outputs)
         assert bucket.batch is not None

@@ -71,6 +71,8 @@ class Bucket(Protocol):
     def cost_us(self) -> float: ...
     @property
     def run(self) -> Callable[[Feeds, Sequence[str] | None], Arrays]: ...
+    @property
+    def inner(self) -> tuple[int, ...]: ...
 
 
 class Fitted(Protocol):
@@ -97,6 +99,9 @@ class Shortened(Protocol):
     """Runs rows of a fixed length at shorter ones (tfopt_optimizer.shortened)."""
 
     ran: Callable[[int, int], object]
+    lost: Callable[[Any, str], object]
+
+    def left(self) -> str: ...
 
 
 class Runner(Protocol):
@@ -186,7 +191,7 @@ class Lane:
             for one in (self.inner.runners.values() if self.inner is not None else ())
         }
         if runner.shortened is not None:
-            runner.shortened.ran = self._count_length
+            runner.shortened.ran, runner.shortened.lost = self._count_length, self.drop
         self._padded = metrics.inner_padded.labels(model, runner.info.key) if self.inner is not None else None
 
     def _set_rules(self) -> None:
@@ -205,12 +210,13 @@ class Lane:
         if not self.runner.drop(bucket):
             return
         self._set_rules()
-        size = "any" if bucket.batch is None else str(bucket.batch)
-        left = ", ".join(map(str, self.runner.buckets)) or "plain TensorFlow"
+        size, shortened = "any" if bucket.batch is None else str(bucket.batch), self.runner.shortened
+        left = shortened.left() if shortened else ", ".join(map(str, self.runner.buckets)) or "plain TensorFlow"
+        rows = " x ".join([f"{size} rows", *map(str, bucket.inner)])
         self._metrics.buckets_dropped.labels(self.model, self.key, size).inc()
         log.error(
-            "signature %s of model %s: the bucket of %s rows is dropped, %s has no memory for it: %s; left: %s",
-            self.key, self.model, size, bucket.engine, why, left,
+            "signature %s of model %s: the bucket of %s is dropped, %s has no memory for it: %s; left: %s",
+            self.key, self.model, rows, bucket.engine, why, left,
         )  # fmt: skip
 
     @property

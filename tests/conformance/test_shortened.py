@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import rpcclient
 from bothfaces import Faces, spelled
-from tfopt_optimizer.errors import Declined
+from tfopt_optimizer.errors import Declined, OutOfMemory
 from tfopt_optimizer.plan import Filled, Shortening, SignatureInfo, SignaturePlan, TensorInfo
 from tfopt_optimizer.signature_runner import Bucket, shortened_runner
 from tfopt_server import samples, warming
@@ -38,6 +38,7 @@ class Model:
         self.open = open_
         self.ran: list[tuple[int, int]] = []
         self.plain: list[tuple[int, int]] = []
+        self.room = 100  # rows x places
         self.gate, self.entered = threading.Event(), threading.Semaphore(0)
         self.gate.set()
         plan = SignaturePlan(INFO, True, "proven", True, "measured", (), shortening=PLAN)
@@ -54,6 +55,8 @@ class Model:
         assert self.gate.wait(10)
         if (feeds["ids"] == ODD).any():
             raise Declined("INVALID_ARGUMENT", "99 is outside the table")
+        if feeds["ids"].size > self.room:
+            raise OutOfMemory("Out of memory allocating 17179869184 bytes.")
         self.ran.append(feeds["ids"].shape)
         return {"total": (feeds["ids"] * feeds["mask"]).sum(1)}
 
@@ -171,6 +174,37 @@ def test_what_an_engine_declines_is_answered_by_plain_tensorflow_as_it_came(mode
     assert ask(faces, feeds) == total(feeds)
     assert model.plain == [(2, 8)]
     assert sum(child.value for child in faces.plane.metrics.fallbacks.children().values()) == 1
+
+
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize(
+    ("room", "left"),
+    [
+        (16, ([(4, 4)], "1 x 2, 4 x 2, 1 x 4, 4 x 4, 1 x 8, 4 x 8")),
+        (15, ([(1, 4)] * 4, "1 x 2, 4 x 2, 1 x 4, 1 x 8, 4 x 8")),
+        (3, ([], "1 x 2, 4 x 2, 1 x 4, 4 x 8")),  # the last of a length are plain TensorFlow's now
+    ],
+)
+def test_a_bucket_without_memory_is_dropped_and_the_others_take_its_rows(model, faces, ask, room, left):
+    feeds = texts(4, 3, 3, 4)
+    model.room = room
+    assert ask(faces, feeds) == total(feeds)
+    model.room = 100
+    del model.ran[:], model.plain[:]
+    assert ask(faces, feeds) == total(feeds)
+    assert (model.ran, model.runner.shortened.left()) == left
+    assert {length for _, length in model.plain} == (set() if model.ran else {SIZE})
+
+
+def test_warming_drops_what_has_no_memory(model):
+    servable, dropped = SimpleNamespace(signatures={INFO.key: model.runner}), []
+    material = samples.Material({INFO.key: [texts(1, 2, 3, 4)]}, "warmup", ())
+    model.room = 12
+    warming.every_bucket(servable, material, pytest.fail, lambda *each: dropped.append(each[:2]))
+    feeds = texts(*[4] * 5, *[8] * 5)
+    assert model.runner.run(feeds)["total"].tolist() == total(feeds)
+    assert dropped == [(INFO.key, "4")] * 2
+    assert {(1, 4), (1, 8)} == {shape for shape in model.ran if shape[1] > 2}
 
 
 def test_another_length_than_the_signatures_is_plain_tensorflows_to_answer(model, faces):

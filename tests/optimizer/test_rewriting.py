@@ -161,9 +161,9 @@ def counted(runner):
     ran = {}
     for length, one in runner.shortened.runners.items():
 
-        def run(feeds, rows, outputs, *, length=length, inside=one.run_in_bucket):
+        def run(bucket, feeds, rows, outputs, *, length=length, inside=one.run_in_bucket):
             ran[length] = ran.get(length, 0) + rows
-            return inside(feeds, rows, outputs)
+            return inside(bucket, feeds, rows, outputs)
 
         one.run_in_bucket = run
     return ran

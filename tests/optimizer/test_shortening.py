@@ -243,7 +243,7 @@ class Fake:
     def bucket_for(self, rows):
         return next(b for b in self._buckets if b.batch >= rows)
 
-    def run_in_bucket(self, feeds, rows, outputs):
+    def run_in_bucket(self, bucket, feeds, rows, outputs):
         assert {a.shape for a in feeds.values()} == {(rows, self.length)}
         self.ran.append(rows)
         return {"tokens": feeds["mask"].sum(axis=1), "first": feeds["ids"][:, :2]}
