@@ -120,16 +120,16 @@ def test_the_transposes_between_layers_cost_nothing():
     """OpenVINO holds tensors of convolutions as channels-last, and takes back to back transposes out."""
 
     def write(x):
-        x = ops.relu(convolution(ops.transpose(x, [0, 3, 1, 2]), 64, 64, window=1, pads=(0,) * 4))
-        x = ops.relu(convolution(ops.relu(convolution(x, 64, 64)), 64, 64))
-        return ops.reduce_mean(convolution(x, 64, 64, window=1, pads=(0,) * 4), [2, 3])
+        x = ops.relu(convolution(ops.transpose(x, [0, 3, 1, 2]), 128, 128, window=1, pads=(0,) * 4))
+        x = ops.relu(convolution(ops.relu(convolution(x, 128, 128)), 128, 128))
+        return ops.reduce_mean(convolution(x, 128, 128, window=1, pads=(0,) * 4), [2, 3])
 
-    model = modelled(write, 1, 28, 28, 64)
+    model = modelled(write, 1, 28, 28, 128)
     openvino_winograd.rewrite(ov, model)
     compiled = CORE.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERF_COUNT": True})
     request = compiled.create_infer_request()
     for _ in range(2):  # the first call packs weights
-        request.infer({0: floats(1, 28, 28, 64)})
+        request.infer({0: floats(1, 28, 28, 128)})
     told = [info.node_type for info in request.profiling_info if info.status == info.Status.EXECUTED]
     assert [told.count(kind) for kind in ("Convolution", "Gather", "MatMul", "FullyConnected")] == [2, 4, 4, 2]
     assert [kind for kind in told if kind in ("Transpose", "Reorder")] == []
@@ -179,9 +179,9 @@ def block(tf, module, x):
     def weights(seed, *shape):
         return tf.constant(floats(*shape, seed=seed) / np.float32(np.sqrt(np.prod(shape[:-1]))))
 
-    first = tf.nn.relu(tf.nn.conv2d(x, weights(1, 3, 3, 3, 64), 1, "SAME") + 0.5)
-    second = tf.nn.relu(tf.nn.conv2d(first, weights(2, 3, 3, 64, 64), 1, "SAME"))
-    third = tf.nn.relu6(tf.nn.bias_add(tf.nn.conv2d(second, weights(3, 3, 3, 64, 64), 1, "SAME"), floats(64)) + first)
+    first = tf.nn.relu(tf.nn.conv2d(x, weights(1, 3, 3, 3, 96), 1, "SAME") + 0.5)
+    second = tf.nn.relu(tf.nn.conv2d(first, weights(2, 3, 3, 96, 96), 1, "SAME"))
+    third = tf.nn.relu6(tf.nn.bias_add(tf.nn.conv2d(second, weights(3, 3, 3, 96, 96), 1, "SAME"), floats(96)) + first)
     return {"y": tf.reduce_mean(third, (1, 2)), "map": third}
 
 

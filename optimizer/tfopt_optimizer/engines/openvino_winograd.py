@@ -23,9 +23,9 @@ import numpy as np
 
 from tfopt_optimizer.errors import NotLowerable
 
-# Of the direct convolution's cost: what this may cost by the estimate below. It is coarse: beside heavy other work
-# layers at 0.72 to 0.82 took 0.85 to 1.4 of the direct one's time, ResNet50's (0.53 to 0.71) 0.58 to 0.72.
-WORTH = 0.75
+# Of the direct convolution's cost, by the estimate below, which is coarse: of 17 layers on Zen 4, beside other work,
+# those up to 0.76 (ResNet50's too) took 0.43 to 0.73 of the direct one's time, those above mostly 0.8 to 1.5.
+WORTH = 0.8
 MOST = 32 << 20  # bytes of V and M: 29 MB still gain a third (112 x 112 x 128), 58 MB nothing (224 x 224 x 64)
 # B', G, A' by the size of a tile: the points 0, 1, -1 and infinity, and for 4 also 2 and -2.
 _BASES = {
@@ -63,11 +63,11 @@ class Layer:
         return -(-self.results[0] // m), -(-self.results[1] // m)
 
     def cost(self, m: int) -> float:
-        """In multiplications of the direct convolution, by measured layers of ResNet50: the larger products run at nine
-        tenths of its rate, the transforms at five to six tenths, and weights come from beyond the core's cache."""
+        """In multiplications of the direct convolution, by measured layers: the products run at nine tenths of its
+        rate, the transforms at six tenths and wait for memory beside, weights come from beyond the core's cache."""
         number, n2 = self.rows * int(np.prod(self.tiles(m))), (m + 2) ** 2
-        moved = n2 * n2 * self.channels + m * m * n2 * self.outputs
-        return 1.15 * n2 * number * self.channels * self.outputs + 1.6 * number * moved + 16 * self._pairs * n2
+        turned = 1.6 * (n2 * self.channels + m * m * self.outputs) + 20 * self.channels + 10 * self.outputs
+        return n2 * (number * (1.15 * self._pairs + turned) + 16 * self._pairs)
 
     def held(self, m: int) -> int:
         """Bytes of the tiles in the other basis, and of the products."""
