@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tfopt_optimizer import measure
+from tfopt_optimizer import likely, measure
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.entrant import Entrant
 
@@ -58,3 +58,14 @@ def behind(entrants: Sequence[Entrant], whole: Sequence[Trial], alone: Trial | N
         for e in entrants
         if right and right.get((e.engine, e.variant), math.inf) > limit
     }
+
+
+def inflexible(entrants: Sequence[Entrant], *, near: bool) -> dict[Entrant, str]:
+    """Those that are not tried for several rows of a shorter length, which are as many as they happen to be: streams of
+    equal parts, where their engine takes any number without them. `near`: nor, where a length lies between others, any
+    that has a model for each."""
+    fixed = [e for e in entrants if not likely.takes_any(e.engine, e.variant)]
+    if near:
+        return dict.fromkeys(fixed, "it has a model for each length, or takes equal parts")
+    flexible = {e.engine for e in entrants if e not in fixed}
+    return {e: "its streams take equal parts" for e in fixed if e.engine in flexible}

@@ -6,6 +6,7 @@ decides small models and those that look strings up, where LiteRT wins; the rest
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -37,9 +38,10 @@ def runs_own_graph(engine: str, variant: str) -> bool:
     return engine == "tensorflow" or variant == "jit" or engine.startswith(HOST)
 
 
-def takes_any(engine: str) -> bool:
-    """Whether one runner can take any number of rows at any inner sizes (Target.open)."""
-    return engine in ("openvino", "onnxruntime")
+def takes_any(engine: str, variant: str) -> bool:
+    """Whether one runner can take any number of rows at any inner sizes (Target.open), each for what it costs. Variants
+    of several streams can, but one row more may cost as much as two."""
+    return engine == "onnxruntime" or (engine == "openvino" and not re.search(r"-s\d", variant))
 
 
 def order(

@@ -17,7 +17,6 @@ from tfopt_optimizer import (
     example_rows,
     graphs,
     inner,
-    likely,
     own_precision,
     report,
     rewriting,
@@ -34,7 +33,7 @@ from tfopt_optimizer.engines import calibration
 from tfopt_optimizer.engines.unchecked import Reasons
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import MEMORY, THROUGHPUT
-from tfopt_optimizer.hopeless import behind, hopeless
+from tfopt_optimizer.hopeless import behind, hopeless, inflexible
 from tfopt_optimizer.independence import Run
 from tfopt_optimizer.job import OptimizeJob
 from tfopt_optimizer.plan import SignatureInfo
@@ -66,12 +65,6 @@ class Result:
 
 def _out(reasons: Mapping[Entrant, str], *, skipped: bool = False) -> list[Trial]:
     return [Trial(e.engine, e.variant, reason, skipped, precision=e.precision) for e, reason in reasons.items()]
-
-
-def _of_one_length(able: Sequence[Entrant], spec: BucketSpec) -> dict[Entrant, str]:
-    """Those who are not tried at a length that is near to others."""
-    out = [e for e in able if not likely.takes_any(e.engine)] if spec.near else []
-    return dict.fromkeys(out, "it has a model for each length")
 
 
 class Tournament:
@@ -240,7 +233,7 @@ class Tournament:
             place = spec.place(found.info.key)
             beyond = hopeless(able, [trials[i] for i in order[:2]]) if position >= 2 and not for_memory else {}
             whole = self._whole(found, trials, spec) if spec.short else ()
-            beyond |= self._behind(able, whole) | _of_one_length(able, spec)
+            beyond |= self._behind(able, whole, spec)
             if spec.near and (for_memory or len(beyond) == len(able)):
                 continue
             running = [e for e in able if e not in beyond]
@@ -277,12 +270,15 @@ class Tournament:
         specs = tuple(found.specs[i] for i in kept)
         return dataclasses.replace(found, specs=specs), tuple(trials.get(i) for i in kept), why
 
-    def _behind(self, able: Sequence[Entrant], whole: Sequence[Trial]) -> dict[Entrant, str]:
+    def _behind(self, able: Sequence[Entrant], whole: Sequence[Trial], spec: BucketSpec) -> dict[Entrant, str]:
         """Who is not tried at a shorter length, by what came of the full one."""
         if self._job.flags.optimize_for == MEMORY:
             return {}
         like = choose.winner(whole, self._reference.variant)
-        return behind(able, whole, like if self._weights_bytes > contest.LARGE else None)
+        out = behind(able, whole, like if self._weights_bytes > contest.LARGE else None)
+        if spec.near or (spec.short and spec.batch != 1):
+            out |= inflexible([e for e in able if e not in out], near=spec.near)
+        return out
 
     def _first(self, whole: Sequence[Trial], winners: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
         """With who was chosen at the full length before all others, for he is tried first at a shorter one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.hopeless import behind, hopeless
+from tfopt_optimizer.hopeless import behind, hopeless, inflexible
 from tfopt_optimizer.plan import Measured
 
 ENTRANT = Entrant("litert", "t1", "module:Worker")
@@ -61,3 +61,12 @@ def test_large_weights_are_not_kept_by_another_runner_for_shorter_lengths():
     assert found == {OTHER: "the weights are there once, for litert/t1, which runs the full length"}
     assert OTHER in behind([ENTRANT, OTHER], [plain, litert], plain)
     assert ENTRANT not in behind([ENTRANT, OTHER], [plain, litert], plain)
+
+
+def test_at_shorter_lengths_streams_of_equal_parts_stand_back():
+    """Of three rows on two streams one stream computes two; a length between others needs a runner that takes any."""
+    names = [("openvino", "f32"), ("openvino", "f32-s2"), ("litert", "t2"), ("onnxruntime", "t2")]
+    able = [Entrant(engine, variant, "module:Worker") for engine, variant in names]
+    assert [e.variant for e in inflexible(able, near=False)] == ["f32-s2"]
+    assert inflexible(able[1:], near=False) == {}  # without streams it was far behind
+    assert [e.label for e in inflexible(able, near=True)] == ["openvino/f32-s2", "litert/t2"]
