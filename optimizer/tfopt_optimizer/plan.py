@@ -177,8 +177,8 @@ class InnerPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Filled:
-    """An input that has a fixed length on `axis` and is filled up with `value` behind what it says. `needed`: in no
-    record is all of it filling."""
+    """An input that has a fixed length on `axis` and is filled up with `value` behind what it says. `needed`:
+    a row in which all of it is filling is computed in full."""
 
     name: str
     axis: int

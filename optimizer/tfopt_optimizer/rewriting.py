@@ -80,9 +80,14 @@ class Rewriter:
         if made is None:
             return None
         meta, target = made
-        lengths = lengths if meta.opened else None
+        run, lengths = functools.partial(self._run, target), lengths if meta.opened else None
+        count, reason = 0, ""
         try:
-            count, reason = prove(functools.partial(self._run, target), whole, lengths, rows, self._tolerance)
+            for way in needs(lengths, rows):
+                count, reason = prove(run, whole, way, rows, self._tolerance)
+                if not reason:
+                    lengths = way
+                    break
         finally:
             self._reference.let_go(target)
         if reason:
@@ -127,6 +132,15 @@ def _told(meta: rewritten.Meta, lengths: Shortening | None, count: int) -> str:
     return f"{'; '.join(done)}: {count} requests gave plain TensorFlow's answers"
 
 
+def needs(lengths: Shortening | None, rows: Rows) -> list[Shortening | None]:
+    """What may be proven, the most useful first. Where an input is nothing but filling in some records, that may count
+    for nothing (a pair's segments), or mean something else (a mask without a token): such rows are then computed in
+    full."""
+    empty = shortening.sometimes_empty(lengths, rows.feeds) if lengths is not None else []
+    ways = [(), *((name,) for name in empty), *([empty] if len(empty) > 1 else [])]
+    return [lengths and shortening.needing(lengths, way) for way in ways]
+
+
 def prove(
     run: Run,
     whole: Run,
@@ -138,9 +152,10 @@ def prove(
 ) -> tuple[int, str]:
     """How many probes agreed, and what was wrong with the first that did not, "" when none was. Lengths need an answer
     with a fraction: in a label alone, what filling adds shows only where it changes the label."""
-    end, count, fractions = clock() + PROVING_S, 0, False
-    for what, feeds, cut in _probes(whole, lengths, rows):
-        if count >= LEAST and clock() > end:
+    end, count, fractions, shorter = clock() + PROVING_S, 0, False, False
+    emptied = _emptied(lengths, rows) if lengths is not None else {}
+    for what, feeds, cut in _probes(whole, lengths, rows, emptied):
+        if count >= LEAST + len(emptied) and clock() > end:
             break
         try:
             expected = whole(feeds)
@@ -154,7 +169,10 @@ def prove(
         if reason:
             return count, f"{what} it answers otherwise: {reason}"
         fractions = fractions or any(map(_has_fractions, expected.values()))
+        shorter = shorter or any(cut[name].shape != array.shape for name, array in feeds.items())
         count += 1
+    if lengths is not None and not shorter:
+        return count, "no request could be tried at a shorter length"
     if count and lengths is not None and not fractions:
         return count, "its answers are whole numbers alone, in which little of what filling adds would show"
     return count, "" if count else "no request could be tried"
@@ -164,10 +182,20 @@ def _has_fractions(answer: np.ndarray) -> bool:
     return verify.is_inexact(answer) and bool((answer != np.round(answer)).any())
 
 
+def _emptied(lengths: Shortening, rows: Rows) -> dict[str, dict[str, np.ndarray]]:
+    """Rows without the inputs that some records do without."""
+    names = shortening.sometimes_empty(lengths, rows.feeds)
+    first = shortening.full_first(lengths, rows).take(0, min(ROWS, rows.count))
+    ways = [[name] for name in names] + ([names] if len(names) > 1 else [])
+    return {f"records without {' and '.join(way)}": shortening.emptied(lengths, first, way) for way in ways}
+
+
 def _probes(
-    whole: Run, lengths: Shortening | None, rows: Rows
+    whole: Run, lengths: Shortening | None, rows: Rows, emptied: Mapping[str, dict[str, np.ndarray]]
 ) -> Iterator[tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]]:
     """What it is, as the model takes it, and as the rewritten graph does: the strictest first."""
+    if lengths is not None:
+        rows = shortening.full_first(lengths, rows)
     first = rows.take(0, min(ROWS, rows.count))
     altered = independence.acceptable(whole, rows)
     if lengths is None:
@@ -176,7 +204,10 @@ def _probes(
             yield "on altered records", altered, altered
         return
     size = lengths.size
-    kinds = (("records", first), ("altered records", altered), ("records below zero", _below_zero(lengths, rows)))
+    kinds = (
+        *(("records", first), *emptied.items()),
+        *(("altered records", altered), ("records below zero", _below_zero(lengths, rows))),
+    )
     for end in (1, size // 2, size - 1):
         for what, feeds in kinds:
             if feeds is not None and (found := _beginnings(lengths, feeds, end)) is not None:

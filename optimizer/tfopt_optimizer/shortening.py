@@ -5,8 +5,9 @@ engines are given a graph whose length is open (passes/lengths.py) and compute s
 that has buckets; plain TensorFlow and the model's own routes see the whole of it. That is done only where it was proven
 to change nothing (shortening_proof.py).
 
-A row's length ends where all inputs are filling from there on. A row in which an input is nothing but filling, though
-in no record it is, is computed in full: a mask without a single token means something else to a softmax.
+A row's length ends where all inputs are filling from there on. A row in which an input is nothing but filling is
+computed in full, for a mask without a single token means something else to a softmax; but where it is so in all records
+(segments), or was proven not to matter.
 """
 
 from __future__ import annotations
@@ -113,6 +114,30 @@ def _never_all(array: np.ndarray, value: float) -> bool:
     return bool((_ends(array != value) > 0).all())
 
 
+def sometimes_empty(plan: Shortening, feeds: Feeds) -> list[str]:
+    """Inputs that are nothing but filling in some rows, not in all, and may be so where a row is shortened."""
+    says = {f.name: _ends(feeds[f.name] != f.value) > 0 for f in plan.inputs if not f.needed}
+    return [name for name, rows in says.items() if rows.any() and not rows.all()]
+
+
+def needing(plan: Shortening, names: Sequence[str]) -> Shortening:
+    """Rows in which one of these inputs is nothing but filling are computed in full too."""
+    inputs = tuple(dataclasses.replace(f, needed=f.needed or f.name in names) for f in plan.inputs)
+    return dataclasses.replace(plan, inputs=inputs)
+
+
+def full_first(plan: Shortening, rows: Rows) -> Rows:
+    """The rows that have something in every input that needs it before the others."""
+    empty = [_ends(rows.feeds[f.name] != f.value) == 0 for f in plan.inputs if f.needed]
+    return rows.pick(np.argsort(np.any(empty, axis=0), kind="stable").tolist()) if empty else rows
+
+
+def emptied(plan: Shortening, feeds: Feeds, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Rows in which these inputs are nothing but filling."""
+    values = {f.name: f.value for f in plan.inputs}
+    return dict(feeds) | {name: np.full_like(feeds[name], values[name]) for name in names}
+
+
 def _ends(says: np.ndarray[Any, np.dtype[np.bool_]]) -> Lengths:
     """Per row, the place behind the last one that is True; 0 where none is."""
     flat = np.asarray(says if says.ndim == 2 else says.reshape(*says.shape[:2], -1).any(axis=2))
@@ -183,12 +208,15 @@ def whole(plan: Shortening, feeds: Feeds) -> dict[str, np.ndarray]:
 
 def rows_of_level(plan: Shortening, rows: Rows, size: int, below: int) -> Rows:
     """Rows to check and measure a length with: those of the records that are longer than `below`, the next shorter one,
-    then beginnings of any, down to one place, where filling would weigh most."""
+    then beginnings of any, down to one place, where filling would weigh most. None where all are nothing but filling
+    so far, as those that are filled up in front."""
     there = lengths(plan, rows.feeds)
     own = np.flatnonzero((there <= size) & (there > below))
     parts = [cut(plan, rows.pick(own.tolist()).feeds, size)] if len(own) else []
+    begun = lengths(plan, whole(plan, cut(plan, rows.feeds, size))) <= size
+    first = rows.take(int(begun.argmax()), 1)
     for end in dict.fromkeys((size, size - 1, max(1, size // 2), 1)):
-        parts.append(cut(plan, whole(plan, cut(plan, rows.take(0, 1), end)), size))
+        parts.append(cut(plan, whole(plan, cut(plan, first, end)), size))
     feeds = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     kept = np.flatnonzero(lengths(plan, whole(plan, feeds)) <= size)  # a beginning may be nothing but filling
     return Rows({n: np.ascontiguousarray(a[kept]) for n, a in feeds.items()}, len(kept), rows.records, rows.skipped)

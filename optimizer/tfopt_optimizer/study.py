@@ -180,7 +180,9 @@ def _shorter(lengths: Shortening, near: Sequence[int], rows: Rows, checked: Rows
     more = shortening.by_gain(dataclasses.replace(lengths, lengths=tuple(every)), there)
     levels: dict[Sizes, Rows] = {(lengths.size,): rows}
     for size in (*shortening.by_gain(lengths, there), *(n for n in more if n in near)):
-        levels[size,] = shortening.rows_of_level(lengths, checked, size, below[size])
+        found = shortening.rows_of_level(lengths, checked, size, below[size])
+        if found.count:
+            levels[size,] = found
     return levels
 
 

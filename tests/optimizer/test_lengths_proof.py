@@ -74,3 +74,46 @@ def test_ids_that_are_looked_up_refuse_to_be_below_zero_and_nothing_is_learnt_fr
         return attended(feeds)
 
     assert rewriting.prove(looked_up, looked_up, LENGTHS, rows([5, 9, 14, 30]), ALIKE)[1] == ""
+
+
+def with_an_empty_one(count=24, place=17):
+    """Texts of which one has no token, far behind those that are looked at."""
+    return rows([*range(3, 3 + place), 0, *range(3, 2 + count - place)])
+
+
+LENIENT = Shortening((Filled("ids", 1, 0.0, False), Filled("mask", 1, 0.0, False)), SIZE, (8, 16), "")
+
+
+def proven(run, lengths, records):
+    """The first way that holds: which inputs need something in a row that is shortened."""
+    for each in rewriting.needs(lengths, records):
+        if not rewriting.prove(run, run, each, records, ALIKE)[1]:
+            return {f.name for f in each.inputs if f.needed}
+    return None
+
+
+def test_a_text_without_a_token_among_the_records_is_computed_in_full_and_the_others_are_not():
+    assert proven(attended, LENIENT, with_an_empty_one()) == {"mask"}
+
+
+def test_segments_that_most_records_do_without_are_not_needed():
+    records = with_an_empty_one()
+    segments = np.where(np.arange(24)[:, None] == 20, records.feeds["mask"], 0)
+    feeds = {"ids": records.feeds["ids"], "mask": np.maximum(records.feeds["mask"], np.eye(1, SIZE, dtype=np.int32))}
+    pair = Rows(feeds | {"segments": segments}, 24, 24, 0)
+
+    def summed(feeds):
+        return {"scores": attended(feeds)["scores"] + (feeds["segments"] * feeds["mask"]).sum(1)[:, None]}
+
+    lengths = Shortening((*LENGTHS.inputs, Filled("segments", 1, 0.0, False)), SIZE, (8, 16), "")
+    assert proven(summed, lengths, pair) == {"ids", "mask"}
+
+
+def test_records_that_cannot_be_shortened_prove_nothing():
+    def front(feeds):
+        if not feeds["mask"][:, -1].all():
+            raise Refused("it is filled up in front alone")
+        return attended(feeds)
+
+    records = Rows({name: array[:, ::-1] for name, array in rows([1, 1]).feeds.items()}, 2, 2, 0)
+    assert rewriting.prove(front, front, LENGTHS, records, ALIKE)[1] == "no request could be tried at a shorter length"

@@ -206,6 +206,20 @@ def test_who_sends_another_shape_is_refused_as_plain_tensorflow_does(tmp_path):
     plain.close()
 
 
+def test_records_filled_up_in_front_or_with_nothing_in_them_keep_no_others_from_being_shortened(tmp_path):
+    front = {name: np.ascontiguousarray(array[:, ::-1]) for name, array in texts([5]).items()}
+    samples = (front, *SAMPLES, texts([0]))
+    model, folder, plan = planned(classified, tmp_path, "openvino", "f32", samples=samples)
+    assert plan.signature("serving_default").shortening.lengths == (8, 16, 24)
+    servable = Servable.open(model, folder, plan)
+    runner = servable.signatures["serving_default"]
+    ran = counted(runner)
+    for feeds in (front, texts([0]), texts([0, 5, 12, 0, 32])):
+        same(runner, feeds)
+    assert ran == {32: 5, 8: 1, 16: 1}
+    servable.close()
+
+
 def bounded(below):
     """What Hugging Face's models say of their ids; the table has as many rows."""
 
