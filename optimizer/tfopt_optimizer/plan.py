@@ -19,7 +19,7 @@ from tfopt_optimizer import typed_json
 FORMAT_VERSION = 1
 # Of what a plan stands on: the proofs (independent rows, padding) and the gate. It rises when they learn to see more: a
 # plan that an earlier one let through may merge what must not be merged, or answer what is not right.
-PROOF_VERSION = 5
+PROOF_VERSION = 6
 FILE_NAME = "plan.json"
 UNFINISHED = FILE_NAME + ".part"  # there while a plan is made
 LOCK = FILE_NAME + ".lock"  # of the process that makes it

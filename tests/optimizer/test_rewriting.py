@@ -64,6 +64,13 @@ def pooled(tf, module, ids, mask):
     return {"logits": tf.reduce_sum(encoded(tf, ids, mask) * real, 1) / tf.reduce_sum(real, 1) @ HEAD}
 
 
+def pointing(tf, module, ids, mask):
+    """That mean as a direction, as sentence encoders give it; of no token at all it is zeros."""
+    real = tf.cast(mask, tf.float32)[:, :, None]
+    mean = tf.reduce_sum(encoded(tf, ids, mask) * real, 1) / tf.maximum(tf.reduce_sum(real, 1), 1e-9)
+    return {"logits": mean * tf.minimum(tf.math.rsqrt(tf.reduce_sum(mean * mean, -1, keepdims=True)), 1e7)}
+
+
 def averaged(tf, module, ids, mask):
     """The mean over all positions: padding counts."""
     return {"logits": tf.reduce_mean(encoded(tf, ids, mask), 1) @ HEAD}
@@ -271,6 +278,17 @@ def test_a_mean_over_the_tokens_alone_is_shortened(tmp_path, compute):
     servable = Servable.open(model, folder, plan)
     for lengths in ([1], [5, 12, 32]):
         same(servable.signatures["serving_default"], texts(lengths, 9))
+    servable.close()
+
+
+def test_a_text_without_tokens_points_nowhere(tmp_path):
+    model, folder, plan = planned(pointing, tmp_path)
+    assert {b.engine for b in plan.signature("serving_default").buckets} == {"litert"}
+    servable = Servable.open(model, folder, plan)
+    runner, nothing = servable.signatures["serving_default"], texts([4, 4, 0])
+    nothing["mask"][0] = 0
+    same(runner, nothing)
+    assert (runner.run(nothing)["logits"][[0, 2]] == 0).all()
     servable.close()
 
 

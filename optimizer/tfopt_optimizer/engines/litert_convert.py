@@ -6,21 +6,28 @@ that adds an axis, for one) is tried again with a bucket's static shapes.
 TensorFlow's SavedModel importer is the quick way (BERT-base 14 s of CPU instead of 20, MobileNetV2 2.5 instead of 6).
 It fills variables as a TF1 session does: where some stay uninitialized (Keras 3 models of tf.saved_model.save) it
 writes a model without weights and says nothing. Such models go through tf.saved_model.load.
+
+What LiteRT would compute otherwise than TensorFlow is rewritten before (PASSES), in a SavedModel beside the model
+(mended.py) or in the graph that stands for it. Infinity stays infinity: by itself the converter makes 3.4e38 of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from tfopt_optimizer import saved_model, whole
-from tfopt_optimizer.engines import litert
+from tfopt_optimizer.engines import litert, mended, rewritten
 from tfopt_optimizer.engines import tensorflow as tensorflow_engine
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target
+from tfopt_optimizer.engines.weightless import Weightless
 from tfopt_optimizer.errors import NotLowerable, first_line
+from tfopt_optimizer.passes import roots, softplus
 from tfopt_optimizer.saved_model import SavedModelError
 
+PASSES = (roots, softplus)
 LARGEST = 1 << 31  # bytes: the signed 32-bit offsets of a flatbuffer
 
 
@@ -29,6 +36,7 @@ class Converter:
 
     def open(self, place: Place) -> Mapping[str, str]:
         self._place, self._tf = place, tensorflow_engine.tensorflow(place)
+        self._mended = place  # while something is converted: with the model as the passes leave it
         self._function: tensorflow_engine.FunctionModel | None = None
         self._static: dict[str, str] = {}  # shared folders of signatures that need static shapes, with the reason
         self._refused: dict[str, str] = {}
@@ -40,11 +48,16 @@ class Converter:
         if key in self._refused:
             raise NotLowerable(self._refused[key])
         try:
-            if key in self._static or not self._convert_once(target):
-                self._write(litert.own_folder(target), self._static_shapes(target))
+            with mended.beside(self._place.model_dir, self._place.tags, PASSES) as model_dir:
+                self._mended = dataclasses.replace(self._place, model_dir=model_dir)
+                if key in self._static or not self._convert_once(target):
+                    self._write(litert.own_folder(target), self._static_shapes(target))
         except NotLowerable as error:
             self._refused[key] = str(error)
             raise
+        finally:
+            if self._mended.model_dir != self._place.model_dir:
+                self._function = None  # its assets were in a folder that is no more
         return Prepared()
 
     def _convert_once(self, target: Target) -> bool:
@@ -64,16 +77,16 @@ class Converter:
     def _any_shape(self, target: Target) -> bytes:
         key = target.signature.key
         if target.source:
-            return self._from_function(self._loaded().function(target, pinned=True))
+            return self._from_function(self._function_of(target))
         if lost_variables(saved_model.meta_graph(self._place.model_dir, self._place.tags), key):
             return self._from_function(self._loaded().signature(key))
-        return import_signature(self._tf, self._place, key)
+        return import_signature(self._tf, self._mended, key)
 
     def _static_shapes(self, target: Target) -> bytes:
         assert target.shapes is not None
         key, tf = litert.shared_folder(target), self._tf
         try:
-            signature = self._loaded().function(target, pinned=True)
+            signature = self._function_of(target)
             specs = {
                 t.name: tf.TensorSpec(target.shapes[t.name], t.dtype, name=t.name) for t in target.signature.inputs
             }
@@ -87,14 +100,22 @@ class Converter:
         except Exception as error:
             raise NotLowerable(reason(error)) from error
 
+    def _function_of(self, target: Target) -> Any:
+        if not target.source:
+            return self._loaded().signature(target.signature.key)
+        frozen = rewritten.read(self._tf, self._place.plan_dir, target, pinned=True)
+        mended.run(PASSES, frozen.graph)
+        return rewritten.callable_of(self._tf, Weightless(frozen, {}))
+
     def _from_function(self, concrete: Any) -> bytes:
         converter = self._tf.lite.TFLiteConverter.from_concrete_functions([concrete], self._loaded().loaded)
+        converter.canonicalizing_inf_as_min_max_float = False
         model: bytes = converter.convert()
         return model
 
     def _loaded(self) -> tensorflow_engine.FunctionModel:
         if self._function is None:
-            model = tensorflow_engine.open_model(self._place, tensorflow_engine.FUNCTION)
+            model = tensorflow_engine.open_model(self._mended, tensorflow_engine.FUNCTION)
             assert isinstance(model, tensorflow_engine.FunctionModel)
             self._function = model
         return self._function
@@ -119,6 +140,7 @@ def import_signature(tf: Any, place: Place, key: str) -> bytes:
     from tensorflow.lite.python import lite
 
     converter = lite.TFLiteSavedModelConverterV2(str(place.model_dir), set(place.tags), [key], None)
+    converter.canonicalizing_inf_as_min_max_float = False
     model: bytes = converter._convert_from_saved_model(tf.compat.v1.GraphDef())
     return model
 

@@ -93,6 +93,7 @@ def convert(frozen: Frozen) -> Any:
             input_names=list(frozen.inputs.values()),
             output_names=list(frozen.outputs.values()),
             opset=OPSET,
+            custom_op_handlers={op: (_chosen, []) for op in ("Select", "SelectV2")},
         )
     except Exception as error:
         # tf2onnx raises whatever its handlers meet: it all means "not this way".
@@ -104,6 +105,15 @@ def convert(frozen: Frozen) -> Any:
             f"it divides integers by what comes in ({dividing}): a zero would end ONNX Runtime's process"
         )
     return model
+
+
+def _chosen(context: Any, node: Any, name: str, args: Any) -> None:
+    """tf2onnx makes `condition * x + (1 - condition) * y` of most choices, which is NaN where the other value is NaN or
+    infinite, as in tf.where(x > 0, tf.math.log(x), 0). Told that there may be such, it makes a choice of it."""
+    from tf2onnx.onnx_opset.controlflow import Select
+
+    node.set_attr("handles_nan", True)
+    Select.version_9(context, node)
 
 
 def _graphs(graph: Any) -> list[Any]:
