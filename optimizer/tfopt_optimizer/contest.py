@@ -13,15 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import cpu, independence, likely, measure, report, verify
+from tfopt_optimizer import asked, cpu, independence, likely, measure, report, verify
 from tfopt_optimizer.allotment import Allotment
+from tfopt_optimizer.asked import Asked, Here
 from tfopt_optimizer.buckets import Shapes
 from tfopt_optimizer.candidate import Candidate
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.device import CPU
+from tfopt_optimizer.edges import Edge
 from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.entrant import Entrant
-from tfopt_optimizer.errors import Declined, NeedsConversion
+from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.inner import Sizes
 from tfopt_optimizer.plan import Measured, SignatureInfo
@@ -69,13 +71,14 @@ class Material:
     """Feeds of exactly a bucket's shapes; `altered` are rows to put beside a row whose answer must not change.
 
     The first `apart` of the feeds hold no record that anything was calibrated on; 0 where all may have been.
-    `made_up`: feeds that no record has and clients may send.
+    `made_up`: feeds that no record has and clients may send. `edges`: rows of that kind, or such feeds.
     """
 
     feeds: Iterable[Arrays]
     altered: Arrays | None
     apart: int = 0
     made_up: Iterable[Arrays] = ()
+    edges: Sequence[Edge] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Checks:
     records: Sequence[Batch]
     made_up: Sequence[Batch]
     altered: Arrays | None
+    edges: Here
 
 
 def _found(entered: Sequence[Candidate]) -> list[Candidate]:
@@ -111,7 +115,7 @@ class Contest:
     ) -> None:
         self._reference, self._workers, self._flags, self._log = reference, workers, flags, log
         self._lossless, self._lossy = lossless, verify.Gate(flags.lossy())
-        self._weights_bytes = weights_bytes
+        self._weights_bytes, self._asked = weights_bytes, Asked(reference)
         self._too_long: dict[tuple[str, str], float] = {}  # by signature and converter: seconds that were not enough
 
     def hold(
@@ -136,6 +140,7 @@ class Contest:
         )
         unseen = batches[: material.apart] or batches
         made_up = self._made_up(place, signature, spec, material.made_up)
+        at_edges = self._asked.here(signature, spec.batch, spec.folder, material.edges)
         strings = any(t.dtype == "string" for t in signature.inputs)
         large = self._weights_bytes > LARGE
         fast = self._flags.device != CPU
@@ -150,7 +155,7 @@ class Contest:
             if not candidate.skipped:
                 candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s, _found(entered)))
                 checked = unseen if candidate.entrant.precision else batches
-                self._enter(place, candidate, Checks(checked, made_up, material.altered), entered)
+                self._enter(place, candidate, Checks(checked, made_up, material.altered, at_edges), entered)
                 entered.append(candidate)
         first = batches[0]
         base = _constant(known) if known else self._reference.round(signature, first.key, first.feeds)
@@ -247,6 +252,7 @@ class Contest:
                 self._check(candidate, batches)
                 or self._mistakes(candidate, checks.made_up)
                 or self._leaks(candidate, batches[0], checks.altered)
+                or checks.edges.mistake(candidate, batches[0], self._gate(candidate).of_one_call)
             )
         except WorkerFailed as error:
             candidate.reason = error.reason
@@ -309,12 +315,8 @@ class Contest:
     def _mistakes(self, candidate: Candidate, made_up: Sequence[Batch]) -> str:
         """What it gets wrong of requests that no record is like. One that it declines goes to plain TensorFlow."""
         for batch in made_up:
-            try:
-                found = candidate.worker.run(candidate.budget, candidate.name, batch.key, batch.feeds)
-            except WorkerFailed as error:
-                if error.kind == Declined.__name__:
-                    continue
-                raise
+            if (found := asked.answer(candidate, batch)) is None:
+                continue
             reason = verify.check(batch.expected, found, self._gate(candidate).of_one_call).reason
             if reason:
                 return f"Examples with other features than the records': {reason}"

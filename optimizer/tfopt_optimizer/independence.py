@@ -235,13 +235,13 @@ def far(rows: Rows) -> Iterator[dict[str, np.ndarray]]:
     FAR times as large, integers twice and half, strings of more and of fewer words. They meet what records that are
     alike in size, length or number of words cannot: a threshold, padding to the longest."""
     base = rows.take(0, 1)
-    for kinds, moved in (("fc", _far_floats), ("iu", _far_integers), ("O", _far_strings)):
+    for kinds, moved in (("fc", far_floats), ("iu", _far_integers), ("O", _far_strings)):
         names = [n for n, a in base.items() if ("f" if verify.is_inexact(a) else a.dtype.kind) in kinds]
         for up in (True, False) if names else ():
             yield {n: moved(a, up) if n in names else a for n, a in base.items()}
 
 
-def _far_floats(array: np.ndarray, up: bool) -> np.ndarray:
+def far_floats(array: np.ndarray, up: bool) -> np.ndarray:
     wide = np.abs(array.astype(np.complex128 if np.iscomplexobj(array) else np.float64))
     limit = {1: 200.0, 2: 6e4}.get(array.dtype.itemsize, 1e30)  # what 8 bits, float16 and the others surely hold
     return ((1 if up else -1) * np.maximum(wide, np.minimum((wide + 1) * FAR, limit))).astype(array.dtype)

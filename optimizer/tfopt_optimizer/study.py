@@ -10,11 +10,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import buckets, compression, example_rows, independence, inner, padding_proof, shortening, verify
+from tfopt_optimizer import (
+    buckets,
+    compression,
+    edges,
+    example_rows,
+    independence,
+    inner,
+    padding_proof,
+    shortening,
+    verify,
+)
 from tfopt_optimizer.buckets import Feeds, Rows
 from tfopt_optimizer.compression import Split
 from tfopt_optimizer.contest import BucketSpec, Material
 from tfopt_optimizer.declared import NOTHING, Declared
+from tfopt_optimizer.edges import Edge
 from tfopt_optimizer.engines.base import Arrays
 from tfopt_optimizer.example_rows import Variation
 from tfopt_optimizer.flags import OptimizerFlags
@@ -40,7 +51,7 @@ class Study:
     `rows` are those of the first inner bucket, `others` those of further ones; `altered`: made-up rows of each that
     plain TensorFlow takes; `padding` is None where no inner dimension is open. `variations`: what clients may send in
     serialized Examples and no record has; `untried` tells where the search for them ended early. `rewriting`: the graph
-    that engines are given instead of the model's own.
+    that engines are given instead of the model's own. `edges`: rows like no record that plain TensorFlow takes.
     """
 
     info: SignatureInfo
@@ -57,13 +68,21 @@ class Study:
     variations: tuple[Variation, ...] = ()
     untried: str = ""
     rewriting: Rewriting | None = None
+    edges: tuple[Edge, ...] = ()
 
     @property
     def stateful(self) -> bool:
         return bool(self.state.writes or self.state.random)
 
     def material(self, spec: BucketSpec) -> Material:
-        return dataclasses.replace(self._recorded(spec), made_up=self._made_up(spec))
+        return dataclasses.replace(self._recorded(spec), made_up=self._made_up(spec), edges=self._edges(spec))
+
+    def _edges(self, spec: BucketSpec) -> Sequence[Edge]:
+        """For the first inner shape: rows of another would be cut, or padded to it."""
+        if spec.batch is None:
+            first = next(iter(_of_shapes(self.samples, spec)), None)
+            return edges.edges(first, self.samples) if first is not None else ()
+        return self.edges if spec.inner == self.specs[0].inner else ()
 
     def _made_up(self, spec: BucketSpec) -> Iterable[Arrays]:
         """Each variation once: as a row among others like it, or of a whole record where rows are not independent."""
@@ -163,8 +182,9 @@ def study(
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
     others, left = dict(list(levels.items())[1:]), search.told()
+    taken = tuple(e for e in edges.edges(rows.take(0, 1), [rows.feeds]) if independence.takes_all(run, e.feeds))
     return Study(
-        info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, left, rewriting
+        info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, left, rewriting, taken
     )
 
 

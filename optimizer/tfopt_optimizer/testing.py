@@ -158,6 +158,21 @@ class Nan(Right):
         return y
 
 
+class NoneOfZero(Right):
+    """No number where all of a row is 0, as LiteRT had for an empty mask."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        nothing = (x == 0).all(axis=-1, keepdims=True)
+        return np.where(nothing, np.float32(np.nan), super().answer(x))
+
+
+class NoneBeyond(Right):
+    """Infinite from 89 on, as LiteRT's softplus was."""
+
+    def answer(self, x: np.ndarray) -> np.ndarray:
+        return np.where(x >= 89, np.float32(np.inf), super().answer(x))
+
+
 class OffByTwoPercent(Right):
     """Every value is 2 % too large."""
 

@@ -105,6 +105,29 @@ def check(reference: Outputs, candidate: Outputs, tolerance: Tolerance | Gate) -
     return Verdict(worst([v.agreement for v in found.values()]), _first(found, tolerance))
 
 
+def lost(reference: Outputs, candidate: Outputs) -> str:
+    """The first place where the reference has a number and the candidate none; "" where there is no such place. Of
+    outputs that were compared before."""
+    for name in sorted(reference):
+        wanted, found = reference[name], candidate[name]
+        missing = np.argwhere(_is_number(wanted) & ~_is_number(found))
+        if len(missing):
+            at = tuple(int(i) for i in missing[0])
+            return f"output {name!r} has {found[at]} at {list(at)}, plain TensorFlow {wanted[at]}"
+    return ""
+
+
+def all_numbers(outputs: Outputs) -> bool:
+    return all(_is_number(array).all() for array in outputs.values())
+
+
+def _is_number(array: Array) -> Array:
+    if not is_inexact(array):
+        return np.ones(array.shape, np.bool_)
+    wide = np.complex128 if np.issubdtype(array.dtype, np.complexfloating) else np.float64
+    return np.asarray(np.isfinite(array.astype(wide)))
+
+
 class Calls:
     """Several calls on different rows: means and shares are of all of them, for each output by itself.
 
