@@ -139,6 +139,42 @@ def test_sums_of_whole_numbers_wrap_around(engine, made):
         np.testing.assert_array_equal(runner(given)["y"], plain("sum", wanted, given)["y"])
 
 
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_no_class_is_zeros(engine, made, where, dtype):
+    """ONNX counts -1 from the last class."""
+
+    def coded(x):
+        import tensorflow as tf
+
+        return x + tf.cast(tf.argmax(tf.one_hot(x, 3) * [1.0, 2.0, 3.0] + 0.5, -1), dtype) - 1
+
+    model = f"onnx_coded_{where}_{dtype}"
+    wanted = made(model, (lambda tf, x: tf.one_hot(x, 3)) if where == "outside" else in_a_loop(coded), dtype)
+    given = {"x": np.array([-1, 2, 3], dtype)}
+    agree(plain(model, wanted, given), engine(model).runner(wanted)(given))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values"),
+    [
+        ("int32", [16777217, 16777216, -(1 << 31)]),
+        ("int64", [(1 << 40) + 1, 1 << 40, -5]),
+        ("float64", [1 + 1e-12, 1, 2]),
+    ],
+)
+def test_the_best_are_found_in_their_own_type(engine, made, dtype, values):
+    """As float32 the first two were one number."""
+
+    def best(tf, x):
+        return tf.nn.top_k(x, 2).values[0] + tf.sort(x)
+
+    model, given = f"onnx_best_{dtype}", {"x": np.array(values, dtype)}
+    wanted = made(model, best, dtype)
+    found = engine(model).runner(wanted)(given)
+    np.testing.assert_array_equal(found["y"], plain(model, wanted, given)["y"])
+
+
 def test_indices_that_tensorflow_refuses_are_declined(engine):
     """ONNX counts negative indices from the end of the table."""
     runner = engine("sequence").runner(target("sequence", "serving_default", "t1", 1))

@@ -93,7 +93,7 @@ def convert(frozen: Frozen) -> Any:
             input_names=list(frozen.inputs.values()),
             output_names=list(frozen.outputs.values()),
             opset=OPSET,
-            custom_op_handlers={op: (_chosen, []) for op in ("Select", "SelectV2")},
+            custom_op_handlers={"Select": (_chosen, []), "SelectV2": (_chosen, []), "TopKV2": (_best, [])},
         )
     except Exception as error:
         # tf2onnx raises whatever its handlers meet: it all means "not this way".
@@ -114,6 +114,20 @@ def _chosen(context: Any, node: Any, name: str, args: Any) -> None:
 
     node.set_attr("handles_nan", True)
     Select.version_9(context, node)
+
+
+def _best(context: Any, node: Any, name: str, args: Any) -> None:
+    """tf2onnx compares all types as floats, of which float32 holds whole numbers up to 2^24."""
+    from onnx import TensorProto
+    from tf2onnx.onnx_opset.tensor import TopKV2
+
+    node.type, given = "TopK", node.output_dtypes[0]
+    exact = given in (TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
+    if exact:
+        context.set_dtype(node.output[0], TensorProto.FLOAT)  # which it leaves as it is
+    TopKV2.version_13(context, node)
+    if exact:
+        context.set_dtype(node.output[0], given)
 
 
 def _graphs(graph: Any) -> list[Any]:
