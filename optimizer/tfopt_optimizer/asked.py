@@ -1,4 +1,5 @@
-"""Asks the candidates of a model about the edges of its signatures (edges.py): each once, in its first bucket."""
+"""Asks the candidates of a model what no record does: about made-up Examples (example_rows.py), and about the edges of
+its signatures (edges.py), each candidate once, in its first bucket."""
 
 from __future__ import annotations
 
@@ -66,6 +67,15 @@ class Here:
             if error.died:
                 raise
             return None
+
+
+def misread(candidate: Candidate, made_up: Sequence[Batch], gate: verify.Gate) -> str:
+    """What it gets wrong of requests that no record is like. One that it declines goes to plain TensorFlow."""
+    for batch in made_up:
+        found = answer(candidate, batch)
+        if found is not None and (reason := verify.check(batch.expected, found, gate).reason):
+            return f"Examples with other features than the records': {reason}"
+    return ""
 
 
 def answer(candidate: Candidate, batch: Batch) -> Arrays | None:

@@ -250,7 +250,7 @@ class Contest:
             candidate.prepared = self._prepare(candidate, batches[0], rivals)
             candidate.reason = (
                 self._check(candidate, batches)
-                or self._mistakes(candidate, checks.made_up)
+                or asked.misread(candidate, checks.made_up, self._gate(candidate).of_one_call)
                 or self._leaks(candidate, batches[0], checks.altered)
                 or checks.edges.mistake(candidate, batches[0], self._gate(candidate).of_one_call)
             )
@@ -311,16 +311,6 @@ class Contest:
         verdict = calls.verdict()
         candidate.agreement = verdict.agreement
         return verdict.reason
-
-    def _mistakes(self, candidate: Candidate, made_up: Sequence[Batch]) -> str:
-        """What it gets wrong of requests that no record is like. One that it declines goes to plain TensorFlow."""
-        for batch in made_up:
-            if (found := asked.answer(candidate, batch)) is None:
-                continue
-            reason = verify.check(batch.expected, found, self._gate(candidate).of_one_call).reason
-            if reason:
-                return f"Examples with other features than the records': {reason}"
-        return ""
 
     def _gate(self, candidate: Candidate) -> verify.Gate:
         return self._lossy if candidate.entrant.precision else self._lossless[candidate.target.signature.key]
