@@ -75,16 +75,17 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_numbers_stay_numbers(name, tmp_path, monkeypatch):
     compute, values, other = CASES[name]
-    save(tmp_path / name, lambda tf, module, x: {"y": compute(tf, x)}, x=([None, 3], "float32"))
+    model = f"edge_{name}"
+    save(tmp_path / model, lambda tf, module, x: {"y": compute(tf, x)}, x=([None, 3], "float32"))
     monkeypatch.setattr("savedmodels.path", lambda wanted: tmp_path / wanted)
     expected, ran = None, set()
     for engine in sorted(set(ENGINES) - set(other)):
         variant, worker, converter = ENGINES[engine]
-        wanted, given = target(name, "serving_default", variant, len(values)), {"x": values}
-        expected = expected or plain(name, wanted, given)
+        wanted, given = target(model, "serving_default", variant, len(values)), {"x": values}
+        expected = expected or plain(model, wanted, given)
         (tmp_path / engine).mkdir()
         try:
-            found = Prepared(name, tmp_path / engine, worker(), converter).runner(wanted)(given)
+            found = Prepared(model, tmp_path / engine, worker(), converter).runner(wanted)(given)
         except NotLowerable:
             continue
         ran.add(engine)
@@ -94,7 +95,7 @@ def test_numbers_stay_numbers(name, tmp_path, monkeypatch):
     assert {"litert", "xla"} <= ran
 
 
-@pytest.mark.parametrize("saved", ["exported", "saved"])
+@pytest.mark.parametrize("saved", ["edge_exported", "edge_saved"])
 def test_a_keras_model_is_mended_whichever_way_it_was_saved(saved, tmp_path, monkeypatch):
     """Saved, it has two handles per variable and goes through tf.saved_model.load; its words are in a table."""
     import keras
@@ -104,7 +105,7 @@ def test_a_keras_model_is_mended_whichever_way_it_was_saved(saved, tmp_path, mon
     known = keras.layers.Embedding(4, 3)(keras.layers.StringLookup(vocabulary=["a", "b"], num_oov_indices=1)(word))
     pointed = keras.layers.UnitNormalization()(keras.layers.Dense(3)(x))
     model = keras.Model([word, x], keras.layers.Add()([pointed, keras.layers.Flatten()(known)]))
-    if saved == "exported":
+    if saved == "edge_exported":
         model.export(tmp_path / saved, verbose=False)
     else:
         tf.saved_model.save(model, str(tmp_path / saved))
