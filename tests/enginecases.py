@@ -72,8 +72,9 @@ def agree(expected, found):
     assert verdict.reason == ""
 
 
-def save(folder, compute, **inputs):
-    """Saves a model of one signature, outputs = compute(tf, module, *inputs). Inputs by name: (shape, dtype)."""
+def save(folder, compute, keys=("serving_default",), **inputs):
+    """Saves a model of one signature, outputs = compute(tf, module, *inputs). Inputs by name: (shape, dtype). `keys`:
+    its names."""
     import tensorflow as tf
 
     specs = [tf.TensorSpec(shape, dtype, name=name) for name, (shape, dtype) in inputs.items()]
@@ -83,7 +84,7 @@ def save(folder, compute, **inputs):
     def serve(*tensors):
         return compute(tf, module, *tensors)
 
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
+    tf.saved_model.save(module, str(folder), signatures=dict.fromkeys(keys, serve))
 
 
 class Prepared:

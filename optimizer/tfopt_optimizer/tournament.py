@@ -98,9 +98,9 @@ class Tournament:
         eldest = [s for s in signatures if elders[s.key] == s.key]
         self._least_s = allotment.SEARCH * job.flags.budget_s() / len(eldest)
         for number, info in enumerate(eldest):
-            records = [
-                sample for key, elder in elders.items() if elder == info.key for sample in job.samples.get(key, ())
-            ]
+            shared = [key for key, elder in elders.items() if elder == info.key]
+            recorded = [key for key in shared if key not in job.made_up] or shared
+            records = [sample for key in recorded for sample in job.samples.get(key, ())]
             allotted = self._budget.share(len(eldest) - number)
             found[info.key] = self._signature(info, states[info.key], records, f"s{number}", allotted)
         for info in signatures:

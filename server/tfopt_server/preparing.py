@@ -222,7 +222,7 @@ class _Preparation:
             self._say(f"no samples: {note}")
         flags = with_sizes(flags, parameters, model)
         cache = options.plan_cache_dir
-        job = OptimizeJob(model.folder, cache, options.tags, flags, material.samples, material.source)
+        job = OptimizeJob(model.folder, cache, options.tags, flags, material.samples, material.source, material.made_up)
         try:
             return self._found_or_made(job, cache)
         except (OptimizeError, OSError) as error:

@@ -20,11 +20,13 @@ ROWS = 32
 
 @dataclass(frozen=True)
 class Material:
-    """`samples` per signature; `source` as the plan calls it; `notes` say for which signatures there is nothing."""
+    """`samples` per signature, made up for those in `made_up`; `source` as the plan calls it; `notes` say for which
+    signatures there is nothing."""
 
     samples: Samples
     source: Literal["warmup", "synthesized"]
     notes: tuple[str, ...]
+    made_up: tuple[str, ...] = ()
 
 
 def read(model_dir: Path) -> tuple[Record, ...]:
@@ -45,7 +47,8 @@ def gather(signatures: Sequence[SignatureInfo], recorded: Iterable[Record]) -> M
         samples[signature.key] = tuple(found.get(signature.key, ())) or made_up(signature)
         if not samples[signature.key]:
             notes.append(synthesize.why_not(signature) or f"signature {signature.key!r} has no inputs")
-    return Material(samples, "warmup" if found else "synthesized", tuple(notes))
+    without = tuple(signature.key for signature in signatures if signature.key not in found)
+    return Material(samples, "warmup" if found else "synthesized", tuple(notes), without)
 
 
 def made_up(signature: SignatureInfo) -> tuple[Feeds, ...]:

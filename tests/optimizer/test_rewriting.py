@@ -111,12 +111,14 @@ def by_length(us=lambda rows, length: rows * length):
     return mock.patch.multiple("tfopt_optimizer.measure", compare=compare, saturate=saturate)
 
 
-def planned(compute, tmp_path, engine="litert", variant="t1", *, samples=SAMPLES, pace=None, **flags):
+def planned(compute, tmp_path, engine="litert", variant="t1", *, samples=SAMPLES, pace=None, twin=(), **flags):
     model, folder = tmp_path / "model", tmp_path / "plan"
-    save(model, compute, ids=([None, LENGTH], "int32"), mask=([None, LENGTH], "int32"))
+    keys = ("serving_default", "twin") if twin else ("serving_default",)
+    save(model, compute, keys, ids=([None, LENGTH], "int32"), mask=([None, LENGTH], "int32"))
     flags = {"allow_precompilation": engine == "xla", "intra_op_threads": 2, **flags}
     chosen = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=(engine,), optimize_budget_s=600.0, **flags)
-    job = OptimizeJob(model, folder, ("serve",), chosen, {"serving_default": samples}, "warmup")
+    given = {"serving_default": samples, "twin": twin}
+    job = OptimizeJob(model, folder, ("serve",), chosen, given, "warmup", made_up=("twin",))
     entrants = [e for e in table.entrants(chosen)[0] if e.variant in (variant, "f32")]
     with pace or by_length():
         plan = optimize(job, lambda line: None, entrants=entrants)
@@ -190,6 +192,18 @@ def test_who_says_something_behind_the_text_or_nothing_at_all_is_computed_in_ful
     for feeds in (behind, nothing, holes):
         same(runner, feeds)
     assert ran == {32: 2, 8: 4}
+    servable.close()
+
+
+def test_what_is_made_up_for_a_twin_does_not_count_beside_records(tmp_path):
+    """Keras exports each model twice, and clients have used one of the two: rows of any ids and mask are full."""
+    full = tuple(texts([LENGTH], seed) for seed in range(30))
+    model, folder, plan = planned(classified, tmp_path, twin=full)
+    for key in ("serving_default", "twin"):
+        assert plan.signature(key).shortening.lengths == (8, 16)
+        assert plan.signature(key).shortening.reason == "62% of the records' 32 positions are filling"
+    servable = Servable.open(model, folder, plan)
+    same(servable.signatures["twin"], texts([5, 30, 12]))
     servable.close()
 
 

@@ -114,7 +114,9 @@ def _job(settings: Settings, plan_dir: Path, say: progress.Say) -> OptimizeJob:
     material = samples.gather(read_signatures(folder, options.tags), recorded)
     for note in material.notes:
         say(f"no samples: {note}")
-    return OptimizeJob(model.folder, plan_dir, options.tags, chosen, material.samples, material.source)
+    return OptimizeJob(
+        model.folder, plan_dir, options.tags, chosen, material.samples, material.source, material.made_up
+    )
 
 
 def brought(settings: Settings) -> Path:
