@@ -51,7 +51,8 @@ class Here:
 
     def _found(self, candidate: Candidate, records: Batch, gate: verify.Gate | None) -> str:
         if self._answered is None:
-            self._answered = [asked for n, q in enumerate(self._questions) if (asked := self._expected(n, q))]
+            numbered = edges.within(enumerate(self._questions))
+            self._answered = [asked for n, q in numbered if (asked := self._expected(n, q))]
         for question, batch in self._answered:
             found = answer(candidate, batch)
             if found and (reason := edges.mistake(question, batch.expected, found, gate, records.expected)):

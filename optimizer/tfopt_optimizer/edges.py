@@ -10,7 +10,9 @@ of 0.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from tfopt_optimizer.buckets import Rows
 from tfopt_optimizer.engines.base import Arrays
 
 Feeds = Mapping[str, np.ndarray]
+_T = TypeVar("_T")
+LOOKING_S = 3.0  # of plain TensorFlow's time, to find out which of them it takes, and again what it answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +85,15 @@ def _is_mask(name: str, array: np.ndarray, records: Sequence[Feeds]) -> bool:
 
 def _zeros(base: Feeds, names: Sequence[str]) -> Arrays:
     return {name: np.zeros_like(array) if name in names else array for name, array in base.items()}
+
+
+def within(things: Iterable[_T], clock: Callable[[], float] = time.monotonic) -> Iterator[_T]:
+    """As many of them as are dealt with in LOOKING_S, one at least."""
+    end = clock() + LOOKING_S
+    for thing in things:
+        yield thing
+        if clock() > end:
+            break
 
 
 def questions(found: Sequence[Edge], batch: int | None) -> Iterator[Question]:

@@ -182,7 +182,8 @@ def study(
     altered = {level: independence.acceptable(run, found) for level, found in levels.items()}
     split = compression.split(rows.count) if flags.allow_compression else None
     others, left = dict(list(levels.items())[1:]), search.told()
-    taken = tuple(e for e in edges.edges(rows.take(0, 1), [rows.feeds]) if independence.takes_all(run, e.feeds))
+    looked_at = edges.within(edges.edges(rows.take(0, 1), [rows.feeds]))
+    taken = tuple(edge for edge in looked_at if independence.takes_all(run, edge.feeds))
     return Study(
         info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, left, rewriting, taken
     )

@@ -63,6 +63,11 @@ def test_edges_are_rows_of_calls_or_calls_of_their_own():
     assert list(edges.questions([], 4)) == []
 
 
+def test_a_slow_model_is_asked_about_fewer():
+    times = iter([0.0, 1.0, 2.9, 3.1, 9.0])
+    assert list(edges.within([1, 2, 3, 4], lambda: next(times))) == [1, 2, 3]
+
+
 ZEROS, EMPTY, FAR = Edge("zeros", {}), Edge("an empty mask", {}, same=True), Edge("far", {}, far=True)
 
 
@@ -97,6 +102,33 @@ def test_a_call_is_looked_at_as_a_whole_where_rows_are_not_independent():
 
 def halved(tf, module, x):
     return {"y": x / 2.0 + 2.0}
+
+
+def largest_if_any(tf, module, x, mask):
+    found = tf.reduce_max(tf.where(mask > 0, x @ WEIGHTS, -np.inf), -1)
+    return {"y": tf.where(tf.math.is_inf(found), 0.0, found)}
+
+
+WEIGHTS = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
+
+
+@pytest.mark.tensorflow
+def test_an_engine_that_falls_at_an_empty_mask_is_found_out(tmp_path, monkeypatch):
+    """OpenVINO's maximum of nothing but -infinity is -3.4e38, and no record is without a mask."""
+    monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)
+    save(tmp_path / "model", largest_if_any, x=([None, 8], "float32"), mask=([None, 8], "int32"))
+    given = {
+        "x": np.random.default_rng(1).standard_normal((9, 8)).astype(np.float32),
+        "mask": np.ones((9, 8), np.int32),
+    }
+    flags = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=("litert", "openvino"))
+    job = OptimizeJob(tmp_path / "model", tmp_path / "plan", ("serve",), flags, {"serving_default": (given,)}, "warmup")
+    plan = optimize(job, lambda _: None)
+    for bucket in plan.signature("serving_default").buckets:
+        found = {f"{c.engine}/{c.variant}": (c.status, c.reason) for c in bucket.candidates}
+        assert found["openvino/f32"][0] == "rejected"
+        assert found["openvino/f32"][1].startswith("for an empty mask: max error ")
+        assert found["litert/t1"][0] in ("chosen", "slower")
 
 
 @pytest.mark.tensorflow
