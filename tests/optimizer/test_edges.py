@@ -121,7 +121,7 @@ def test_an_engine_that_falls_at_an_empty_mask_is_found_out(tmp_path, monkeypatc
         "x": np.random.default_rng(1).standard_normal((9, 8)).astype(np.float32),
         "mask": np.ones((9, 8), np.int32),
     }
-    flags = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=("litert", "openvino"))
+    flags = OptimizerFlags(allowed_batch_sizes=(1, 4), engines=("litert", "openvino"), optimize_budget_s=600.0)
     job = OptimizeJob(tmp_path / "model", tmp_path / "plan", ("serve",), flags, {"serving_default": (given,)}, "warmup")
     plan = optimize(job, lambda _: None)
     for bucket in plan.signature("serving_default").buckets:
