@@ -247,6 +247,12 @@ def winner(
     return min((t for t in possible if t.score_us <= bar), key=_complexity)
 
 
+def by_rows(trials: Sequence[Trial]) -> Trial | None:
+    """Who runs cut rows one by one on several streams: rows of all lengths then run side by side, where others wait for
+    each other."""
+    return next((t for t in trials if t.any_rows and t.eligible and re.search(r"-s\d+p1$", t.variant)), None)
+
+
 def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:
     """(engine, variant) of the fastest right candidate, whatever it needs."""
     best = min((t for t in trials if t.eligible), key=lambda t: t.score_us, default=None)

@@ -39,9 +39,10 @@ def runs_own_graph(engine: str, variant: str) -> bool:
 
 
 def takes_any(engine: str, variant: str) -> bool:
-    """Whether one runner can take any number of rows at any inner sizes (Target.open), each for what it costs. Variants
-    of several streams can, but one row more may cost as much as two."""
-    return engine == "onnxruntime" or (engine == "openvino" and not re.search(r"-s\d", variant))
+    """Whether one runner can take any number of rows at any inner sizes (Target.open), each for what it costs. Of
+    streams that share the rows one row more may cost as much as two."""
+    shared = re.search(r"-s\d+$", variant) or "winograd" in variant
+    return engine == "onnxruntime" or (engine == "openvino" and not shared)
 
 
 def order(

@@ -83,9 +83,8 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
             continue
         if not trials:
             continue
-        chosen = choose.winner(
-            trials, loader, without_tensorflow=free, like=whole.get(spec.batch) if spec.short else None
-        )
+        like = (choose.by_rows(trials) or whole.get(spec.batch)) if spec.short else None
+        chosen = choose.winner(trials, loader, without_tensorflow=free, like=like)
         if not spec.short and chosen is not None:
             whole[spec.batch] = chosen
         line = report.decision(spec.place(found.info.key), chosen, trials, trials[0])

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
 from tfopt_optimizer import shortening
 from tfopt_optimizer.buckets import Feeds
-from tfopt_optimizer.engines.base import Arrays
+from tfopt_optimizer.engines.base import Arrays, SideBySide
 from tfopt_optimizer.errors import OutOfMemory
 from tfopt_optimizer.plan import Shortening
+from tfopt_optimizer.shortening import Lengths
 
 UNMEASURED_US = 1.0  # per row and place: in proportion
 STANDS_IN = 10.0  # what plain TensorFlow for a dropped bucket is taken for, in times of the slowest that was measured
@@ -29,6 +30,8 @@ class Bucket(Protocol):
     def cost_us(self) -> float: ...
     @property
     def static(self) -> bool: ...
+    @property
+    def run(self) -> Any: ...
 
 
 class OfLength(Protocol):
@@ -53,25 +56,43 @@ class Shortened(Generic[Runner]):
         self.plan, self.runners = plan, dict(runners)
         self.ran: Callable[[int, int], object] = _unheard  # told the length and the rows of each run
         self.lost: Callable[[Any, str], object] = self._lose  # drops a bucket for which there is no memory, and says so
-        self._schedule = self._planned()
+        self._planned = self._plans()
 
-    def _planned(self) -> shortening.Schedule:
-        return shortening.Schedule(shortening.smoothed(_costs(self.runners)))
+    def _plans(self) -> tuple[shortening.Schedule, Beside | None]:
+        costs = shortening.smoothed(_costs(self.runners))
+        return shortening.Schedule(costs), _beside(self.runners, costs)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         """Whole rows in, answers in their order out. Declined where an engine does not take a row's values."""
         there = shortening.lengths(self.plan, feeds)
-        parts = self._schedule.parts(there)
-        if len(parts) == 1:
+        (schedule, side), answers = self._planned, Arrays()
+        parts = schedule.parts(there)
+        aside = side.of(there) if side is not None and len(there) > 1 else None
+        if side is not None and aside is not None:
+            rest = np.flatnonzero(aside.lengths == 0)
+            others = [(length, rest[rows]) for length, rows in schedule.parts(there[rest])] if len(rest) else []
+            if aside.us + schedule.us(others) < schedule.us(parts):
+                parts = others
+                self._run_beside(side, aside.lengths, feeds, outputs, answers)
+        if len(parts) == 1 and not answers:
             return self._run(parts[0][0], len(there), feeds, outputs)
-        answers: Arrays = {}
         for length, rows in parts:
             part = {name: array[rows] for name, array in feeds.items()}
-            for name, found in self._run(length, len(rows), part, outputs).items():
-                if name not in answers:
-                    answers[name] = np.empty((len(there), *found.shape[1:]), found.dtype)
-                answers[name][rows] = found
+            _put(answers, self._run(length, len(rows), part, outputs), rows, len(there))
         return answers
+
+    def _run_beside(
+        self, side: Beside, lengths: Lengths, feeds: Feeds, outputs: Sequence[str] | None, answers: Arrays
+    ) -> None:
+        rows = np.flatnonzero(lengths)
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]  # the longest first: nobody waits for it at the end
+        calls = [
+            shortening.cut(self.plan, {name: array[row : row + 1] for name, array in feeds.items()}, int(lengths[row]))
+            for row in rows
+        ]
+        for row, found in zip(rows, side.each(calls, outputs), strict=True):
+            self.ran(int(lengths[row]), 1)
+            _put(answers, found, slice(row, row + 1), len(lengths))
 
     def _run(self, length: int, rows: int, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
         runner = self.runners[length]
@@ -90,7 +111,7 @@ class Shortened(Generic[Runner]):
         """Takes a bucket out for good. False: somebody did already."""
         if not any(runner.drop(bucket) for runner in self.runners.values()):
             return False
-        self._schedule = self._planned()
+        self._planned = self._plans()
         return True
 
     def left(self) -> str:
@@ -105,6 +126,51 @@ class Shortened(Generic[Runner]):
     def feeds_for(self, samples: Sequence[Feeds], length: int) -> list[Feeds]:
         """Samples as the buckets of this length take them, for warming up: cut to it, however long they are."""
         return [shortening.cut(self.plan, sample, length) for sample in samples]
+
+
+class Aside(NamedTuple):
+    """Rows that run side by side: at which length each, 0 for those that do not, and how long they take together."""
+
+    lengths: Lengths
+    us: float
+
+
+class Beside:
+    """A runner that answers rows of all shorter lengths side by side. `us`: by length, of a row among others."""
+
+    def __init__(self, runner: SideBySide, us: Mapping[int, float]) -> None:
+        self.each, self._streams = runner.each, runner.streams
+        self._lengths = np.array(sorted(us))
+        self._us = np.array([us[length] for length in sorted(us)])
+
+    def of(self, there: Lengths) -> Aside | None:
+        """None where it is not for two rows at least."""
+        level = np.searchsorted(self._lengths, there)
+        short = level < len(self._lengths)
+        if short.sum() < 2:
+            return None
+        us = self._us[level[short]]
+        lengths = np.zeros(len(there), np.int64)
+        lengths[short] = self._lengths[level[short]]
+        return Aside(lengths, max(float(us.sum()), self._streams * float(us.max())))
+
+
+def _beside(runners: Mapping[int, OfLength], costs: shortening.Costs) -> Beside | None:
+    """Of those lengths whose buckets of several rows run so, all in the same model."""
+    found, us = None, {}
+    for length, one in runners.items():
+        bucket = one.bucket_for(one.buckets[-1])
+        if not bucket.static and hasattr(bucket.run, "each") and found in (None, bucket.run):
+            found = bucket.run
+            us[length] = costs[length][-1].us / costs[length][-1].rows
+    return Beside(found, us) if found is not None else None
+
+
+def _put(answers: Arrays, found: Arrays, rows: Any, count: int) -> None:
+    for name, array in found.items():
+        if name not in answers:
+            answers[name] = np.empty((count, *array.shape[1:]), array.dtype)
+        answers[name][rows] = array
 
 
 def _unheard(length: int, rows: int) -> None:

@@ -245,6 +245,11 @@ class Schedule:
         self._parts = functools.lru_cache(1024)(self._of_counts)
         self._run = functools.cache(self._of_run)  # as many entries as lengths times rows
 
+    def us(self, parts: Sequence[tuple[int, Lengths]]) -> float:
+        """What such runs take."""
+        at = dict(zip(self._lengths, self._costs, strict=True))
+        return sum(_took(at[length], len(rows)) for length, rows in parts)
+
     def parts(self, there: Lengths) -> list[tuple[int, Lengths]]:
         """(length, numbers of rows) of each run, together all rows once."""
         level = np.searchsorted(self._lengths, there)

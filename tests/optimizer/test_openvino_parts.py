@@ -54,6 +54,27 @@ def test_one_open_model_takes_fewer_rows_and_shorter_ones_as_they_are(engine, va
     assert compiled[1] == (("tokens", (-1, -1)),)
 
 
+def test_rows_of_any_shapes_run_side_by_side(engine):
+    """All in the same runner, more than it has requests too, and beside whole batches."""
+    prepared, wanted = engine("sequence"), target("sequence", "serving_default", "f32-s2p1", 4)
+    wanted = dataclasses.replace(wanted, rows=4, varying=True, open=True)
+    runner = prepared.runner(wanted)
+    longer = dataclasses.replace(wanted, shapes={"tokens": (4, 9)}, folder="s0/b4x9")
+    assert prepared.runner(longer) is runner
+    assert runner.streams == 2
+    calls = [_of_shape(wanted, 1, length, seed=length) for length in (9, 1, 5, 7, 5, 2, 8, 3, 4, 6)]
+    expected = [plain("sequence", wanted, given) for given in calls]
+
+    def each():
+        for found, known in zip(runner.each(calls), expected, strict=True):
+            agree(known, found)
+        assert [sorted(found) for found in runner.each(calls[:2], ["pooled"])] == [["pooled"]] * 2
+
+    batch = _of_shape(wanted, 3, 6, seed=0)
+    hammer([each, each, functools.partial(_agrees, runner, batch, plain("sequence", wanted, batch))])
+    assert not hasattr(prepared.runner(dataclasses.replace(wanted, variant="f32")), "each")
+
+
 def _of_shape(wanted, rows, length, seed):
     shapes = {name: (rows, length, *shape[2:]) for name, shape in wanted.shapes.items()}
     return feeds(dataclasses.replace(wanted, shapes=shapes), seed)

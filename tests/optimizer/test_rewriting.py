@@ -165,6 +165,22 @@ def test_texts_run_at_the_lengths_that_they_have_and_are_answered_as_before(tmp_
     servable.close()
 
 
+def test_rows_of_all_lengths_run_side_by_side_on_streams(tmp_path):
+    model, folder, plan = planned(classified, tmp_path, "openvino", "f32-s2p1")
+    signature = plan.signature("serving_default")
+    assert {(b.batch, b.variant, b.static) for b in signature.buckets if b.inner != (LENGTH,)} == {
+        (1, "f32", True), (1, "f32", False), (4, "f32-s2p1", False),
+    }  # fmt: skip
+    servable = Servable.open(model, folder, plan)
+    runner, calls = servable.signatures["serving_default"], []
+    side = runner.shortened._planned[1]
+    side.each = lambda given, outputs, inside=side.each: calls.append(len(given)) or inside(given, outputs)
+    for seed, lengths in enumerate([[3, 30, 9], [1] * 7, [5, 6, 20], [4], [32, 2, 3], list(range(1, 33))]):
+        same(runner, texts(lengths, 70 + seed))
+    assert sum(calls) > 20
+    servable.close()
+
+
 def counted(runner):
     """How many rows ran at each length from now on."""
     ran = {}

@@ -234,7 +234,7 @@ class Fake:
 
     class Bucket:
         def __init__(self, batch, cost_us, static):
-            self.batch, self.cost_us, self.static = batch, cost_us, static
+            self.batch, self.cost_us, self.static, self.run = batch, cost_us, static, None
 
     def __init__(self, length, costs):
         self.length, self.buckets, self.ran = length, tuple(cost.rows for cost in costs), []
@@ -265,6 +265,51 @@ def test_rows_of_one_length_are_one_run():
     Shortened(PLAN, runners).run(texts([5, 6, 7, 8]))
     assert runners[16].ran == [4]
     assert not [*runners[32].ran, *runners[SIZE].ran]
+
+
+class FakeRows:
+    """One for all lengths: answers rows side by side, and whole batches as a bucket's runner."""
+
+    streams = 2
+
+    def __init__(self):
+        self.calls = []
+
+    def each(self, calls, outputs=None):
+        self.calls.append([feeds["ids"].shape for feeds in calls])
+        return [{"tokens": feeds["mask"].sum(axis=1), "first": feeds["ids"][:, :2]} for feeds in calls]
+
+
+def beside(row_us, other_us=1.0):
+    """Rows of up to 16 and 32 side by side at so much each, or alone and whole in buckets of one row."""
+    rows, costs = FakeRows(), {n: costs_of((1, other_us * n)) for n in (16, 32, SIZE)}
+    for n in (16, 32):
+        costs[n].append(Cost(4, 4 * row_us * n, False))
+    runners = {length: Fake(length, each) for length, each in costs.items()}
+    for n in (16, 32):
+        runners[n]._buckets[-1].run = rows
+    shortened = Shortened(PLAN, runners)
+    heard = []
+    shortened.ran = lambda length, number: heard.extend([length] * number)
+    return shortened, rows, heard
+
+
+def test_rows_of_all_lengths_run_side_by_side_the_longest_first():
+    shortened, rows, heard = beside(row_us=0.5)
+    feeds = texts([5, 64, 30, 2, 40, 16, 17])
+    found = shortened.run(feeds)
+    np.testing.assert_array_equal(found["tokens"], feeds["mask"].sum(axis=1))
+    np.testing.assert_array_equal(found["first"], feeds["ids"][:, :2])
+    assert rows.calls == [[(1, 32), (1, 32), (1, 16), (1, 16), (1, 16)]]
+    assert sorted(heard) == [16, 16, 16, 32, 32, SIZE, SIZE]
+
+
+def test_rows_run_side_by_side_where_that_takes_less_alone():
+    for lengths, row_us in [([5, 30, 2], 1.1), ([5], 0.5), ([64, 5], 0.1), ([5, 32], 0.8), ([64, 40], 0.1)]:
+        shortened, rows, _ = beside(row_us)  # one of two rows waits for the other: 0.8 of 32, twice, is more than 48
+        feeds = texts(lengths)
+        np.testing.assert_array_equal(shortened.run(feeds)["tokens"], feeds["mask"].sum(axis=1))
+        assert rows.calls == []
 
 
 def test_fillings_that_a_plan_cannot_hold_exactly_are_none():

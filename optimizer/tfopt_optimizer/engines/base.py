@@ -28,6 +28,14 @@ class Runner(Protocol):
     def close(self) -> None: ...
 
 
+class SideBySide(Protocol):
+    """What a runner may be besides: one that answers calls of shapes of their own, `streams` of them at a time."""
+
+    streams: int
+
+    def each(self, calls: Sequence[Feeds], outputs: Sequence[str] | None = None) -> list[Arrays]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """One thing to run: a signature on one variant of an engine.

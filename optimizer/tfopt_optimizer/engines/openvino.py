@@ -28,7 +28,6 @@ MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases 
 from __future__ import annotations
 
 import functools
-import re
 import sys
 import threading
 import time
@@ -36,14 +35,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfopt_optimizer import compression, cpu
 from tfopt_optimizer.engines import openvino_blocked, openvino_graph, openvino_winograd
-from tfopt_optimizer.engines.base import Arrays, Feeds, Place, Prepared, Runner, Target, own_bytes
+from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.limits import Within
+from tfopt_optimizer.engines.openvino_requests import OpenvinoRunner, Request, RowsRunner, Shapes, Team, reason
 from tfopt_optimizer.engines.pool import Pool
-from tfopt_optimizer.errors import Declined, NeedsConversion, NotLowerable
+from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 
 F32 = "f32"
 AMX = f"{F32}-amx"  # matrix products by the processor's bfloat16 unit, in three parts (openvino_amx.py)
@@ -55,7 +53,6 @@ SPARSE = 0.65  # quantizing moves a few weights across zero
 FOLDER, MODEL, WEIGHTS = "openvino", "model.xml", "model.bin"
 SHARED_ABOVE = 64 << 20
 
-Shapes = Mapping[str, tuple[int, ...]]
 _import_lock = threading.Lock()
 
 
@@ -115,7 +112,9 @@ class Model:
         self._model = openvino_blocked.without(device.core.read_model(self._file))
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
         self._guards = openvino_graph.guards_of(self._model)
+        self._clean = not (self._guards.refusal or self._guards.strays)
         self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._of_rows: dict[tuple[Any, int], RowsRunner] = {}
 
     def runner(self, target: Target) -> OpenvinoRunner:
         """Compiles for the shapes, or takes what serves them already. NotLowerable when OpenVINO refuses them."""
@@ -143,6 +142,8 @@ class Model:
             one = functools.partial(Request, self._device.openvino, self._compiled[key], part, within, names)
             number = streams if not target.variant.endswith(ROW) else target.rows or 1
             make = one if part is target.shapes else functools.partial(Team, one, number)
+            if target.open and make is not one and target.variant.endswith(ROW) and self._clean:
+                return self._of_rows.setdefault((key, number), RowsRunner(Pool(make, cpu.usable_cores()), streams))
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
@@ -156,7 +157,7 @@ class Model:
 
     def _guarded(self, shapes: Shapes) -> openvino_graph.Found:
         """For all shapes where that is possible, else for these: a sequence's length may be that of a table."""
-        if not (self._guards.refusal or self._guards.strays):
+        if self._clean:
             return self._guards
         model = self._model.clone()
         model.reshape({port.any_name: list(shapes[port.any_name]) for port in model.inputs})
@@ -222,123 +223,6 @@ def _dimensions(
         return shape
     known = declared if declared is not None and len(declared) == len(shape) else (None, *shape[1:])
     return tuple(-1 if d is None and (varying or not i) else shape[i] for i, d in enumerate(known))
-
-
-class Request:
-    """An infer request with input buffers of its own: for one call at a time. `names`: of the signature's outputs; a
-    tensor may have others (of an operation whose sum with zeros was left out)."""
-
-    def __init__(self, openvino: Any, compiled: Any, shapes: Shapes, within: Within, names: frozenset[str]) -> None:
-        self._within = within
-        self._openvino, self._request = openvino, compiled.create_infer_request()
-        self._types = {port.any_name: port.element_type for port in compiled.inputs}
-        self._inputs = {name: self._buffer(index, name, shapes[name]) for index, name in enumerate(self._types)}
-        self._outputs = [
-            (i, name) for i, port in enumerate(compiled.outputs) for name in sorted(port.get_names() & names)
-        ]
-
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
-        self.fill(feeds)
-        self._request.infer(share_outputs=True)
-        return {name: array.copy() for name, array in self.found(outputs).items()}
-
-    def fill(self, feeds: Feeds) -> None:
-        self._within(feeds)
-        for index, (name, buffer) in enumerate(self._inputs.items()):
-            array = feeds[name]
-            if buffer.shape != array.shape:  # of an open model; another refuses it
-                self._inputs[name] = self._buffer(index, name, array.shape)
-            self._inputs[name][...] = array
-
-    def _buffer(self, index: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        tensor = self._openvino.Tensor(self._types[name], self._openvino.Shape(shape))
-        self._request.set_input_tensor(index, tensor)
-        found: np.ndarray = tensor.data
-        return found
-
-    def start(self) -> None:
-        self._request.start_async()
-
-    def wait(self) -> None:
-        self._request.wait()
-
-    def found(self, outputs: Sequence[str] | None) -> Arrays:
-        """Views of the outputs: good until the next run."""
-        tensor = self._request.get_output_tensor
-        return {name: tensor(index).data for index, name in self._outputs if not outputs or name in outputs}
-
-
-class Team:
-    """Requests that run parts of a batch at the same time, each on a stream: equal ones, where its rows are no fewer
-    than those that it was made for."""
-
-    def __init__(self, make: Callable[[], Request], number: int) -> None:
-        self._members = [make() for _ in range(number)]
-
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
-        rows = next(iter(feeds.values())).shape[0]
-        number = min(rows, len(self._members))
-        ends = [rows * part // number for part in range(number + 1)]
-        started: list[Request] = []
-        try:
-            for start, end, member in zip(ends[:-1], ends[1:], self._members, strict=False):
-                member.fill({name: array[start:end] for name, array in feeds.items()})
-                member.start()  # works while the next one's part is copied
-                started.append(member)
-        finally:
-            # All are waited for before any failure is told: who still runs would write into buffers of the next call.
-            failures = [error for member in started if (error := _waited(member)) is not None]
-        if failures:
-            raise failures[0]
-        found = [member.found(outputs) for member in started]
-        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-
-def _waited(request: Request) -> RuntimeError | None:
-    try:
-        request.wait()
-    except RuntimeError as error:
-        return error
-    return None
-
-
-class OpenvinoRunner:
-    """Runs one compiled model. Feeds must have its dtypes and, where it is not open, exactly its shapes: the caller
-    pads and checks.
-
-    Calls that come at the same time take turns on the model's threads, which are all the usable cores.
-    """
-
-    def __init__(self, requests: Pool[Any]) -> None:
-        self._requests = requests
-        requests.give(None, requests.take(None))
-
-    def __call__(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
-        request = self._requests.take(None)
-        try:
-            found: Arrays = request.run(feeds, outputs)
-        except RuntimeError as error:
-            raise Declined("INTERNAL", f"OpenVINO: {reason(error)}") from error
-        finally:
-            self._requests.give(None, request)
-        return found
-
-    def close(self) -> None:
-        self._requests.clear()
-
-
-def reason(error: BaseException) -> str:
-    """The sentence that says what is wrong, out of OpenVINO's many lines."""
-    text = str(error)
-    missing = re.search(r"No conversion rule found for operations: ([^\n]*)", text)
-    if missing:
-        return f"OpenVINO has no conversion rule for {missing.group(1).strip()}"
-    failed = re.findall(r"^-- (\w+) with a message:\s*([^\n]*)", text, re.MULTILINE)
-    if failed:
-        return "; ".join(f"{op}: {message}" for op, message in failed)[:300]
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("Exception from")]
-    said = [line for line in lines if not re.match(r"Check '.*' failed at", line)]
-    return (said or lines or [repr(error)])[0][:300]
 
 
 class Opener:

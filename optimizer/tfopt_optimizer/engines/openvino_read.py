@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer import whole
-from tfopt_optimizer.engines import openvino, openvino_blocked, rewritten
+from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_requests, rewritten
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
@@ -34,7 +34,7 @@ def write_model(device: openvino.Device, place: Place, target: Target, folder: P
     try:
         model = device.core.read_model(str(graph if frozen else place.model_dir))
     except RuntimeError as error:
-        why = openvino.reason(error)
+        why = openvino_requests.reason(error)
         if frozen or "no conversion rule" in why:
             raise NotLowerable(why) from error
         raise NeedsConversion(why) from error
