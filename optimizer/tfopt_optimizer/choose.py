@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tfopt_optimizer import wording
 from tfopt_optimizer.flags import THROUGHPUT
-from tfopt_optimizer.likely import HOST
+from tfopt_optimizer.likely import HOST, by_rows
 from tfopt_optimizer.plan import Agreement, BucketPlan, Candidate, Measured
 
 TIE = 0.05
@@ -247,10 +247,9 @@ def winner(
     return min((t for t in possible if t.score_us <= bar), key=_complexity)
 
 
-def by_rows(trials: Sequence[Trial]) -> Trial | None:
-    """Who runs cut rows one by one on several streams: rows of all lengths then run side by side, where others wait for
-    each other."""
-    return next((t for t in trials if t.any_rows and t.eligible and re.search(r"-s\d+p1$", t.variant)), None)
+def side_by_side(trials: Sequence[Trial]) -> Trial | None:
+    """Who runs cut rows one by one on several streams, where those of another wait for each other."""
+    return next((t for t in trials if t.any_rows and t.eligible and by_rows(t.engine, t.variant)), None)
 
 
 def fastest(trials: Sequence[Trial]) -> tuple[str, str] | None:

@@ -45,6 +45,11 @@ def takes_any(engine: str, variant: str) -> bool:
     return engine == "onnxruntime" or (engine == "openvino" and not shared)
 
 
+def by_rows(engine: str, variant: str) -> bool:
+    """Whether it takes any rows one by one on several streams: rows of all lengths then run side by side."""
+    return takes_any(engine, variant) and bool(re.search(r"-s\d+p1$", variant))
+
+
 def order(
     entrants: Sequence[Entrant],
     *,

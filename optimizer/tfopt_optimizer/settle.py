@@ -83,7 +83,7 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
             continue
         if not trials:
             continue
-        like = (choose.by_rows(trials) or whole.get(spec.batch)) if spec.short else None
+        like = (choose.side_by_side(trials) or whole.get(spec.batch)) if spec.short else None
         chosen = choose.winner(trials, loader, without_tensorflow=free, like=like)
         if not spec.short and chosen is not None:
             whole[spec.batch] = chosen
