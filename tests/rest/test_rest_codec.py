@@ -53,6 +53,14 @@ def test_answers(outputs: dict[str, np.ndarray], rows: bytes, columns: bytes) ->
     assert answer(outputs, COLUMNS) == b'{"outputs":' + columns + b"}"
 
 
+@pytest.mark.parametrize("kind", [np.longlong, np.ulonglong])
+def test_whole_numbers_as_onnx_runtime_gives_them(kind: type[np.integer]) -> None:
+    assert answer({"label": np.array([3, 5], kind)}, ROWS) == b'{"predictions":[3,5]}'
+    assert answer({"label": np.array([3, 5], kind), "y": np.float32([1, 2])}, COLUMNS) == (
+        b'{"outputs":{"label":[3,5],"y":[1.0,2.0]}}'
+    )
+
+
 def test_a_scalar_stands_alone_in_columns_and_has_no_rows() -> None:
     assert answer({"y": np.array(np.float32(0.1))}, COLUMNS) == b'{"outputs":0.1}'
     assert answer({"y": np.array(b"x", object)}, COLUMNS) == b'{"outputs":"x"}'

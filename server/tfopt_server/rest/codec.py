@@ -37,6 +37,7 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _NULL = re.compile(b"null")
 _WRITABLE = frozenset(np.dtype(t).char for t in (
     np.float32, np.float64, np.int32, np.int16, np.int8, np.uint8, np.int64, np.uint32, np.uint64, np.bool_,
+    np.longlong, np.ulonglong,  # what ONNX Runtime makes of 64 bits: equal to the others, with a letter of their own
 ))  # fmt: skip
 _NAMES = {"float16": "half"}  # numpy's name of a dtype -> TensorFlow's, where they differ
 
