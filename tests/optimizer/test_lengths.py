@@ -240,6 +240,18 @@ def test_means_over_tokens():
     Opened(answer).check()
 
 
+def test_attention_pooling_by_a_softmax_over_positions():
+    """TensorFlow computes the transposition for it from the rank."""
+    import tensorflow as tf
+
+    def pooled(ids, mask):
+        x = tf.gather(TABLE, ids)
+        scores = x @ weight(8, 1) + (1 - tf.cast(mask, tf.float32))[:, :, None] * -1e9
+        return tf.reduce_sum(tf.nn.softmax(scores, axis=1) * x, 1)
+
+    Opened(pooled).check()
+
+
 def test_sums_by_letters():
     import tensorflow as tf
 

@@ -155,6 +155,9 @@ class Dimensions:
         if node.op == "Shape":
             dims = self.of(given[0])
             return None if dims is None else _row(dims)
+        if node.op == "Rank":
+            dims = self.of(given[0])
+            return None if dims is None else _held(Size(len(dims)))
         compute = _VALUES.get(node.op)
         values = [self.value(each) for each in given]
         if compute is None or not values or any(value is None for value in values):
@@ -252,6 +255,11 @@ def _gathered(node: Any, value: Array, places: Array, axis: Array) -> Array | No
     return None if constants.told(node, "batch_dims").i else _held(np.take(value, index, _numbers(axis)[0]))
 
 
+def _counted(node: Any, *ends: Array) -> Array | None:
+    numbers = range(*(_numbers(end)[0] for end in ends))
+    return _row([Size(number) for number in numbers]) if len(numbers) <= _FEW else None
+
+
 def _selected(node: Any, condition: Array, then: Array, otherwise: Array) -> Array | None:
     return (then if _numbers(condition)[0] else otherwise) if condition.size == 1 else None
 
@@ -267,6 +275,7 @@ _VALUES: Mapping[str, Callable[..., Array | None]] = {
     "StridedSlice": _sliced,
     "GatherV2": _gathered,
     "Prod": _prod,
+    "Range": _counted,
     "Pack": lambda node, *values: np.stack(values, int(constants.told(node, "axis").i)),
     "ConcatV2": lambda node, *values: np.concatenate(values[:-1], _numbers(values[-1])[0]),
     "ExpandDims": lambda node, value, axis: np.expand_dims(value, _numbers(axis)[0]),
