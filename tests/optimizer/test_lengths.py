@@ -272,6 +272,7 @@ def looked_up(function):
         (lambda tf, x: tf.cumsum(x, 1, reverse=True)[:, 0], "counts from the last position"),
         (lambda tf, x: tf.tile(x, [1, 2, 1])[:, 0], "repeats the positions"),
         (lambda tf, x: tf.split(x, 2, 1)[0][:, 0], "divides the 32 positions"),
+        (lambda tf, x: tf.cast(tf.argmax(x, 1), tf.float32) * 0.1, "looks for one of the positions"),
     ],
 )
 def test_what_needs_all_positions_is_refused_by_name(function, said):

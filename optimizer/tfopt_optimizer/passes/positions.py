@@ -79,6 +79,9 @@ def _bias(opening: Opening, node: Any) -> None:
 def _reduced(opening: Opening, node: Any) -> None:
     rank = len(opening.shape(node, node.input[0]))
     over = {axis % rank for axis in opening.vector(node, node.input[1])}
+    if node.op in _PLACES and over & opening.axes_of(node.input[0]):
+        # What filling adds moves the place in few rows: trying would not show it.
+        raise NotLowerable(f"{node.op} {node.name!r} looks for one of the positions")
     keeps = node.op not in _PLACES and (told(node, "keep_dims").b or told(node, "keepdims").b)
     kept = [axis for axis in opening.axes_of(node.input[0]) if axis not in over]
     opening.give(node, kept if keeps else [axis - sum(o < axis for o in over) for axis in kept])
