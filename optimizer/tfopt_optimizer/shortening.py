@@ -241,14 +241,14 @@ class Schedule:
         """`costs` has the signature's own length, with a bucket at least, and the shorter ones."""
         self._lengths = sorted(costs)
         self._costs = [sorted(costs[length]) for length in self._lengths]
+        self._at = dict(zip(self._lengths, self._costs, strict=True))
         self._largest = max(cost.rows for costs in self._costs for cost in costs)
         self._parts = functools.lru_cache(1024)(self._of_counts)
         self._run = functools.cache(self._of_run)  # as many entries as lengths times rows
 
     def us(self, parts: Sequence[tuple[int, Lengths]]) -> float:
         """What such runs take."""
-        at = dict(zip(self._lengths, self._costs, strict=True))
-        return sum(_took(at[length], len(rows)) for length, rows in parts)
+        return sum(_took(self._at[length], len(rows)) for length, rows in parts)
 
     def parts(self, there: Lengths) -> list[tuple[int, Lengths]]:
         """(length, numbers of rows) of each run, together all rows once."""

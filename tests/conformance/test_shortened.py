@@ -3,6 +3,7 @@ is that to whole rows."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 import time
@@ -149,6 +150,28 @@ def test_every_number_of_rows_is_warmed_where_a_runner_takes_any():
         material = samples.Material({INFO.key: [texts(1, 2, 3, 4)]}, "warmup", ())
         assert warming.every_bucket(servable, material, pytest.fail, pytest.fail) == 6
         assert sorted(model.ran) == sorted([*((n, length) for length in (2, 4) for n in rows), (1, SIZE), (4, SIZE)])
+
+
+@pytest.mark.parametrize("who", ["tensorflow/function", "each"])
+def test_fewer_rows_are_not_warmed_where_that_makes_nothing(who):
+    """Plain TensorFlow takes any rows as they are; who runs rows one by one has made all there is with the first."""
+    model, ran = Model(open_=True), []
+
+    class Rows:
+        def __call__(self, feeds: Arrays, outputs: object = None) -> Arrays:
+            ran.append(len(feeds["ids"]))
+            return model.run(feeds, outputs)
+
+    rows = Rows()
+    if who == "each":
+        rows.each = rows.__call__
+    bucket = dataclasses.replace(model.bucket(4, 2), run=rows, engine="fake" if who == "each" else who)
+    plan = SignaturePlan(INFO, True, "proven", True, "measured", (), shortening=PLAN)
+    rows.streams = 2
+    runner = shortened_runner(plan, PLAN, {(2,): [bucket], (SIZE,): [model.bucket(1, SIZE)]}, model.run_plain)
+    material = samples.Material({INFO.key: [texts(1, 2, 1, 2)]}, "warmup", ())
+    warming.every_bucket(SimpleNamespace(signatures={INFO.key: runner}), material, pytest.fail, pytest.fail)
+    assert ran == [4]
 
 
 def lengths_counted(faces: Faces) -> list:

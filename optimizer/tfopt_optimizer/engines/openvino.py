@@ -143,7 +143,9 @@ class Model:
             number = streams if not target.variant.endswith(ROW) else target.rows or 1
             make = one if part is target.shapes else functools.partial(Team, one, number)
             if target.open and make is not one and target.variant.endswith(ROW) and self._clean:
-                return self._of_rows.setdefault((key, number), RowsRunner(Pool(make, cpu.usable_cores()), streams))
+                if (key, number) not in self._of_rows:
+                    self._of_rows[key, number] = RowsRunner(Pool(make, cpu.usable_cores()), streams)
+                return self._of_rows[key, number]
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
