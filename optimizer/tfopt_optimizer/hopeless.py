@@ -53,8 +53,10 @@ def behind(entrants: Sequence[Entrant], whole: Sequence[Trial], alone: Trial | N
         return dict.fromkeys(others, f"the weights are there once, for {alone.label}, which runs the full length")
     right = {(t.engine, t.variant): t.score_us for t in whole if t.eligible}
     limit = BEHIND * min(right.values(), default=0.0)
+    why = {(t.engine, t.variant): f"at the full length: {t.reason}" for t in whole if t.reason}
+    slow = f"at the full length it was not within {BEHIND:g}x of the fastest"
     return {
-        e: f"at the full length it was not within {BEHIND:g}x of the fastest"
+        e: why.get((e.engine, e.variant), slow)
         for e in entrants
         if right and right.get((e.engine, e.variant), math.inf) > limit
     }

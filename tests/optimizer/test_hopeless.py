@@ -52,7 +52,12 @@ OTHER = Entrant("openvino", "f32", "module:Worker")
 @pytest.mark.parametrize(("us", "tried"), [(100.0, True), (124.0, True), (126.0, False), (0.0, False)])
 def test_who_was_near_at_the_full_length_is_tried_at_shorter_ones(us, tried):
     found = behind([ENTRANT], trials(us=us, skipped="" if us else NO_TIME), None)
-    assert found == ({} if tried else {ENTRANT: "at the full length it was not within 1.25x of the fastest"})
+    slow = "at the full length it was not within 1.25x of the fastest"
+    assert found == ({} if tried else {ENTRANT: slow if us else f"at the full length: {NO_TIME}"})
+
+
+def test_who_was_wrong_at_the_full_length_is_not_called_slow():
+    assert behind([ENTRANT], trials(failed=BROKEN), None) == {ENTRANT: f"at the full length: {BROKEN}"}
 
 
 def test_large_weights_are_not_kept_by_another_runner_for_shorter_lengths():
