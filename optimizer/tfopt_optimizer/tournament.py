@@ -36,7 +36,6 @@ from tfopt_optimizer.flags import MEMORY, THROUGHPUT
 from tfopt_optimizer.hopeless import behind, hopeless, inflexible
 from tfopt_optimizer.independence import Run
 from tfopt_optimizer.job import OptimizeJob
-from tfopt_optimizer.likely import by_rows
 from tfopt_optimizer.plan import SignatureInfo
 from tfopt_optimizer.reference import Reference
 from tfopt_optimizer.report import Log
@@ -249,7 +248,7 @@ class Tournament:
                     found.material(spec),
                     entrants,
                     allotted=share,
-                    winners=self._first(whole, winners, running if spec.short and spec.batch != 1 else ()),
+                    winners=self._first(whole, winners),
                     known=whole[0].measured if whole and self._job.flags.optimize_for != THROUGHPUT else None,
                 )
             except WorkerFailed as error:
@@ -281,16 +280,10 @@ class Tournament:
             out |= inflexible([e for e in able if e not in out], near=spec.near)
         return out
 
-    def _first(
-        self, whole: Sequence[Trial], winners: Counter[tuple[str, str]], several: Sequence[Entrant]
-    ) -> Counter[tuple[str, str]]:
-        """With who was chosen at the full length before all others, for he is tried first at a shorter one; before him
-        who runs `several` rows of all lengths side by side."""
+    def _first(self, whole: Sequence[Trial], winners: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
+        """With who was chosen at the full length before all others, for he is tried first at a shorter one."""
         like = choose.winner(whole, self._reference.variant)
-        if like is None:
-            return winners
-        most = Counter({(e.engine, e.variant): 3 * winners.total() for e in several if by_rows(e.engine, e.variant)})
-        return winners + Counter({(like.engine, like.variant): winners.total()}) + most
+        return winners + Counter({(like.engine, like.variant): winners.total()}) if like else winners
 
     @staticmethod
     def _whole(found: Study, trials: Mapping[int, Sequence[Trial]], spec: BucketSpec) -> Sequence[Trial]:
