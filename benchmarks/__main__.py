@@ -78,6 +78,8 @@ def report(found: bars.Measurements, verdicts: Sequence[bars.Bar]) -> str:
     if found.wire:
         parts.append(table.render(wire.HEADER, wire.table_rows(found.wire.rows), "Over the wire (medians of rounds)"))
     parts.append(table.render(bars.HEADER, bars.table_rows(verdicts), "Bars"))
+    if found.inprocess:
+        parts.append(inprocess.handover_line(found.inprocess))
     return "\n\n".join(["", *parts])
 
 
@@ -96,6 +98,7 @@ def write(here: machine.Machine, found: bars.Measurements, verdicts: Sequence[ba
     content = {
         "created": now.isoformat(timespec="seconds"),
         "machine": dataclasses.asdict(here),
+        "handover_ns": inprocess.handover(found.inprocess),
         "quick": args.quick,
         **dataclasses.asdict(found),
         "bars": [dataclasses.asdict(bar) for bar in verdicts],

@@ -20,7 +20,7 @@ from tfopt_optimizer import plan as plans
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_warmup import records
 
-from benchmarks import interleave, models, stats
+from benchmarks import cores, interleave, models, stats
 from benchmarks.models import Feeds, Model
 
 TAGS = ("serve",)
@@ -62,6 +62,7 @@ class Row:
     Servable (checks, padding, slicing). `evidence`: the optimizer's own medians per candidate, or its reason.
     Where rows are filled up, `tf_full_us` and `full_us` are plain TensorFlow's and the chosen runner's times for rows
     that are not. `sgemm_share`: its operations per second for those over this machine's sgemm's, measured in turn.
+    `handover_ns`: of a cache line between two cores, before and after (`cores.handover`).
     """
 
     model: str
@@ -77,6 +78,7 @@ class Row:
     sgemm_share: float | None = None
     tf_full_us: float | None = None
     full_us: float | None = None
+    handover_ns: tuple[float | None, float | None] = (None, None)
 
     @property
     def speedup(self) -> float:
@@ -173,8 +175,10 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
             variants |= {"tf_full_us": _call(signature, full), "full_us": _call(bucket.run, full)}
         if model.flop:
             variants["sgemm_us"] = sgemm()
+        before = cores.handover()
         times = interleave.interleave(variants, int(blocks), float(seconds))
-        row = {"batch": batch} | {key: stats.summary(found).p50 for key, found in times.items()}
+        row = {"batch": batch, "handover_ns": (before, cores.handover())}
+        row |= {key: stats.summary(found).p50 for key, found in times.items()}
         if model.flop:
             row["sgemm_share"] = share(model.flop * batch, row["full_us"], row.pop("sgemm_us"))
         rows.append(row)
@@ -251,6 +255,22 @@ def table_rows(rows: Sequence[Row]) -> list[tuple]:
         )
         for row in rows
     ]
+
+
+def handover(rows: Sequence[Row]) -> dict[str, float | None]:
+    """ns before the first row and after the last one, the least and the most of them all; None where it is unknown."""
+    read = [ns for row in rows for ns in row.handover_ns]
+    known = [ns for ns in read if ns is not None]
+    least, most = (min(known), max(known)) if known else (None, None)
+    return {"before": read[0], "after": read[-1], "least": least, "most": most} if rows else {}
+
+
+def handover_line(rows: Sequence[Row]) -> str:
+    told = {name: "unknown" if ns is None else f"{ns:.0f} ns" for name, ns in handover(rows).items()}
+    return (
+        f"a cache line from core to core: {told['before']} before the first row, {told['after']} after the last, "
+        f"{told['least']} to {told['most']} among them (README.md, How to read it)"
+    )
 
 
 if __name__ == "__main__":
