@@ -26,6 +26,16 @@ HEARTBEAT_S = 15.0
 Times = np.ndarray[Any, np.dtype[np.float64]]
 
 
+def launch(engine_path: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    """In our process group: a signal that ends all of a server's processes must reach it too, whatever it compiles."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tfopt_optimizer.worker", engine_path, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
 class WorkerFailed(Exception):
     """A command that gave no result; `reason` goes into the log. `died` when the process is gone (crash or timeout)."""
 
@@ -66,14 +76,7 @@ class Worker:
     def start(self) -> None:
         """Starts the process and asks it to open its engine, without waiting: engines load side by side."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        # In our process group: a signal that ends all of a server's processes must reach this one too, whatever it is
-        # compiling.
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tfopt_optimizer.worker", self._path, str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-        )
+        self._process = launch(self._path, self._stderr)
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             os.set_blocking(stream.fileno(), False)

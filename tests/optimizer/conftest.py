@@ -1,13 +1,16 @@
-"""One optimized model for all tests of this room that need one: making it costs two TensorFlow processes."""
+"""TensorFlow is imported once for the workers of this room, and one optimized model is there for all who need one."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Nursery
 from paced import PLAIN_US, paced
+from tfopt_optimizer import workers
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.plan import Plan
@@ -22,6 +25,20 @@ class Planned:
     plan: Plan
     lines: list[str]
     x: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers(nursery: Nursery) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "launch", nursery.launch)
+        yield
 
 
 @pytest.fixture(scope="session")
