@@ -18,7 +18,7 @@ from .servers import free_port, running
 pytestmark = [pytest.mark.process, pytest.mark.mount, pytest.mark.tensorflow]
 
 BODY = json.dumps({"instances": [[1.0], [2.0]]}).encode()
-BUCKETS = "--allowed_batch_sizes=1"
+BUCKETS = ("--allowed_batch_sizes=1", "--engines=openvino")
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def optimize(size: str, folder: Path, *args: str, **environ: str) -> subprocess.
 @pytest.mark.parametrize("flag", ["--out={}/plan", "--plan_cache_dir={}"])
 def test_optimize_ends_with_one_line_and_leaves_nothing(savedmodel, tmp_path, flag):
     disk = tmp_path / "disk"
-    done = optimize("64k", disk, str(savedmodel("half_plus_two")), flag.format(disk), BUCKETS)
+    done = optimize("64k", disk, str(savedmodel("half_plus_two")), flag.format(disk), *BUCKETS)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"no space left in {disk}/")
@@ -49,7 +49,7 @@ def test_a_server_serves_without_a_plan_and_says_where_there_is_no_space(savedmo
     disk, port = tmp_path / "plans", free_port()
     disk.mkdir()
     command = [
-        sys.executable, "-m", "tfopt_server", f"--rest_api_port={port}", "--port=0", BUCKETS,
+        sys.executable, "-m", "tfopt_server", f"--rest_api_port={port}", "--port=0", *BUCKETS,
         f"--model_base_path={savedmodel('half_plus_two').parent}", f"--plan_cache_dir={disk}",
     ]  # fmt: skip
     with running(smalldisk.command("64k", disk, command), port, tmp_path / "log", {"HOME": str(tmp_path)}) as server:
@@ -66,7 +66,7 @@ def test_a_plan_in_the_model_leaves_nothing_in_it(savedmodel, tmp_path):
     disk = tmp_path / "assets.extra"
     model = Path(shutil.copytree(savedmodel("half_plus_two"), tmp_path / "model"))
     (model / "assets.extra").symlink_to(disk)
-    done = optimize("64k", disk, str(model), "--in_place", BUCKETS)
+    done = optimize("64k", disk, str(model), "--in_place", *BUCKETS)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"no space left in {model}/assets.extra/tfopt/")
