@@ -10,7 +10,7 @@ import pytest
 from tfopt_server.beam.scorer import ElementError, Scorer, ScoringError, parse
 from tfopt_warmup import records
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("optimized_here")]
 QUICK = ("--optimize_budget_s=1", "--engines=litert", "--allowed_batch_sizes=1,4")
 
 

@@ -17,7 +17,7 @@ from tfopt_server.batching_parameters import BatchingParameters
 from tfopt_server.preparing import LoadOptions, Source
 from tfopt_server.rest.status import HTTP_STATUS
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("optimized_here")]
 Find = Callable[[str], Path]
 HALF = ("half_plus_two", "half_plus_two_v1", "half_plus_two_v1_ref")
 BATCHING = BatchingParameters(max_batch_size=16, allowed_batch_sizes=(1, 4, 16), batch_timeout_micros=0)

@@ -27,7 +27,7 @@ from tfopt_warmup import records
 
 from demo import build, held_out
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("forked_workers")]
 
 GATE = OptimizerFlags().lossless_max_rel_error
 

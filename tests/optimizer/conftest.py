@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked import Nursery
 from paced import PLAIN_US, paced
-from tfopt_optimizer import workers
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.plan import Plan
@@ -27,18 +24,9 @@ class Planned:
     x: np.ndarray
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @pytest.fixture(scope="module", autouse=True)
-def forked_workers(nursery: Nursery) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "launch", nursery.launch)
-        yield
+def _forked(forked_workers: None) -> None:
+    """In all files of this room."""
 
 
 @pytest.fixture(scope="session")

@@ -226,7 +226,7 @@ def test_optimized_in_the_background_under_load(tmp_path, savedmodel):
     wanted = json.dumps({"predictions": [[2.5], [3.0]]}).encode()
     base, flags = (
         savedmodel("half_plus_two").parent,
-        ("--optimize_in_background", "--optimize_budget_s=2", "--engines=litert"),
+        ("--optimize_in_background", "--optimize_budget_s=2", "--engines=openvino"),
     )
     with serve(tmp_path, f"--model_base_path={base}", *flags) as (server, rpc):
         server.wait_for_health(200, 60)

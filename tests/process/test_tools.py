@@ -233,7 +233,7 @@ def test_optimize_in_a_terminal_paints_a_bar_and_leaves_the_log(tmp_path):
         "optimize",
         str(savedmodels.path("scalar")),
         f"--out={tmp_path / 'p'}",
-        "--engines=litert",
+        "--engines=openvino",
     ]
     environ = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=environ) as process:

@@ -198,13 +198,14 @@ def test_a_plan_for_a_version_that_is_gone_is_given_back(tmp_path: Path) -> None
     assert house.first[1].closed
 
 
+@pytest.mark.usefixtures("optimized_here")
 def test_a_plan_that_could_not_be_made_is_known_by_its_name_when_another_server_made_it(
     savedmodel: Callable[[str], Path], tmp_path: Path
 ) -> None:
     def crash(*_: object) -> None:
         raise OptimizeError("the optimizer died with exit code -9")
 
-    flags = OptimizerFlags(allowed_batch_sizes=(1,), engines=("litert",))
+    flags = OptimizerFlags(allowed_batch_sizes=(1,), engines=("openvino",))
     source, theirs, ours = Source("m", 1, savedmodel("half_plus_two")), tmp_path / "theirs", tmp_path / "ours"
     elsewhere = prepare(source, LoadOptions(flags, theirs), Metrics())
     here = prepare(source, LoadOptions(flags, ours), Metrics(), optimize=crash)

@@ -40,7 +40,7 @@ from tfopt_server.registry import Loaded, Registry
 from tfopt_warmup import records
 
 Copy = Callable[..., Path]
-XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("litert", "xla"))
+XLA = OptimizerFlags(allow_precompilation=True, allowed_batch_sizes=(1, 4), engines=("openvino", "xla"))
 PLAIN = OptimizerFlags(disable_optimizer=True)
 
 
@@ -109,7 +109,10 @@ class TestPlans:
         self, savedmodel_copy: Copy, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        folder, flags = savedmodel_copy("half_plus_two"), OptimizerFlags(allowed_batch_sizes=(1,), engines=("litert",))
+        folder, flags = (
+            savedmodel_copy("half_plus_two"),
+            OptimizerFlags(allowed_batch_sizes=(1,), engines=("openvino",)),
+        )
         command = [
             sys.executable,
             "-m",
@@ -118,7 +121,7 @@ class TestPlans:
             str(folder),
             "--in_place",
             "--allowed_batch_sizes=1",
-            "--engines=litert",
+            "--engines=openvino",
         ]
         subprocess.run([*command, "--optimize_budget_s=1"], check=True, capture_output=True)
         (place,) = (folder / "assets.extra" / "tfopt").iterdir()

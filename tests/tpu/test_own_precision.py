@@ -105,6 +105,7 @@ def test_only_outputs_that_bfloat16_leads_to_have_the_wider_gate(tmp_path) -> No
     assert found["exact"].of("exact") == usual
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_in_a_contest_the_float32_output_is_held_to_float32(tmp_path) -> None:
     """Eight bits of each output (off by 0.4 %) are not exact in it, though they may be in what bfloat16 rounds."""
 

@@ -17,7 +17,7 @@ from tfopt_server.metrics import Metrics
 from tfopt_server.preparing import LoadOptions, Source, prepare
 from tfopt_warmup import records
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("optimized_here")]
 ROWS = np.random.default_rng(3).standard_normal((4, 10)).astype(np.float32)
 TEXT = np.array([",".join(f"{v:.4f}" for v in row).encode() for row in ROWS], object)
 OPTIONS = """
