@@ -116,4 +116,18 @@ def test_records_that_cannot_be_shortened_prove_nothing():
         return attended(feeds)
 
     records = Rows({name: array[:, ::-1] for name, array in rows([1, 1]).feeds.items()}, 2, 2, 0)
-    assert rewriting.prove(front, front, LENGTHS, records, ALIKE)[1] == "no request could be tried at a shorter length"
+    assert rewriting.prove(front, front, LENGTHS, records, ALIKE)[1] == "no record could be computed at a shorter length"
+
+
+def test_altered_records_alone_prove_nothing():
+    """Of pairs the only one has no token: what is tried of it says nothing of those that have one."""
+    feeds = rows([5, 9, 14, 30, 30]).feeds
+    feeds["segments"] = np.zeros_like(feeds["ids"])
+    feeds["segments"][4, 3:9], feeds["mask"][4] = 1, 0
+    pair = Rows(feeds, 5, 5, 0)
+
+    def summed(feeds):
+        return {"scores": np.where(feeds["mask"].any(1)[:, None], averaged(feeds), np.float32(0.3))}
+
+    lengths = Shortening((*LENGTHS.inputs, Filled("segments", 1, 0.0, True)), SIZE, (8, 16), "")
+    assert rewriting.prove(summed, summed, lengths, pair, ALIKE)[1] == "no record could be computed at a shorter length"
