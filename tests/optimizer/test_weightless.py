@@ -68,6 +68,18 @@ def test_look_ups_and_small_variables_of_whole_numbers(tmp_path):
     same(model, info, light, {"ids": np.array([[1, 2, 8], [0, 0, 5]], np.int32)})
 
 
+def test_tensors_that_a_model_has_captured(tmp_path):
+    """As Keras keeps what was computed while a model was put together, the numbers of its positions for instance."""
+    import tensorflow as tf
+
+    places, table = tf.range(3), tf.constant(random.standard_normal((70, 4)).astype(np.float32))
+    save(tmp_path / "model", lambda tf, module, ids: {"y": tf.gather(table, ids + places)}, ids=([None, 3], "int32"))
+    model, info = read(tmp_path / "model", tmp_path)
+    light = weightless.of(model, info)
+    assert len(light.weights) == 2
+    same(model, info, light, {"ids": np.array([[1, 2, 8], [0, 0, 5]], np.int32)})
+
+
 def test_a_loop_that_takes_a_variable_is_refused(tmp_path):
     def looped(tf, module, x):
         if not hasattr(module, "weight"):

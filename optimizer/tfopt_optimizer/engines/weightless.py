@@ -74,7 +74,7 @@ def _emptied(tf: Any, node: Any, value: Any) -> int:
 
 def _read_now(tf: Any, value: Any, kind: int) -> Any:
     if value.dtype != tf.resource:
-        return value
+        return tf.identity(value)  # a graph that is imported takes none of those outside of it
     return tf.raw_ops.ReadVariableOp(resource=value, dtype=tf.dtypes.as_dtype(kind))
 
 
