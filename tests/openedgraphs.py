@@ -1,10 +1,11 @@
-"""Functions of texts of a fixed length, frozen, and the same graph with its length opened."""
+"""Functions of texts of a fixed length, frozen, and the same graph with its length opened, or with filling left out."""
 
 from __future__ import annotations
 
 import numpy as np
-from tfopt_optimizer.engines import inferred
-from tfopt_optimizer.passes import lengths, unread
+from tfopt_optimizer.engines import inferred, openvino_packed
+from tfopt_optimizer.passes import lengths, packing, unread
+from tfopt_optimizer.plan import Filled, Shortening
 
 SIZE, WORDS = 32, 30
 
@@ -15,6 +16,15 @@ def texts(longest, rows):
     counts[-1] = longest
     mask = (np.arange(SIZE)[None] < counts[:, None]).astype(np.int32)
     return np.random.default_rng(rows).integers(1, WORDS, mask.shape).astype(np.int32) * mask, mask
+
+
+def ragged(*counts):
+    """ids and mask of texts of these lengths."""
+    mask = (np.arange(SIZE)[None] < np.array(counts)[:, None]).astype(np.int32)
+    return np.random.default_rng(len(counts)).integers(1, WORDS, mask.shape).astype(np.int32) * mask, mask
+
+
+RAGGED = (ragged(5, 32, 1, 17), ragged(3), ragged(32, 32), ragged(8, 8, 8), ragged(0, 9), ragged(0))
 
 
 class Opened:
@@ -30,26 +40,50 @@ class Opened:
         self.whole = frozen.graph.as_graph_def()
         self.inputs, self.outputs = [t.name for t in frozen.inputs], [t.name for t in frozen.outputs]
         keep = [name.partition(":")[0] for name in self.outputs]
-        self.graph = type(self.whole)()
-        self.graph.CopyFrom(self.whole)
+        self.graph = self._copy(self.whole)
         if slices:
             assert unread.run(self.graph, inferred.of_tensors(tf, self.graph), keep)
         axes = {name.partition(":")[0]: 1 for name in self.inputs}
         shapes = inferred.of_tensors(tf, self.graph)
-        lengths.run(self.graph, shapes, axes, dict.fromkeys(keep, "answer"), SIZE)
+        opening = lengths.run(self.graph, shapes, axes, dict.fromkeys(keep, "answer"), SIZE)
+        self.packed, self.graph = self.graph, self._copy(self.graph)
+        self.products = packing.run(self.packed, opening, keep)  # that are smaller in the packed graph
+
+    @staticmethod
+    def _copy(graph):
+        found = type(graph)()
+        found.CopyFrom(graph)
+        return found
 
     def pinned(self, size):
-        graph = type(self.graph)()
-        graph.CopyFrom(self.graph)
+        graph = self._copy(self.graph)
         lengths.pin(graph, size)
         return graph
 
-    def run(self, graph, feeds):
+    def run(self, graph, feeds, added=()):
         import tensorflow as tf
 
         with tf.Graph().as_default() as again, tf.compat.v1.Session(graph=again) as session:
             tf.graph_util.import_graph_def(graph, name="")
-            return session.run(self.outputs, dict(zip(self.inputs, feeds, strict=True)))
+            return session.run(self.outputs, dict(zip(self.inputs, feeds, strict=True)) | dict(added))
+
+    def run_packed(self, feeds):
+        """Rows as clients send them; zeros at their ends are filling."""
+        plan = Shortening(tuple(Filled(name, 1, 0.0, False) for name in self.inputs), SIZE, (), "")
+        given = openvino_packed.packed(plan, dict(zip(self.inputs, feeds, strict=True)))
+        there = {node.name for node in self.packed.node}
+        added = {f"{name}:0": given[name] for name in packing.INPUTS & there}
+        return self.run(self.packed, [given[name] for name in self.inputs], added)
+
+    def packed_ops(self):
+        """Of the nodes that are computed for packed positions, by the name that they had."""
+        ending = "/tfopt_packed"
+        return {n.name.removesuffix(ending): n.op for n in self.packed.node if n.name.endswith(ending)}
+
+    def check_packed(self, batches=RAGGED):
+        for feeds in batches:
+            for found, wanted in zip(self.run_packed(feeds), self.run(self.whole, feeds), strict=True):
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
     def check(self, feeds_of=texts):
         for longest in (1, 5, 16, 31, 32):

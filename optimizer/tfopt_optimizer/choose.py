@@ -33,6 +33,7 @@ _VARIANTS = {
         "f32",
         "f32-s",
         "f32-sp",
+        "f32-packed",
         "f32-blocked",
         "f32-blocked-s",
         "f32-amx",

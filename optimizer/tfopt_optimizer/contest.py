@@ -26,7 +26,7 @@ from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.inner import Sizes
-from tfopt_optimizer.plan import Measured, SignatureInfo
+from tfopt_optimizer.plan import Measured, Shortening, SignatureInfo
 from tfopt_optimizer.reference import Batch, Reference
 from tfopt_optimizer.report import Log
 from tfopt_optimizer.workers import Budget, Worker, WorkerFailed
@@ -50,7 +50,7 @@ class BucketSpec:
     """One set of static shapes; `batch` None when rows are not independent. `folder` is where its artifacts go.
     `inner`: the sizes of the inner dimensions that vary, () where none does. `source`, `given`: the graph that engines
     read instead of the model's own, and its signature. `short`: of rows that are cut, for which plain TensorFlow is
-    given the whole. `near`: to another length, and only for runners that take any."""
+    given the whole. `near`: to another length, and only for runners that take any. `lengths`: how long its rows are."""
 
     batch: int | None
     shapes: Shapes
@@ -60,6 +60,7 @@ class BucketSpec:
     given: SignatureInfo | None = None
     short: bool = False
     near: bool = False
+    lengths: Shortening | None = None
 
     def place(self, signature: str) -> str:
         """How the log calls it: "serving_default x 8", "serving_default x 8 x 128" where the length is a bucket's."""
@@ -206,6 +207,11 @@ class Contest:
             return f"for calls of less than {LIGHT_US / 1e3:g} ms"
         if entrant.rows > (candidate.target.rows or 1):
             return f"for batches of {entrant.rows} rows or more"
+        if likely.packs(entrant.engine, entrant.variant):
+            if candidate.target.lengths is None:
+                return "its rows are not of different lengths"
+            if candidate.target.rows == 1 and self._weights_bytes <= LARGE:
+                return "for batches of 2 rows or more"
         found = _found(entered)
         if found and allotted.over():
             return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"
@@ -230,6 +236,8 @@ class Contest:
             )
         if static and not entrant.own_graph:
             target = dataclasses.replace(target, signature=spec.given or signature, source=spec.source)
+        if spec.lengths is not None and likely.packs(entrant.engine, entrant.variant):
+            target = dataclasses.replace(target, lengths=spec.lengths)
         name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
         worker = self._workers[entrant.worker]
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))

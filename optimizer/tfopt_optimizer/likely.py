@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 HOST = "host+"  # before the engine of a split signature's device segments
+PACKED = "f32-packed"  # openvino's variant
 SMALL_US = 3_000.0  # a call of plain TensorFlow below this is mostly overhead
 _SMALL = ("litert", "tensorflow", "onnxruntime", "openvino", "xla")
 _COMPUTING = ("openvino", "litert", "onnxruntime", "xla", "tensorflow")
@@ -45,6 +46,11 @@ def takes_any(engine: str, variant: str) -> bool:
     return engine == "onnxruntime" or (engine == "openvino" and not shared)
 
 
+def packs(engine: str, variant: str) -> bool:
+    """Whether it takes rows of all lengths at once and leaves their filling out (passes/packing.py)."""
+    return engine == "openvino" and variant == PACKED
+
+
 def by_rows(engine: str, variant: str) -> bool:
     """Whether it takes any rows one by one on several streams: rows of all lengths then run side by side."""
     return takes_any(engine, variant) and bool(re.search(r"-s\d+p1$", variant))
@@ -70,6 +76,8 @@ def order(
     def rank(entrant: Entrant) -> tuple[bool, int, bool, bool, int, bool]:
         whole = entrant.engine.removeprefix(HOST)  # a split signature's follow the engine that takes it whole
         place = engines.index(whole) if whole in engines else len(engines)
+        if packs(entrant.engine, entrant.variant):  # it takes part only where a third of what is sent may be filling
+            place = -1
         won, split = winners.get((entrant.engine, entrant.variant), 0), whole != entrant.engine
         return bool(entrant.precision), -won, entrant.reserve, large and entrant.heavy, place, split
 

@@ -121,6 +121,7 @@ class BucketPlan:
     `static` is True when the runner takes exactly `shapes` (requests are padded up to it) and False when it takes any
     number of rows (nothing is padded). `artifact` is the runner's folder or file in the plan, "" when it needs none.
     `inner` are the sizes of the signature's inner dimensions here, () where it has none that vary (InnerPlan).
+    `positions`: where the runner leaves filling out, what the rows had together on which it was measured; else 0.
     """
 
     batch: int | None
@@ -132,6 +133,7 @@ class BucketPlan:
     candidates: tuple[Candidate, ...]
     why: str
     inner: tuple[int, ...] = ()
+    positions: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,6 +65,8 @@ def lengths(asked: Shortening, kept: Shortening | None) -> str:
     """Which lengths rows are computed at, of those that were asked for."""
     if kept is None:
         return f"no row is computed at less than {asked.size} positions: none of {_listed(asked.lengths)} pays"
+    if not kept.lengths:
+        return f"rows are computed together, for the positions that they have of {kept.size}"
     dropped = [n for n in asked.lengths if n not in kept.lengths]
     out = f"; {_listed(dropped)} would not pay" if dropped else ""
     return f"rows are computed at {_listed(kept.lengths)} of {kept.size} positions where they are no longer{out}"

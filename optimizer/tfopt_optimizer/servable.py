@@ -152,7 +152,7 @@ class _Opening:
             )
         self._runners.append(runner)
         cost, name = _measured(bucket, bucket.engine, bucket.variant), label(bucket.engine, bucket.variant)
-        return Bucket(bucket.batch, name, bucket.static, cost, runner, bucket.shapes, bucket.inner)
+        return Bucket(bucket.batch, name, bucket.static, cost, runner, bucket.shapes, bucket.inner, bucket.positions)
 
     def _tensorflow_bucket(self, signature: SignatureInfo, bucket: BucketPlan) -> Bucket:
         self._tensorflow.load()
@@ -174,6 +174,7 @@ class _Opening:
                 *(signature, bucket.variant, bucket.shapes, bucket.artifact, bucket.batch, bucket.engine),
                 varying=bool(bucket.inner),
                 open=not bucket.static,
+                lengths=plan.shortening if bucket.positions else None,
             )
             self._opened[key] = self._openers[kind].runner(target, self._note)
         return self._opened[key]

@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfopt_optimizer import choose, exhausted, inner, plan_files, report, standalone
+from tfopt_optimizer import choose, exhausted, inner, likely, plan_files, report, saved_model, shortening, standalone
 from tfopt_optimizer.choose import Trial
-from tfopt_optimizer.contest import BucketSpec
+from tfopt_optimizer.contest import LARGE, BucketSpec
 from tfopt_optimizer.engines import split
 from tfopt_optimizer.fingerprint import fingerprint
 from tfopt_optimizer.job import OptimizeJob
@@ -27,6 +27,7 @@ from tfopt_optimizer.plan import (
     SignaturePlan,
 )
 from tfopt_optimizer.report import Log
+from tfopt_optimizer.study import Study
 from tfopt_optimizer.tidy import tidy
 from tfopt_optimizer.tournament import Result
 
@@ -75,6 +76,7 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
     found, planned, costs = result.study, list[BucketPlan](), list[tuple[int, float]]()
     whole = dict[int | None, Trial]()  # who won at the signature's own length, by rows
     told = result.info is found.info  # a twin's lines are its eldest's
+    packing = _packing(job, result, loader)
     for spec, trials in zip(found.specs, result.trials, strict=True):
         if trials is None and spec.short:
             continue
@@ -83,16 +85,18 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
             continue
         if not trials:
             continue
-        like = (choose.side_by_side(trials) or whole.get(spec.batch)) if spec.short else None
+        like = (choose.side_by_side(trials) or whole.get(spec.batch)) if spec.short else packing
         chosen = choose.winner(trials, loader, without_tensorflow=free, like=like)
         if not spec.short and chosen is not None:
             whole[spec.batch] = chosen
         line = report.decision(spec.place(found.info.key), chosen, trials, trials[0])
         if told:
             log.say(line)
-        planned.append(_bucket(spec, chosen, trials, loader, line))
+        positions = _positions(found, spec, chosen)
+        planned.append(dataclasses.replace(_bucket(spec, chosen, trials, loader, line), positions=positions))
         if chosen is not None and spec.batch is not None and spec.inner == found.specs[0].inner:
-            costs.append((spec.batch, chosen.median_us))
+            filled = spec.batch * spec.inner[0] / positions if positions else 1.0  # what rows without filling take
+            costs.append((spec.batch, chosen.median_us * filled))
     planned, costs = exhausted.without(found.info.key, planned, costs, log.say if told else _unsaid)
     rewriting, asked = found.rewriting, _asked(result)
     lengths, planned = _lengths(asked, planned)
@@ -115,6 +119,16 @@ def _settle_signature(job: OptimizeJob, result: Result, loader: str, free: bool,
         shortening=lengths,
         rewritten=rewriting.told if rewriting else "",
     )
+
+
+def _packing(job: OptimizeJob, result: Result, loader: str) -> Trial | None:
+    """Who leaves filling out in the full length's largest bucket, where weights are so large that another runner, which
+    keeps its own, would cost more memory than it saves time."""
+    if saved_model.variables_bytes(job.model_dir) <= LARGE:
+        return None
+    whole = [t for spec, t in zip(result.study.specs, result.trials, strict=True) if t and spec.lengths is not None]
+    won = choose.winner(whole[-1], loader) if whole else None
+    return won if won is not None and likely.packs(won.engine, won.variant) else None
 
 
 def _unopened(result: Result) -> bool:
@@ -147,7 +161,7 @@ def _lengths(asked: Shortening | None, planned: list[BucketPlan]) -> tuple[Short
         own = [*alone, *(b for b in open_ if b.inner == (size,) and b.batch in paying)]
         if own:
             stay, above, kept = [*stay, *sorted(own, key=lambda b: b.batch or 0)], own, [size, *kept]
-    if not kept:
+    if not kept and not any(b.positions for b in whole):
         return None, [dataclasses.replace(b, inner=()) for b in whole]
     return dataclasses.replace(asked, lengths=tuple(kept)), stay
 
@@ -185,6 +199,14 @@ def _point(bucket: BucketPlan) -> tuple[int, float, float]:
 
 def _unsaid(_line: str) -> None:
     """For a twin, whose lines are its eldest's."""
+
+
+def _positions(found: Study, spec: BucketSpec, chosen: Trial | None) -> int:
+    """What the rows have together on which a runner was measured that leaves filling out; 0 of any other."""
+    if chosen is None or spec.lengths is None or not likely.packs(chosen.engine, chosen.variant):
+        return 0
+    measured = next(iter(found.material(spec).feeds))
+    return int(shortening.lengths(spec.lengths, measured).sum())
 
 
 def _bucket(spec: BucketSpec, chosen: Trial | None, trials: Sequence[Trial], loader: str, why: str) -> BucketPlan:

@@ -38,6 +38,7 @@ class Bucket:
     run: Run
     shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     inner: tuple[int, ...] = ()  # of BucketPlan
+    positions: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -219,7 +219,8 @@ def _spec(batch: int, level: Sizes, rows: Rows, folder: str, rewriting: Rewritin
     if rewriting is None:
         return spec
     short = rewriting.lengths is not None and level != (rewriting.lengths.size,)
-    return dataclasses.replace(spec, source=rewriting.source, given=rewriting.given, short=short)
+    given = dataclasses.replace(spec, source=rewriting.source, given=rewriting.given, short=short)
+    return given if short else dataclasses.replace(given, lengths=rewriting.lengths)
 
 
 def _levels(

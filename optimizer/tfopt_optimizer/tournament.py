@@ -17,6 +17,7 @@ from tfopt_optimizer import (
     example_rows,
     graphs,
     inner,
+    likely,
     own_precision,
     report,
     rewriting,
@@ -225,7 +226,7 @@ class Tournament:
                 left_out |= bucket_set.needless(costs)
             if position < home and not named and spec.batch and (up := bucket_set.covered(costs, spec.batch)):
                 left_out[spec.batch] = up
-            if spec.batch in left_out:
+            if spec.batch in left_out or self._packed(found, trials, spec):
                 continue
             if position and allotted.gone():
                 self._log.say(f"{found.info.key}: no time left for {len(order) - position} of {len(order)} buckets")
@@ -276,9 +277,20 @@ class Tournament:
             return {}
         like = choose.winner(whole, self._reference.variant)
         out = behind(able, whole, like if self._weights_bytes > contest.LARGE else None)
+        if spec.short:
+            out |= {e: "it runs rows of all lengths together" for e in able if likely.packs(e.engine, e.variant)}
         if spec.near or (spec.short and spec.batch != 1):
             out |= inflexible([e for e in able if e not in out], near=spec.near)
         return out
+
+    def _packed(self, found: Study, trials: Mapping[int, Sequence[Trial]], spec: BucketSpec) -> bool:
+        """Whether the full length's winner computes shorter rows for what they have: several, or where its weights are
+        so large that they are there once any."""
+        if not spec.short or (spec.batch == 1 and self._weights_bytes <= contest.LARGE):
+            return False
+        whole = (t for i, t in trials.items() if not found.specs[i].short)
+        won = [choose.winner(t, self._reference.variant) for t in whole]
+        return any(w is not None and likely.packs(w.engine, w.variant) for w in won)
 
     def _first(self, whole: Sequence[Trial], winners: Counter[tuple[str, str]]) -> Counter[tuple[str, str]]:
         """With who was chosen at the full length before all others, for he is tried first at a shorter one."""

@@ -33,10 +33,11 @@ Arrays = dict[str, np.ndarray]
 
 class Model:
     """The sum of the ids under a mask, in buckets of 1 and 4 rows by 2, 4 and 8 positions. Notes the shape of every
-    run; waits for `gate`. `open_`: at 2 and 4 positions one runner takes any number of rows."""
+    run; waits for `gate`. `open_`: at 2 and 4 positions one runner takes any number of rows. `packs`: the runner of 4
+    whole rows leaves their filling out, in a third of the time."""
 
-    def __init__(self, *, open_: bool = False) -> None:
-        self.open = open_
+    def __init__(self, *, open_: bool = False, packs: bool = False) -> None:
+        self.open, self.packs = open_, packs
         self.ran: list[tuple[int, int]] = []
         self.plain: list[tuple[int, int]] = []
         self.room = 100  # rows x places
@@ -49,6 +50,8 @@ class Model:
     def bucket(self, rows: int, length: int) -> Bucket:
         cost_us = 1000.0 * length * (1 if rows == 1 else 3)
         static, shapes = not self.open or length == SIZE, dict.fromkeys(("ids", "mask"), (rows, length))
+        if self.packs and rows > 1 and length == SIZE:
+            return Bucket(rows, "fake", False, cost_us / 3, self.run, shapes, (length,), positions=16)
         return Bucket(rows, "fake", static, cost_us, self.run, shapes, (length,))
 
     def run(self, feeds: Arrays, outputs: object = None) -> Arrays:
@@ -142,6 +145,43 @@ def test_nothing_is_filled_up_where_a_runner_takes_any_number_of_rows(tmp_path, 
         assert ask(faces, feeds) == total(feeds)
         faces.plane.drain(5)
     assert model.ran == ran
+
+
+@pytest.mark.parametrize("ask", ASK)
+@pytest.mark.parametrize(
+    ("lengths", "ran", "counted"),
+    [
+        ([3, 8, 2, 5], [(4, SIZE)], {"8": 4}),
+        ([1, 1, 8, 3, 2], [(3, SIZE), (2, SIZE)], {"8": 5}),
+        ([3], [(1, 4)], {"4": 1}),  # a row alone has a model of its own
+    ],
+)
+def test_rows_of_all_lengths_run_together_where_a_runner_leaves_filling_out(tmp_path, ask, lengths, ran, counted):
+    model, feeds = Model(packs=True), texts(*lengths)
+    with bothfaces.around(model.runner, INFO.key, tmp_path) as faces:
+        assert ask(faces, feeds) == total(feeds)
+        found = {dict(key)["length"]: child.value for key, child in lengths_counted(faces)}
+        faces.plane.drain(5)
+    assert model.ran == ran
+    assert found == counted  # in steps of eight
+
+
+def test_a_runner_that_leaves_filling_out_is_warmed_for_what_rows_may_have():
+    model = Model(packs=True)
+    seen = []
+    run = model.runner.shortened.runners[SIZE].bucket_for(4).run
+    model.runner.shortened.runners[SIZE]._set(
+        [
+            dataclasses.replace(b, run=lambda feeds, outputs=None: (seen.append(feeds["mask"].sum(1)), run(feeds))[1])
+            if b.positions
+            else b
+            for b in model.runner.shortened.runners[SIZE].all_buckets()
+        ]
+    )
+    servable = SimpleNamespace(signatures={INFO.key: model.runner})
+    material = samples.Material({INFO.key: [texts(8, 2, 3, 4)]}, "warmup", ())
+    warming.every_bucket(servable, material, pytest.fail, pytest.fail)
+    assert [found.tolist() for found in seen] == [[8, 2, 3, 4], [8, 2, 3, 4], [8, 2, 3], [8, 2]]
 
 
 def test_every_number_of_rows_is_warmed_where_a_runner_takes_any():

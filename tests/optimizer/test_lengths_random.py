@@ -6,184 +6,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from openedgraphs import SIZE, WORDS, Opened
+from textpieces import Answers, Layers, Words
 from tfopt_optimizer import rewriting, shortening, verify
 from tfopt_optimizer.buckets import Rows
+from tfopt_optimizer.engines import openvino_packed
 from tfopt_optimizer.errors import NotLowerable
 from tfopt_optimizer.independence import Refused
 from tfopt_optimizer.plan import Shortening, SignatureInfo, TensorInfo
 
 pytestmark = pytest.mark.tensorflow
 
-WIDTH, REQUESTS = 6, 200
+REQUESTS, BATCHES = 200, 12
 NAMES = ("ids", "mask", "segments")
 INFO = SignatureInfo("s", "", tuple(TensorInfo(name, "int32", (None, SIZE), name) for name in NAMES), ())
 ALIKE = verify.lossless(1e-4)
-
-
-class Pieces:
-    """What texts are made of; `mask` is [rows, SIZE, 1]."""
-
-    def __init__(self, seed, ids, mask, segments):
-        import tensorflow as tf
-
-        self.tf, self.random = tf, np.random.default_rng(seed)
-        self.ids, self.whole_mask, self.mask = ids, mask, tf.cast(mask, tf.float32)[:, :, None]
-        self.segments = segments
-
-    def weight(self, *shape):
-        return self.tf.constant(self.random.normal(0, 0.5, shape).astype(np.float32))
-
-    def either(self, *choices):
-        return choices[int(self.random.integers(len(choices)))]
-
-    def hidden(self, scores):
-        """Scores [rows, SIZE, SIZE] or [rows, 1, SIZE] without what the mask leaves out. Not by adding -3: how much
-        that lets through depends on the scores, and the proof missed 1.3e-4 in one of 200 requests."""
-        real = self.tf.cast(self.whole_mask, self.tf.float32)[:, None]
-        return self.either(
-            lambda: scores + (1.0 - real) * self.either(-1e4, -1e9),
-            lambda: self.tf.where(real > 0, scores, self.tf.constant(-1e9)),
-            lambda: scores * real,
-        )()
-
-
-class Words(Pieces):
-    """ids -> [rows, SIZE, WIDTH]."""
-
-    def looked_up(self):
-        return self.tf.gather(self.weight(WORDS, WIDTH), self.ids)
-
-    def one_hot(self):
-        return self.tf.matmul(self.tf.one_hot(self.ids, WORDS), self.weight(WORDS, WIDTH))
-
-    def numbers(self):
-        return self.tf.cast(self.ids, self.tf.float32)[:, :, None] * self.weight(WIDTH) * 0.1
-
-    def zero_is_nothing(self):
-        table = self.tf.concat([self.tf.zeros([1, WIDTH]), self.weight(WORDS - 1, WIDTH)], 0)
-        return self.tf.gather(table, self.ids)
-
-    def with_segments(self):
-        return self.looked_up() + self.tf.gather(self.weight(2, WIDTH), self.segments)
-
-
-class Layers(Pieces):
-    """[rows, SIZE, WIDTH] -> the same."""
-
-    def dense(self, x):
-        return self.tf.matmul(x, self.weight(WIDTH, WIDTH)) + self.weight(WIDTH)
-
-    def gelu(self, x):
-        return self.tf.nn.gelu(x)
-
-    def normalized(self, x):
-        mean, variance = self.tf.nn.moments(x, [-1], keepdims=True)
-        return (x - mean) * self.tf.math.rsqrt(variance + 1e-3)
-
-    def placed(self, x):
-        return x + self.weight(SIZE, WIDTH)
-
-    def attended(self, x):
-        return x + self.tf.matmul(self.tf.nn.softmax(self.hidden(self.tf.matmul(x, x, transpose_b=True))), x)
-
-    def attended_by_place(self, x):
-        scores = self.tf.matmul(x, self.dense(x), transpose_b=True) + self.weight(SIZE, SIZE)
-        return x + self.tf.matmul(self.tf.nn.softmax(self.hidden(scores)), x)
-
-    def attended_before(self, x):
-        below = np.tril(np.ones((SIZE, SIZE), np.float32))
-        scores = self.tf.matmul(x, x, transpose_b=True) + (1 - below) * -1e9
-        return self.tf.matmul(self.tf.nn.softmax(self.either(scores, self.hidden(scores))), x)
-
-    def attended_to_all(self, x):
-        return x + self.tf.matmul(self.tf.nn.softmax(self.tf.matmul(x, x, transpose_b=True)), x)
-
-    def over_positions(self, x):
-        return x + self.tf.nn.softmax(x, axis=1)
-
-    def masked(self, x):
-        return x * self.mask
-
-    def chosen(self, x):
-        return self.tf.where(self.mask > 0, x, self.weight(WIDTH))
-
-    def summed_up(self, x):
-        return self.tf.cumsum(x, axis=1) * 0.1
-
-    def summed_up_backward(self, x):
-        return self.tf.cumsum(x * self.mask, axis=1, reverse=True) * 0.1
-
-    def reversed(self, x):
-        return x + self.tf.reverse(x, [1])
-
-    def sorted(self, x):
-        return self.tf.sort(x, axis=1)
-
-    def centred(self, x):
-        return x - self.tf.reduce_mean(x, axis=1, keepdims=True)
-
-    def per_token(self, x):
-        return x / (self.tf.reduce_sum(self.mask, 1, keepdims=True) + 1.0)
-
-    def first_for_all(self, x):
-        return x + x[:, :1]
-
-
-class Answers(Pieces):
-    """[rows, SIZE, WIDTH] -> [rows, anything]."""
-
-    def first(self, x):
-        return x[:, 0]
-
-    def last(self, x):
-        return x[:, -1]
-
-    def mean(self, x):
-        return self.tf.reduce_mean(x, 1)
-
-    def mean_of_tokens(self, x):
-        return self.tf.reduce_sum(x * self.mask, 1) / self.tf.reduce_sum(self.mask, 1)
-
-    def mean_of_some(self, x):
-        return self.tf.reduce_sum(x * self.mask, 1) / self.tf.maximum(self.tf.reduce_sum(self.mask, 1), 1e-9)
-
-    def sum(self, x):
-        return self.tf.reduce_sum(x, 1) * 0.1
-
-    def sum_of_tokens(self, x):
-        return self.tf.reduce_sum(x * self.mask, 1) * 0.1
-
-    def largest(self, x):
-        return self.tf.reduce_max(self.either(x, x * self.mask), 1)
-
-    def largest_of_tokens(self, x):
-        return self.tf.reduce_max(self.tf.where(self.mask > 0, x, self.tf.constant(-1e9)), 1)
-
-    def smallest(self, x):
-        return self.tf.reduce_min(x + (1 - self.mask) * self.either(0.0, 100.0), 1)
-
-    def pooled(self, x):
-        scores = self.hidden(self.tf.transpose(self.tf.matmul(x, self.weight(WIDTH, 1)), [0, 2, 1]))
-        return self.tf.matmul(self.tf.nn.softmax(scores), x)[:, 0]
-
-    def logsumexp(self, x):
-        return self.tf.reduce_logsumexp(x + (1 - self.mask) * -1e4, 1)
-
-    def place_of_largest(self, x):
-        return self.tf.cast(self.tf.argmax(x * self.mask, 1), self.tf.float32) * 0.1
-
-    def count(self, x):
-        return self.tf.concat([self.tf.reduce_sum(self.mask, 1) * 0.1, x[:, 0]], 1)
-
-    def sorted_first(self, x):
-        return self.tf.sort(x * self.mask, axis=1, direction="DESCENDING")[:, 0]
-
-    def length(self, x):
-        return x[:, 0] * self.tf.math.rsqrt(self.tf.cast(self.tf.shape(x)[1], self.tf.float32))
-
-    def any_left_out(self, x):
-        out = self.tf.reduce_any(self.tf.equal(self.whole_mask, 0), 1)
-        return self.tf.where(out[:, None], x[:, 0], -x[:, 0])
 
 
 def methods(kind):
@@ -253,18 +89,20 @@ def requested(seed):
 
 
 def calling(opened, graph):
-    """A graph as the proof calls it."""
+    """A graph as the proof calls it; the packed one is told its positions by their own names."""
     import tensorflow as tf
 
     with tf.Graph().as_default() as again:
         tf.graph_util.import_graph_def(graph, name="")
     session = tf.compat.v1.Session(graph=again)
+    inputs = dict(zip(NAMES, opened.inputs, strict=True))
+    there = {node.name for node in graph.node}
 
     def run(feeds):
+        given = {inputs.get(name, f"{name}:0"): array for name, array in feeds.items()}
+        given = {name: array for name, array in given.items() if name.partition(":")[0] in there}
         try:
-            found = session.run(
-                opened.outputs, {name: feeds[key] for name, key in zip(opened.inputs, NAMES, strict=True)}
-            )
+            found = session.run(opened.outputs, given)
         except tf.errors.InvalidArgumentError as error:
             raise Refused(error.message) from error
         return {str(number): array for number, array in enumerate(found)}
@@ -281,41 +119,74 @@ def of_random_pieces(seed):
 
 
 def shortened(seed):
-    """Whether it was; AssertionError names a request that is answered otherwise."""
+    """Whether it was, and whether products left filling out; AssertionError names a request that is answered
+    otherwise."""
     records = recorded(seed)
     lengths = shortening.find(INFO, records)
     if not isinstance(lengths, Shortening) or not lengths.lengths:
-        return False
+        return False, False
     try:
         opened = of_random_pieces(seed)
     except NotLowerable:
-        return False
+        return False, False
     (one, whole), (other, run) = calling(opened, opened.whole), calling(opened, opened.graph)
-    with one, other:
+    packed, run_packed = calling(opened, opened.packed)
+    with one, other, packed:
         for way in rewriting.needs(lengths, records):
             if not rewriting.prove(run, whole, way, records, ALIKE)[1]:
-                compare(run, whole, way, requested(seed))
-                return True
-    return False
+                feeds = requested(seed)
+                expected = compare(run, whole, way, feeds)
+                if opened.products:
+                    compare_packed(run_packed, expected, way, feeds)
+                return True, bool(opened.products)
+    return False, False
 
 
 def compare(run, whole, lengths, feeds):
-    there = shortening.lengths(lengths, feeds)
+    """The answers of plain TensorFlow, by row; none to those that it refuses."""
+    there, answers = shortening.lengths(lengths, feeds), {}
     for row, length in enumerate(there.tolist()):
         one = {name: array[row : row + 1] for name, array in feeds.items()}
         try:
-            expected = whole(one)
+            expected = answers[row] = whole(one)
         except Refused:
             continue
         size = min(SIZE, length + row % 4)
         reason = verify.check(expected, run(shortening.cut(lengths, one, size)), ALIKE).reason
         assert not reason, f"at {size} of {SIZE}: {reason}: {one}"
+    return answers
+
+
+def compare_packed(run, expected, lengths, feeds):
+    """Rows of all lengths in one batch; of one length alone; the longest alone; those without a token."""
+    random = np.random.default_rng(len(expected))
+    answered = np.array(sorted(expected))
+    there = shortening.lengths(lengths, feeds)[answered]
+    batches = [random.choice(answered, int(random.integers(1, 9))) for _ in range(BATCHES)]
+    batches += [answered[there == n][:3] for n in {*random.choice(there, 3).tolist(), SIZE, 1}]
+    batches += [answered[[there.argmax(), there.argmin()]]]
+    for rows in filter(len, batches):
+        several = {name: array[rows] for name, array in feeds.items()}
+        found = run(openvino_packed.packed(lengths, several))
+        for place, row in enumerate(rows.tolist()):
+            own = {name: array[place : place + 1] for name, array in found.items()}
+            reason = verify.check(expected[row], own, ALIKE).reason
+            assert not reason, f"row {place} of {shortening.lengths(lengths, several)}: {reason}: {several}"
+
+
+def proven(seeds):
+    """How many were shortened, and how many packed."""
+    return np.sum([shortened(seed) for seed in seeds], axis=0).tolist()
 
 
 def test_what_was_proven_holds():
-    assert sum(shortened(seed) for seed in range(40)) > 2
+    shorter, packed = proven(range(40))
+    assert shorter > 2
+    assert packed > 2
 
 
 @pytest.mark.slow
 def test_what_was_proven_holds_of_many():
-    assert sum(shortened(seed) for seed in range(40, 1000)) > 80
+    shorter, packed = proven(range(40, 1000))
+    assert shorter > 80
+    assert packed > 60

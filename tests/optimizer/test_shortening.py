@@ -233,6 +233,8 @@ class Fake:
     """A runner of one length that says which rows it was given: the answer is a row's number of tokens."""
 
     class Bucket:
+        positions = 0
+
         def __init__(self, batch, cost_us, static):
             self.batch, self.cost_us, self.static, self.run = batch, cost_us, static, None
 
@@ -310,6 +312,67 @@ def test_rows_run_side_by_side_where_that_takes_less_alone():
         feeds = texts(lengths)
         np.testing.assert_array_equal(shortened.run(feeds)["tokens"], feeds["mask"].sum(axis=1))
         assert rows.calls == []
+
+
+def packing(us, *, largest=4, lone_us=1.0):
+    """Rows of all lengths together in a bucket of four, which was measured on 100 positions; or alone."""
+    costs = {n: costs_of((1, lone_us * n)) for n in (16, 32, SIZE)}
+    costs[SIZE].append(Cost(largest, us, False))
+    runners = {length: Fake(length, each) for length, each in costs.items()}
+    runners[SIZE]._buckets[-1].positions = 100
+    shortened = Shortened(PLAN, runners)
+    heard = []
+    shortened.ran = lambda length, number: heard.extend([length] * number)
+    return shortened, runners[SIZE].ran, heard
+
+
+def test_rows_of_all_lengths_run_together_and_are_counted_at_what_they_have():
+    shortened, ran, heard = packing(us=50.0)
+    feeds = texts([5, 64, 30, 2])
+    found = shortened.run(feeds)
+    np.testing.assert_array_equal(found["tokens"], feeds["mask"].sum(axis=1))
+    np.testing.assert_array_equal(found["first"], feeds["ids"][:, :2])
+    assert ran == [4]
+    assert sorted(heard) == [8, 8, 32, SIZE]
+
+
+def test_more_rows_than_the_buckets_run_in_equal_parts_those_of_a_length_together():
+    shortened, ran, _ = packing(us=50.0)
+    feeds = texts([5, 64, 30, 2, 40, 16, 17, 9, 60])
+    found = shortened.run(feeds)
+    np.testing.assert_array_equal(found["tokens"], feeds["mask"].sum(axis=1))
+    np.testing.assert_array_equal(found["first"], feeds["ids"][:, :2])
+    assert ran == [3, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "us", "together"),
+    [
+        ([5, 6], 100.0, True),  # 5 + 95 * 11 / 100 beside 2 * 16
+        ([5, 6], 220.0, False),  # 11 + 209 * 11 / 100
+        ([64, 64], 120.0, False),  # 6 + 114 * 1.28, more than 2 * 64
+        ([64, 64], 90.0, True),
+        ([5], 1.0, False),  # a row alone has a model of its own
+    ],
+)
+def test_rows_run_together_where_what_they_have_takes_less_so(lengths, us, together):
+    shortened, ran, _ = packing(us)
+    feeds = texts(lengths)
+    np.testing.assert_array_equal(shortened.run(feeds)["tokens"], feeds["mask"].sum(axis=1))
+    assert (ran == [len(lengths)]) == together
+
+
+def test_a_packed_bucket_that_is_dropped_leaves_its_rows_to_the_others():
+    shortened, _, heard = packing(us=50.0)
+    bucket = shortened.runners[SIZE].bucket_for(4)
+    shortened.runners[SIZE].drop = lambda lost: shortened.runners[SIZE]._buckets.remove(lost) is None
+    for runner in shortened.runners.values():
+        runner.drop = getattr(runner, "drop", lambda lost: False)
+    shortened.runners[SIZE].buckets = (1,)
+    assert shortened.drop(bucket)
+    feeds = texts([5, 30])
+    np.testing.assert_array_equal(shortened.run(feeds)["tokens"], feeds["mask"].sum(axis=1))
+    assert heard == [32, 16]
 
 
 def test_fillings_that_a_plan_cannot_hold_exactly_are_none():

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from tfopt_optimizer.device import ON_CPU, Device
-from tfopt_optimizer.plan import SignatureInfo
+from tfopt_optimizer.plan import Shortening, SignatureInfo
 
 Arrays = dict[str, np.ndarray]
 Feeds = Mapping[str, np.ndarray]
@@ -45,7 +45,8 @@ class Target:
     independent, else None. `engine` is whose variant it is: one worker may run several (split.py). `varying`: the
     signature has buckets of several inner shapes. `source`: the folder of a graph that stands for the model's own while
     the plan is made (rewritten.py), "" where engines read the SavedModel. `open`: where the engine can, one runner
-    takes any number of rows up to `rows`, at any inner sizes up to those of `shapes`.
+    takes any number of rows up to `rows`, at any inner sizes up to those of `shapes`. `lengths`: how long rows are, of
+    which there may be less than `shapes` say.
     """
 
     signature: SignatureInfo
@@ -57,6 +58,7 @@ class Target:
     varying: bool = False
     source: str = ""
     open: bool = False
+    lengths: Shortening | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,12 +36,13 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer import compression, cpu
-from tfopt_optimizer.engines import openvino_blocked, openvino_graph, openvino_winograd
+from tfopt_optimizer.engines import openvino_blocked, openvino_graph, openvino_packed, openvino_winograd
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.limits import Within
 from tfopt_optimizer.engines.openvino_requests import OpenvinoRunner, Request, RowsRunner, Shapes, Team, reason
 from tfopt_optimizer.engines.pool import Pool
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
+from tfopt_optimizer.plan import Shortening
 
 F32 = "f32"
 AMX = f"{F32}-amx"  # matrix products by the processor's bfloat16 unit, in three parts (openvino_amx.py)
@@ -99,7 +100,7 @@ class Device:
 
 def folder(target: Target) -> str:
     """Where the model lies, relative to the plan: "s0/openvino" for f32 in "s0/b8", "s0/openvino-int8" for int8."""
-    same = target.variant.startswith(F32) or target.variant == compression.BF16
+    same = (target.variant.startswith(F32) and target.lengths is None) or target.variant == compression.BF16
     name = FOLDER if same else f"{FOLDER}-{target.variant}"
     return (Path(target.folder).parent / name).as_posix()
 
@@ -118,6 +119,8 @@ class Model:
 
     def runner(self, target: Target) -> OpenvinoRunner:
         """Compiles for the shapes, or takes what serves them already. NotLowerable when OpenVINO refuses them."""
+        if target.lengths is not None:
+            return self._packed(target, target.lengths)
         variant, streams, part = target.variant, streams_of(target.variant), parts(target)
         # int8 with an unknown batch always: with a static batch of 8 OpenVINO 2026.4 answers a small quantized MLP
         # wrongly on AMX (errors of 20 to 60 % of the largest value; batch 1, 3 and unknown are right).
@@ -150,10 +153,30 @@ class Model:
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
 
+    def _packed(self, target: Target, lengths: Shortening) -> OpenvinoRunner:
+        shapes = openvino_packed.shapes(parts(target), lengths.size)
+        inputs = (*target.signature.inputs, *openvino_packed.INPUTS)
+        try:
+            if not self._compiled:  # one for all buckets
+                model = self._model.clone()
+                wanted = {t.name: _dimensions(t.shape, shapes[t.name], True, True) for t in inputs}
+                model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
+                properties = self._device.properties(target.variant)
+                self._compiled[()] = self._device.core.compile_model(model, "CPU", properties)
+            names = frozenset(t.name for t in target.signature.outputs)
+            within = Within(self._guarded(shapes).limits)
+            one = functools.partial(Request, self._device.openvino, self._compiled[()], shapes, within, names)
+            return openvino_packed.runner(lengths, one, cpu.usable_cores())
+        except RuntimeError as error:
+            raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
+
     def checked(self, target: Target, *, look_ups: bool = True) -> None:
         """NotLowerable where OpenVINO would compute on with what TensorFlow refuses, and no limit of an input helps.
         `look_ups`: they count too; a cut's host looks after those of its device segments (split/strays.py)."""
-        found = self._guarded(parts(target))
+        shapes = parts(target)
+        if target.lengths is not None:
+            shapes = openvino_packed.shapes(shapes, target.lengths.size)
+        found = self._guarded(shapes)
         if refusal := found.refusal or (found.strays if look_ups else ""):
             raise NotLowerable(refusal)
 
@@ -188,6 +211,8 @@ class Model:
 
     def forget(self, target: Target) -> None:
         """Frees what was compiled for these shapes alone."""
+        if target.lengths is not None:
+            return
         self._compiled.pop((target.variant.removesuffix(ROW), tuple(sorted(parts(target).items()))), None)
 
 
@@ -252,7 +277,7 @@ class Worker:
 
         started, place = time.perf_counter(), folder(target)
         if not (self._place.plan_dir / place / MODEL).exists():
-            if place != (Path(target.folder).parent / FOLDER).as_posix():
+            if target.lengths is None and place != (Path(target.folder).parent / FOLDER).as_posix():
                 raise NeedsConversion(f"there is no model in {target.variant} yet")
             openvino_read.write_model(self._device, self._place, target, self._place.plan_dir / place)
         before = own_bytes()  # from here on it is what a server does
@@ -260,7 +285,9 @@ class Worker:
         model.checked(target, look_ups=not self._place.cut)
         self._runners[target.folder, target.variant] = model.runner(target)
         memory = max(0, own_bytes() - before)
-        return Prepared(time.perf_counter() - started, memory, place, any_rows=target.open)
+        return Prepared(
+            time.perf_counter() - started, memory, place, any_rows=target.open or target.lengths is not None
+        )
 
     def runner(self, target: Target) -> Runner:
         return self._runners[target.folder, target.variant]

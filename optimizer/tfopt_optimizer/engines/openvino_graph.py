@@ -22,6 +22,7 @@ import numpy as np
 from tfopt_optimizer.engines import guards, openvino_bodies, spans
 from tfopt_optimizer.engines.indices import FEW, Graph, Shape
 from tfopt_optimizer.engines.limits import ANY, Bounds, Limits, Part, narrow
+from tfopt_optimizer.passes import packing
 
 INT32: Limits = (-(1 << 31), (1 << 31) - 1)
 MANY = 1 << 22  # along an axis of unknown length, which is that of some record
@@ -43,15 +44,15 @@ _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_ax
 _KEEPING = frozenset({
     "Placeholder", "Const", "Result", "Reshape", "Squeeze", "ExpandDims", "Transpose", "Tile", "StridedSlice", "Slice",
     "Split", "SplitV", "ConcatV2", "GatherV2", "GatherNd", "ScatterUpdate", "ScatterNDUpdate", "ScatterElementsUpdate",
-    "Shape", "OneHot", "TopKV2", "Where", "Loop", "TensorIterator", "If", "Cast", "Bucketize",
+    "Shape", "OneHot", "TopKV2", "Where", "Loop", "TensorIterator", "If", "Cast", "Bucketize", "_Packed",
 })  # fmt: skip
 _WIDE = frozenset({"i32", "u32", "i64", "u64"})  # the others fit into a float
 # Whose results are values of their first inputs, or of all.
 _FIRST = frozenset({
     "Reshape", "Squeeze", "ExpandDims", "Transpose", "Tile", "StridedSlice", "Slice", "SplitV", "GatherV2", "GatherNd",
-    "Reverse", "ReverseSequence", "ReduceMax", "ReduceMin", "Cast", "TopKV2",
+    "Reverse", "ReverseSequence", "ReduceMax", "ReduceMin", "Cast", "TopKV2", "_Packed",
 })  # fmt: skip
-_AMONG = frozenset({"Reverse", "ReverseSequence", "ReduceMax", "ReduceMin"})
+_AMONG = frozenset({"Reverse", "ReverseSequence", "ReduceMax", "ReduceMin", "_Packed"})
 _BLIND = guards.Blind("OpenVINO", outside="where OpenVINO gives zeros")
 
 
@@ -62,6 +63,8 @@ class Node:
         self.operation, self.name = operation, str(operation.get_name())
         self.op = _NAMES.get(operation.get_type_name(), str(operation.get_type_name()))
         self.input = [f"{s.get_node().get_name()}:{s.get_index()}" for s in operation.input_values()]
+        if self.op == "GatherV2" and _places(operation.input_value(1)):
+            self.op = "_Packed"
         if self.op == "Split":  # TensorFlow names the axis first
             self.input.reverse()
         self.attr = self._attributes()
@@ -84,6 +87,13 @@ class Node:
 
     def types(self) -> list[str]:
         return [str(port.get_element_type().get_type_name()) for port in self.operation.outputs()]
+
+
+def _places(port: Any) -> bool:
+    """Whether it tells which positions there are (packing.py): the server computes it, and all of them are."""
+    while port.get_node().get_type_name() in ("Reshape", "Convert"):
+        port = port.get_node().input_value(0)
+    return port.get_node().get_type_name() == "Parameter" and bool(port.get_names() & packing.INPUTS)
 
 
 class ModelGraph(Graph):

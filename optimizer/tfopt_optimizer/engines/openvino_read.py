@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer import whole
-from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_requests, rewritten
+from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_packed, openvino_requests, rewritten
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
@@ -26,6 +26,7 @@ _TYPES = frozenset({"float", "half", "bool", "int8", "uint8", "int16", "uint16",
 def write_model(device: openvino.Device, place: Place, target: Target, folder: Path) -> None:
     """Writes model.xml and model.bin into `folder`. NotLowerable says why not, NeedsConversion asks for a graph."""
     signature = target.signature
+    inputs = (*signature.inputs, *(openvino_packed.INPUTS if target.lengths is not None else ()))
     refuse_types(signature)
     graph, ends = _graph(place, target, folder)
     frozen = graph.exists()
@@ -40,7 +41,7 @@ def write_model(device: openvino.Device, place: Place, target: Target, folder: P
         raise NeedsConversion(why) from error
     names = json.loads(ends.read_text()) if frozen else {"inputs": {}, "outputs": {}}
     try:
-        rename(model.inputs, signature.inputs, names["inputs"])
+        rename(model.inputs, inputs, openvino_packed.NAMES | names["inputs"])
         rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
     except KeyError as error:
         raise (NotLowerable if frozen else NeedsConversion)(f"OpenVINO finds no tensor for {error}") from error
@@ -54,6 +55,11 @@ def write_model(device: openvino.Device, place: Place, target: Target, folder: P
 def _graph(place: Place, target: Target, folder: Path) -> tuple[Path, Path]:
     """A frozen graph with the names of its ends: what stands for the signature, else what is there once it was asked
     for."""
+    if target.lengths is not None:
+        graph = place.plan_dir / target.source / rewritten.PACKED_GRAPH
+        if not graph.exists():
+            raise NotLowerable("no product can leave filling out")
+        return graph, place.plan_dir / target.source / rewritten.META
     if target.source:
         return place.plan_dir / target.source / rewritten.GRAPH, place.plan_dir / target.source / rewritten.META
     return folder / GRAPH, folder / NAMES

@@ -2,7 +2,8 @@
 
 It lies in the plan while that is made, frozen, in `Target.source`, and stands there for the SavedModel's signature:
 converters read it instead. Two passes, each of which may find nothing to do: slices go before what treats positions
-separately (passes/unread.py), and a fixed length becomes open (passes/lengths.py).
+separately (passes/unread.py), and a fixed length becomes open (passes/lengths.py). Beside what is open lies the same
+with two inputs more, which leaves filling out (passes/packing.py).
 """
 
 from __future__ import annotations
@@ -20,22 +21,25 @@ from tfopt_optimizer.engines.base import Target
 from tfopt_optimizer.engines.freeze import Frozen
 from tfopt_optimizer.engines.weightless import Weightless
 from tfopt_optimizer.errors import NotLowerable
-from tfopt_optimizer.passes import lengths, unread
+from tfopt_optimizer.passes import lengths, packing, unread
 from tfopt_optimizer.plan import SignatureInfo
 
 GRAPH, META = "graph.pb", "graph.json"
+PACKED_GRAPH = "packed.pb"  # ... in which filling is left out, where that can be
 
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
     """`inputs`, `outputs`: as Frozen's. `smaller`: products that a slice made smaller. `opened`: the inputs whose
-    length is open now, with the axis; `refusal`: why it stayed fixed, though it was asked for."""
+    length is open now, with the axis; `refusal`: why it stayed fixed, though it was asked for. `packed`: products that
+    are smaller in the packed graph."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     smaller: int = 0
     opened: Mapping[str, int] = dataclasses.field(default_factory=dict)
     refusal: str = ""
+    packed: int = 0
 
 
 def make(
@@ -47,12 +51,15 @@ def make(
     frozen, tf = light.frozen, model.tf
     smaller = unread.run(frozen.graph, inferred.of_tensors(tf, frozen.graph), _nodes(frozen.outputs))
     meta = Meta(frozen.inputs, frozen.outputs, smaller)
+    packed = None
     if axes:
-        light, meta = _opened(tf, info, axes, light, meta)
+        light, meta, packed = _opened(tf, info, axes, light, meta)
     if not (meta.smaller or meta.opened):
         raise NotLowerable(meta.refusal or "every position of it is read")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / GRAPH).write_bytes(weightless.filled(tf, light).SerializeToString())
+    if packed is not None:
+        (folder / PACKED_GRAPH).write_bytes(weightless.filled(tf, packed).SerializeToString())
     whole.write(folder / META, json.dumps(dataclasses.asdict(meta)))
     return meta, light
 
@@ -64,7 +71,8 @@ def _nodes(ends: Mapping[str, str]) -> dict[str, str]:
 
 def _opened(
     tf: Any, info: SignatureInfo, axes: Mapping[str, int], light: Weightless, meta: Meta
-) -> tuple[Weightless, Meta]:
+) -> tuple[Weightless, Meta, Weightless | None]:
+    """What is open, what is said of it, and the packed graph where that computes less."""
     frozen = light.frozen
     graph = type(frozen.graph)()
     graph.CopyFrom(frozen.graph)
@@ -72,11 +80,15 @@ def _opened(
     assert size is not None
     placed = {node: axes[name] for node, name in _nodes(frozen.inputs).items() if name in axes}
     try:
-        lengths.run(graph, inferred.of_tensors(tf, graph), placed, _nodes(frozen.outputs), size)
+        opening = lengths.run(graph, inferred.of_tensors(tf, graph), placed, _nodes(frozen.outputs), size)
     except NotLowerable as error:
-        return light, dataclasses.replace(meta, refusal=str(error))
-    opened = dataclasses.replace(light, frozen=dataclasses.replace(frozen, graph=graph))
-    return opened, dataclasses.replace(meta, opened=dict(axes))
+        return light, dataclasses.replace(meta, refusal=str(error)), None
+    open_graph = type(graph)()
+    open_graph.CopyFrom(graph)
+    opened = dataclasses.replace(light, frozen=dataclasses.replace(frozen, graph=open_graph))
+    count = packing.run(graph, opening, _nodes(frozen.outputs))
+    packed = dataclasses.replace(light, frozen=dataclasses.replace(frozen, graph=graph)) if count else None
+    return opened, dataclasses.replace(meta, opened=dict(axes), packed=count), packed
 
 
 def _axes(info: SignatureInfo, wanted: SignatureInfo) -> dict[str, int]:

@@ -91,6 +91,8 @@ ROWS = (
         heavy=True),
     Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
+    Row("openvino", "openvino", lambda cores: (likely.PACKED,), "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True, splits=False),
     # Before the simpler ones for convolutions: it gains more where there is anything to gain, and the time may end.
     Row("openvino", "openvino", _winograd, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),

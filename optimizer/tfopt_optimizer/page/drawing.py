@@ -76,6 +76,8 @@ def _crossings(tensors: Sequence[Crossing], own: frozenset[str]) -> str:
 
 
 def _padding(bucket: Bucket) -> str:
+    if bucket.plan.positions:
+        return "takes any number of rows, and leaves their filling out"
     if not bucket.plan.static:
         return "takes any number of rows"
     if bucket.plan.batch == 1 and not bucket.plan.inner:

@@ -173,10 +173,12 @@ def shortening(plan: SignaturePlan) -> str:
     """At which lengths rows of a fixed length are computed; "" where all are in full."""
     if plan.shortening is None:
         return ""
-    sizes = ", ".join(map(str, plan.shortening.lengths))
-    return (
-        f"Rows that are filled up to {plan.shortening.size} positions are computed at {sizes}: {plan.shortening.reason}"
-    )
+    size, found = plan.shortening.size, list[str]()
+    if plan.shortening.lengths:
+        found.append(f"at {', '.join(map(str, plan.shortening.lengths))}")
+    if any(bucket.positions for bucket in plan.buckets):
+        found.append("together with others, for the positions that they have")
+    return f"Rows that are filled up to {size} positions are computed {', or '.join(found)}: {plan.shortening.reason}"
 
 
 def inner(plan: SignaturePlan) -> str:

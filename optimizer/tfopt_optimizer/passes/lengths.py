@@ -23,7 +23,7 @@ from tfopt_optimizer.passes.dimensions import Dimensions, Dims
 from tfopt_optimizer.passes.order import sorted_nodes
 
 LENGTH = "tfopt_length"
-_INT32 = 3  # DataType
+_INT32, _INT64, _BOOL = 3, 9, 10  # DataType
 Shape = tuple[int | None, ...]
 Axes = frozenset[int]
 NONE: Axes = frozenset()
@@ -33,10 +33,11 @@ _SHAPES = frozenset({"Shape", "ShapeN", "Size", "Rank"})
 
 def run(
     graph: Any, shapes: Mapping[str, Shape | None], inputs: Mapping[str, int], outputs: Mapping[str, str], size: int
-) -> None:
-    """Rewrites a frozen GraphDef. `shapes`: of every tensor, by its name ("node:0"); `inputs`: placeholders with the
-    axis that is the length, which is `size` in all; `outputs`: nodes with the names that people know. NotLowerable
-    names the operation that cannot do with another length; the graph is then half rewritten."""
+) -> Opening:
+    """Rewrites a frozen GraphDef, and returns what is known of it. `shapes`: of every tensor, by its name ("node:0");
+    `inputs`: placeholders with the axis that is the length, which is `size` in all; `outputs`: nodes with the names
+    that people know. NotLowerable names the operation that cannot do with another length; the graph is then half
+    rewritten."""
     opening = Opening(graph, shapes, inputs, size)
     opening.walk()
     for node, name in outputs.items():
@@ -47,6 +48,7 @@ def run(
             node.attr["shape"].shape.dim[inputs[node.name]].size = -1
         if "_output_shapes" in node.attr:
             del node.attr["_output_shapes"]
+    return opening
 
 
 def pin(graph: Any, size: int) -> None:
@@ -70,7 +72,7 @@ def _placeholders(nodes: Mapping[str, Any]) -> list[Any]:
 
 def _hold(node: Any, array: np.ndarray) -> None:
     """Gives a Const its value."""
-    kind = {np.dtype(np.int32): _INT32, np.dtype(np.bool_): 10}[array.dtype]
+    kind = {np.dtype(np.int32): _INT32, np.dtype(np.bool_): _BOOL}[array.dtype]
     node.attr["dtype"].type = kind
     tensor = node.attr["value"].tensor
     tensor.dtype = kind
@@ -85,20 +87,24 @@ class Opening:
 
     def __init__(self, graph: Any, shapes: Mapping[str, Shape | None], inputs: Mapping[str, int], size: int) -> None:
         self._graph, self._inputs, self.size = graph, dict(inputs), size
-        self._nodes = {node.name: node for node in graph.node}
-        self._order = sorted_nodes(self._nodes)
+        self.nodes = {node.name: node for node in graph.node}
+        self._order = sorted_nodes(self.nodes)
+        self._fed = set[str]()  # nodes that may give something else in every call
+        for node in self._order:
+            if node.op.startswith("Placeholder") or any(map(self.is_fed, positions.feeders(node))):
+                self._fed.add(node.name)
         self._known = Dimensions(self._order, shapes)
         self._axes: dict[str, Axes] = {}  # tensor -> its axes that are the length now
         self._merged: dict[str, Axes] = {}  # ... that are rows and length in one
         self._cut: dict[tuple[str, int], str] = {}
         self._whole: dict[str, str] = {}  # what was cut -> all of it
         name, axis = next(iter(self._inputs.items()))
-        self._node("Shape", f"{LENGTH}/shape", [name], T=self._nodes[name].attr["dtype"].type, out_type=_INT32)
+        self.add("Shape", f"{LENGTH}/shape", [name], T=self.nodes[name].attr["dtype"].type, out_type=_INT32)
         ends = [
-            self._const(f"{LENGTH}/{what}", [value])
+            self.constant(f"{LENGTH}/{what}", [value])
             for what, value in (("begin", axis), ("end", axis + 1), ("step", 1))
         ]
-        self._node("StridedSlice", LENGTH, [f"{LENGTH}/shape", *ends], T=_INT32, Index=_INT32, shrink_axis_mask=1)
+        self.add("StridedSlice", LENGTH, [f"{LENGTH}/shape", *ends], T=_INT32, Index=_INT32, shrink_axis_mask=1)
 
     def walk(self) -> None:
         for node in self._order:
@@ -128,8 +134,12 @@ class Opening:
 
     # What rules ask and do.
 
+    def is_fed(self, tensor: str) -> bool:
+        """Whether it depends on what is sent."""
+        return tensor.partition(":")[0] in self._fed
+
     def is_constant(self, tensor: str) -> bool:
-        return bool(self._nodes[tensor.partition(":")[0]].op == "Const")
+        return bool(self.nodes[tensor.partition(":")[0]].op == "Const")
 
     def dims(self, node: Any, tensor: str) -> Dims:
         """What a tensor's axes were before, or are where they are not the length."""
@@ -145,7 +155,7 @@ class Opening:
         """The values of axes or places, which nothing fed decides."""
         found = self._known.numbers(_first(tensor))
         if found is None:
-            maker = self._nodes[tensor.partition(":")[0]]
+            maker = self.nodes[tensor.partition(":")[0]]
             raise NotLowerable(f"{node.op} {node.name!r} takes its axes or places from {maker.op} {maker.name!r}")
         return found
 
@@ -166,11 +176,11 @@ class Opening:
         key = (_first(tensor), axis)
         if key not in self._cut:
             name = f"{tensor.replace(':', '_')}/{LENGTH}_{axis}"
-            zeros, ones = self._const(f"{name}/begin", [0] * rank), self._const(f"{name}/step", [1] * rank)
+            zeros, ones = self.constant(f"{name}/begin", [0] * rank), self.constant(f"{name}/step", [1] * rank)
             end = self._placed(f"{name}/end", [0] * rank, {axis})
-            kind = self._kind(node, number)
+            kind = self.kind(node, number)
             mask = (1 << rank) - 1
-            self._node(
+            self.add(
                 *("StridedSlice", name, [tensor, zeros, end, ones]),
                 T=kind,
                 Index=_INT32,
@@ -182,15 +192,19 @@ class Opening:
             self._axes[f"{name}:0"] = self.axes_of(tensor) | {axis}
         node.input[number] = self._cut[key]
 
-    def _kind(self, node: Any, number: int) -> int:
+    def kind(self, node: Any, number: int) -> int:
         """The type of an input."""
-        maker = self._nodes[node.input[number].partition(":")[0]]
+        maker = self.nodes[node.input[number].partition(":")[0]]
+        if maker.op in _TRUTHS:  # their T is that of what they compare
+            return _BOOL
+        if maker.op in positions.PLACES:
+            return int(told(maker, "output_type").type) or _INT64
         for key in ("DstT", "dtype", "Tparams", "out_type", "T"):
             if key in maker.attr:
                 return int(told(maker, key).type)
         if node.op in ("SelectV2", "Select") and number == 0:
-            return 10
-        return 10 if maker.op in _TRUTHS else int(told(node, "T").type)
+            return _BOOL
+        return int(told(node, "T").type)
 
     def placed(self, node: Any, sizes: Sequence[int], axes: Iterable[int]) -> str:
         """A vector of these numbers with the length at some places."""
@@ -205,29 +219,30 @@ class Opening:
         name = f"{node.name}/{LENGTH}"
         there = self._graph.node.add(op="Const", name=f"{name}/there")
         _hold(there, np.array([axis in axes for axis in range(rank)]))
-        self._nodes[there.name] = there
-        size = self._const(f"{name}/whole", self.size) if whole else LENGTH
-        self._node("SelectV2", name, [there.name, size, vector], T=_INT32)
+        self.nodes[there.name] = there
+        size = self.constant(f"{name}/whole", self.size) if whole else LENGTH
+        self.add("SelectV2", name, [there.name, size, vector], T=_INT32)
         return name
 
     def _placed(self, name: str, sizes: Sequence[int], axes: set[int]) -> str:
         if not axes:
-            return self._const(name, list(sizes))
-        parts = [LENGTH if axis in axes else self._const(f"{name}/{axis}", size) for axis, size in enumerate(sizes)]
-        self._node("Pack", name, parts, T=_INT32, N=len(parts), axis=0)
+            return self.constant(name, list(sizes))
+        parts = [LENGTH if axis in axes else self.constant(f"{name}/{axis}", size) for axis, size in enumerate(sizes)]
+        self.add("Pack", name, parts, T=_INT32, N=len(parts), axis=0)
         return name
 
-    def _const(self, name: str, value: Any) -> str:
+    def constant(self, name: str, value: Any) -> str:
         node = self._graph.node.add(op="Const", name=name)
         _hold(node, np.array(value, np.int32))
-        self._nodes[name] = node
+        self.nodes[name] = node
         return name
 
-    def _node(self, op: str, name: str, inputs: list[str], **attributes: int) -> None:
+    def add(self, op: str, name: str, inputs: list[str], **attributes: int) -> str:
         node = self._graph.node.add(op=op, name=name, input=inputs)
         for key, value in attributes.items():
-            setattr(node.attr[key], "type" if key in ("T", "Index", "out_type") else "i", value)
-        self._nodes[name] = node
+            setattr(node.attr[key], "type" if key[0] == "T" or key in ("Index", "out_type") else "i", value)
+        self.nodes[name] = node
+        return name
 
 
 _TRUTHS = frozenset({

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from tfopt_optimizer.passes.lengths import Opening
 
 _INT32 = 3  # DataType
-_SAME = frozenset({
+SAME = frozenset({
     "Identity", "Cast", "StopGradient", "PreventGradient", "Snapshot", "CheckNumerics", "ZerosLike", "OnesLike", "Abs",
     "Neg", "Exp", "Expm1", "Log", "Log1p", "Sqrt", "Rsqrt", "Square", "Reciprocal", "Tanh", "Sigmoid", "Relu", "Relu6",
     "LeakyRelu", "Elu", "Selu", "Softplus", "Softsign", "Erf", "Erfc", "Sin", "Cos", "Sign", "Floor", "Ceil", "Round",
     "Rint", "LogicalNot", "IsNan", "IsFinite", "IsInf", "Invert", "Softmax", "LogSoftmax", "MatrixBandPart",
 })  # fmt: skip
-_BROADCAST = frozenset({
+BROADCAST = frozenset({
     "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "FloorDiv", "Maximum", "Minimum", "SquaredDifference", "Pow",
     "FloorMod", "Mod", "TruncateMod", "DivNoNan", "Xdivy", "Xlogy", "MulNoNan", "Equal", "NotEqual", "Less",
     "LessEqual", "Greater", "GreaterEqual", "LogicalAnd", "LogicalOr", "SelectV2", "AddN", "BitwiseAnd", "BitwiseOr",
     "Select", "ClipByValue",
 })  # fmt: skip
-_REDUCTIONS = frozenset({"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"})
-_PLACES = frozenset({"ArgMax", "ArgMin"})
+REDUCTIONS = frozenset({"Sum", "Mean", "Max", "Min", "Prod", "All", "Any", "EuclideanNorm"})
+PLACES = frozenset({"ArgMax", "ArgMin"})
 
 
 def feeders(node: Any) -> list[str]:
@@ -79,10 +79,10 @@ def _bias(opening: Opening, node: Any) -> None:
 def _reduced(opening: Opening, node: Any) -> None:
     rank = len(opening.shape(node, node.input[0]))
     over = {axis % rank for axis in opening.vector(node, node.input[1])}
-    if node.op in _PLACES and over & opening.axes_of(node.input[0]):
+    if node.op in PLACES and over & opening.axes_of(node.input[0]):
         # What filling adds moves the place in few rows: trying would not show it.
         raise NotLowerable(f"{node.op} {node.name!r} looks for one of the positions")
-    keeps = node.op not in _PLACES and (told(node, "keep_dims").b or told(node, "keepdims").b)
+    keeps = node.op not in PLACES and (told(node, "keep_dims").b or told(node, "keepdims").b)
     kept = [axis for axis in opening.axes_of(node.input[0]) if axis not in over]
     opening.give(node, kept if keeps else [axis - sum(o < axis for o in over) for axis in kept])
 
@@ -322,9 +322,9 @@ def _groups(before: Dims, after: Dims) -> list[tuple[list[int], list[int]]]:
 
 
 RULES: Mapping[str, Callable[[Opening, Any], None]] = {
-    **dict.fromkeys(_SAME, _same),
-    **dict.fromkeys(_BROADCAST, _broadcast),
-    **dict.fromkeys(_REDUCTIONS | _PLACES, _reduced),
+    **dict.fromkeys(SAME, _same),
+    **dict.fromkeys(BROADCAST, _broadcast),
+    **dict.fromkeys(REDUCTIONS | PLACES, _reduced),
     **dict.fromkeys(("Cumsum", "Cumprod"), _counted),
     **dict.fromkeys(("Split", "SplitV", "Unpack"), _divided),
     **dict.fromkeys(("Gather", "GatherV2"), _gathered),
@@ -344,4 +344,4 @@ RULES: Mapping[str, Callable[[Opening, Any], None]] = {
     "Einsum": _summed,
     "Reshape": _reshaped,
 }
-TAKE_MERGED = frozenset({"Reshape", "MatMul", "BiasAdd"}) | _SAME | _BROADCAST
+TAKE_MERGED = frozenset({"Reshape", "MatMul", "BiasAdd"}) | SAME | BROADCAST
