@@ -33,6 +33,7 @@ _VARIANTS = {
         "f32",
         "f32-s",
         "f32-sp",
+        "f32-packed-s",  # cores that wait for each other lose more where the machine is busy
         "f32-packed",
         "f32-blocked",
         "f32-blocked-s",

@@ -210,7 +210,9 @@ class Contest:
         if likely.packs(entrant.engine, entrant.variant):
             if candidate.target.lengths is None:
                 return "its rows are not of different lengths"
-            if candidate.target.rows == 1 and self._weights_bytes <= LARGE:
+            if self._weights_bytes > LARGE and entrant.variant != likely.PACKED:
+                return "the weights are there once, for single rows too"
+            if self._weights_bytes <= LARGE and candidate.target.rows == 1:
                 return "for batches of 2 rows or more"
         found = _found(entered)
         if found and allotted.over():
@@ -235,9 +237,8 @@ class Contest:
                 open=spec.short and (spec.near or spec.batch != 1),
             )
         if static and not entrant.own_graph:
-            target = dataclasses.replace(target, signature=spec.given or signature, source=spec.source)
-        if spec.lengths is not None and likely.packs(entrant.engine, entrant.variant):
-            target = dataclasses.replace(target, lengths=spec.lengths)
+            lengths = spec.lengths if likely.packs(entrant.engine, entrant.variant) else None
+            target = dataclasses.replace(target, signature=spec.given or signature, source=spec.source, lengths=lengths)
         name = f"{spec.folder if static else signature.key}/{entrant.engine}/{entrant.variant}"
         worker = self._workers[entrant.worker]
         return Candidate(entrant, worker, name, target, Budget(self._flags.candidate_timeout_s))

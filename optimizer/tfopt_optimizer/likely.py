@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 HOST = "host+"  # before the engine of a split signature's device segments
-PACKED = "f32-packed"  # openvino's variant
+PACKED = "f32-packed"  # openvino's variant; with -s and a number, on so many streams
 SMALL_US = 3_000.0  # a call of plain TensorFlow below this is mostly overhead
 _SMALL = ("litert", "tensorflow", "onnxruntime", "openvino", "xla")
 _COMPUTING = ("openvino", "litert", "onnxruntime", "xla", "tensorflow")
@@ -48,7 +48,7 @@ def takes_any(engine: str, variant: str) -> bool:
 
 def packs(engine: str, variant: str) -> bool:
     """Whether it takes rows of all lengths at once and leaves their filling out (passes/packing.py)."""
-    return engine == "openvino" and variant == PACKED
+    return engine == "openvino" and variant.startswith(PACKED)
 
 
 def by_rows(engine: str, variant: str) -> bool:

@@ -164,7 +164,7 @@ class Packs:
     """A bucket whose runner takes rows of all lengths together, and as long as they have positions."""
 
     def __init__(self, size: int, bucket: Bucket) -> None:
-        self.bucket, self._size = bucket, size
+        self.bucket, self._size, self._streams = bucket, size, int(getattr(bucket.run, "streams", 1))
         self._us, self._positions = bucket.cost_us, bucket.positions
 
     def parts(self, there: Lengths) -> list[tuple[int, Lengths]]:
@@ -175,7 +175,13 @@ class Packs:
     def us(self, there: Lengths, parts: Sequence[tuple[int, Lengths]]) -> float:
         """What such runs take."""
         each = (1 - FIXED) * self._us / self._positions
-        return sum(FIXED * self._us + each * float(there[rows].sum()) for _, rows in parts)
+        return sum(FIXED * self._us + each * self._longest(there[rows]) for _, rows in parts)
+
+    def _longest(self, there: Lengths) -> int:
+        """How many positions are computed, or could be until the last stream is done."""
+        if self._streams == 1:
+            return int(there.sum())
+        return self._streams * max(int(there[rows].sum()) for rows in shortening.shares(there, self._streams))
 
 
 class Aside(NamedTuple):

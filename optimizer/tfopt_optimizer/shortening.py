@@ -206,6 +206,17 @@ def whole(plan: Shortening, feeds: Feeds) -> dict[str, np.ndarray]:
     return out
 
 
+def shares(there: Lengths, number: int) -> list[Lengths]:
+    """The rows of each of so many parts, or fewer, which have about as many positions."""
+    parts: list[list[int]] = [[] for _ in range(min(number, len(there)))]
+    held = [0] * len(parts)
+    for row in np.argsort(-there, kind="stable").tolist():
+        least = held.index(min(held))
+        parts[least].append(row)
+        held[least] += int(there[row])
+    return [np.array(part) for part in parts]
+
+
 def rows_of_level(plan: Shortening, rows: Rows, size: int, below: int) -> Rows:
     """Rows to check and measure a length with: those of the records that are longer than `below`, the next shorter one,
     then beginnings of any, down to one place, where filling would weigh most. None where all are nothing but filling

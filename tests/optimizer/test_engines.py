@@ -143,7 +143,14 @@ BLOCKED = ["openvino/f32-blocked", "openvino/f32-blocked-s4"]
 def test_lossless_engines_need_no_flag_and_xla_does(monkeypatch, isa, more):
     monkeypatch.setattr(table.cpu, "processor", lambda: {"isa": isa})
     streams = ["openvino/f32", "openvino/f32-s4", "openvino/f32-s4p1"]
-    openvino = [*streams, "openvino/f32-packed", "openvino/f32-winograd", "openvino/f32-winograd-s4p1", *more]
+    openvino = [
+        *streams,
+        "openvino/f32-packed",
+        "openvino/f32-packed-s4",
+        "openvino/f32-winograd",
+        "openvino/f32-winograd-s4p1",
+        *more,
+    ]
     lossless = ["litert/t1", "litert/t4", "litert/s4", *openvino, "onnxruntime/t1", "onnxruntime/t4"]
     assert labels() == lossless
     assert labels(allow_precompilation=True) == [*lossless, "xla/pjrt"]

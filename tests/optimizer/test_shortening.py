@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -360,6 +361,28 @@ def test_rows_run_together_where_what_they_have_takes_less_so(lengths, us, toget
     feeds = texts(lengths)
     np.testing.assert_array_equal(shortened.run(feeds)["tokens"], feeds["mask"].sum(axis=1))
     assert (ran == [len(lengths)]) == together
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_streams_share_positions_about_equally(seed):
+    there = np.random.default_rng(seed).integers(1, SIZE + 1, 12)
+    for number in (1, 2, 3):
+        parts = shortening.shares(there, number)
+        assert sorted(np.concatenate(parts).tolist()) == list(range(12))
+        held = [there[rows].sum() for rows in parts]
+        assert len(parts) == number
+        assert max(held) - min(held) <= there.max()
+    assert [rows.tolist() for rows in shortening.shares(np.array([5]), 2)] == [[0]]
+
+
+def test_rows_that_streams_cannot_share_equally_cost_what_the_longest_takes():
+    """Two rows of 60 and 4 on two streams: as long as two of 60."""
+    for streams, us, together in [(1, 100.0, True), (2, 100.0, False), (2, 50.0, True)]:
+        shortened, ran, _ = packing(us)  # alone 64 + 16: together 5 + 0.95 * 64, on two streams 5 + 0.95 * 120
+        shortened.runners[SIZE].bucket_for(4).run = SimpleNamespace(streams=streams)
+        shortened = Shortened(PLAN, shortened.runners)
+        shortened.run(texts([60, 4]))
+        assert (ran == [2]) == together
 
 
 def test_a_packed_bucket_that_is_dropped_leaves_its_rows_to_the_others():

@@ -35,7 +35,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfopt_optimizer import compression, cpu
+from tfopt_optimizer import compression, cpu, likely
 from tfopt_optimizer.engines import openvino_blocked, openvino_graph, openvino_packed, openvino_winograd
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.limits import Within
@@ -101,7 +101,7 @@ class Device:
 def folder(target: Target) -> str:
     """Where the model lies, relative to the plan: "s0/openvino" for f32 in "s0/b8", "s0/openvino-int8" for int8."""
     same = (target.variant.startswith(F32) and target.lengths is None) or target.variant == compression.BF16
-    name = FOLDER if same else f"{FOLDER}-{target.variant}"
+    name = FOLDER if same else f"{FOLDER}-{target.variant if target.lengths is None else likely.PACKED}"
     return (Path(target.folder).parent / name).as_posix()
 
 
@@ -114,7 +114,7 @@ class Model:
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
         self._guards = openvino_graph.guards_of(self._model)
         self._clean = not (self._guards.refusal or self._guards.strays)
-        self._compiled: dict[tuple[Any, ...], Any] = {}
+        self._compiled: dict[Any, Any] = {}
         self._of_rows: dict[tuple[Any, int], RowsRunner] = {}
 
     def runner(self, target: Target) -> OpenvinoRunner:
@@ -157,16 +157,17 @@ class Model:
         shapes = openvino_packed.shapes(parts(target), lengths.size)
         inputs = (*target.signature.inputs, *openvino_packed.INPUTS)
         try:
-            if not self._compiled:  # one for all buckets
+            streams = streams_of(target.variant)
+            if streams not in self._compiled:  # one for all buckets
                 model = self._model.clone()
                 wanted = {t.name: _dimensions(t.shape, shapes[t.name], True, True) for t in inputs}
                 model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
                 properties = self._device.properties(target.variant)
-                self._compiled[()] = self._device.core.compile_model(model, "CPU", properties)
+                self._compiled[streams] = self._device.core.compile_model(model, "CPU", properties)
             names = frozenset(t.name for t in target.signature.outputs)
             within = Within(self._guarded(shapes).limits)
-            one = functools.partial(Request, self._device.openvino, self._compiled[()], shapes, within, names)
-            return openvino_packed.runner(lengths, one, cpu.usable_cores())
+            one = functools.partial(Request, self._device.openvino, self._compiled[streams], shapes, within, names)
+            return openvino_packed.PackedRunner(lengths, one, streams, cpu.usable_cores())
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from tfopt_optimizer import shortening
 from tfopt_optimizer.engines.base import Arrays, Feeds
-from tfopt_optimizer.engines.openvino_requests import OpenvinoRunner, Request, Shapes
+from tfopt_optimizer.engines.openvino_requests import OpenvinoRunner, Request, Shapes, Team
 from tfopt_optimizer.engines.pool import Pool
 from tfopt_optimizer.passes.packing import OF_ROW, PLACES, POSITION, TOKENS
 from tfopt_optimizer.plan import Shortening, TensorInfo
@@ -61,15 +61,23 @@ def _up(number: int, step: int) -> int:
 
 
 class PackedRequest:
-    """For one call at a time, of any rows."""
+    """For one call at a time, of any rows, whose positions the streams share."""
 
-    def __init__(self, plan: Shortening, request: Request) -> None:
-        self._plan, self._request = plan, request
+    def __init__(self, plan: Shortening, make: Callable[[], Request], streams: int) -> None:
+        self._plan, self._streams, self._team = plan, streams, Team(make, streams)
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None) -> Arrays:
-        return self._request.run(packed(self._plan, feeds), outputs)
+        parts = shortening.shares(shortening.lengths(self._plan, feeds), self._streams)
+        calls = [packed(self._plan, {name: array[rows] for name, array in feeds.items()}) for rows in parts]
+        back = np.argsort(np.concatenate(parts))
+        found = self._team.each(calls, outputs)
+        return {name: np.concatenate([part[name] for part in found])[back] for name in found[0]}
 
 
-def runner(plan: Shortening, make: Callable[[], Request], limit: int) -> OpenvinoRunner:
-    pool: Pool[Any] = Pool(lambda: PackedRequest(plan, make()), limit)
-    return OpenvinoRunner(pool)
+class PackedRunner(OpenvinoRunner):
+    """Runs rows of any lengths; each of the `streams` computes a part of them."""
+
+    def __init__(self, plan: Shortening, make: Callable[[], Request], streams: int, limit: int) -> None:
+        pool: Pool[Any] = Pool(lambda: PackedRequest(plan, make, streams), limit)
+        super().__init__(pool)
+        self.streams = streams

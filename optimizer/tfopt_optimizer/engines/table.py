@@ -55,6 +55,10 @@ def _streams(cores: int) -> tuple[str, ...]:
     return ("f32", f"f32-s{cores}", f"f32-s{cores}p1") if cores > 1 else ("f32",)
 
 
+def _packed(cores: int) -> tuple[str, ...]:
+    return (likely.PACKED, f"{likely.PACKED}-s{cores}") if cores > 1 else (likely.PACKED,)
+
+
 def _blocked(cores: int) -> tuple[str, ...]:
     return ("f32-blocked", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
 
@@ -66,6 +70,8 @@ def _winograd(cores: int) -> tuple[str, ...]:
 def least_rows(engine: str, variant: str, cores: int) -> int:
     """From how many rows on a variant differs from a simpler one. LiteRT loses a dimension of lone rows."""
     if engine == "litert" and variant.startswith("s"):
+        return 2 * cores
+    if engine == "openvino" and variant.startswith(f"{likely.PACKED}-s"):
         return 2 * cores
     if engine == "openvino" and variant.endswith("p1"):  # of as many rows as cores, -s<cores> makes single rows too
         return cores if "winograd" in variant else cores + 1
@@ -91,7 +97,7 @@ ROWS = (
         heavy=True),
     Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
-    Row("openvino", "openvino", lambda cores: (likely.PACKED,), "openvino:Worker", "openvino:Opener",
+    Row("openvino", "openvino", _packed, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True, splits=False),
     # Before the simpler ones for convolutions: it gains more where there is anything to gain, and the time may end.
     Row("openvino", "openvino", _winograd, "openvino:Worker", "openvino:Opener",

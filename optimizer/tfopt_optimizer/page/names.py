@@ -21,6 +21,7 @@ _MEANINGS = (
     (r"openvino/f32-s(\d+)", "a batch in {} parts side by side, one thread each"),
     (r"openvino/f32-s(\d+)p1", "a batch in single rows over {} threads"),
     (r"openvino/f32-packed", "rows of all lengths together, their filling left out"),
+    (r"openvino/f32-packed-s(\d+)", "rows of all lengths together, their filling left out, in {} parts side by side"),
     (r"openvino/f32-blocked", "convolutions on blocked layouts"),
     (r"openvino/f32-blocked-s(\d+)", "convolutions on blocked layouts, a batch in {} parts side by side"),
     (r"openvino/f32-amx", "exact products on the processor's bfloat16 unit"),
