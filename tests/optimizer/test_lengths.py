@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from openedgraphs import SIZE, WORDS, Opened, texts
+from openedgraphs import RAGGED, SIZE, WORDS, Opened, texts
 from tfopt_optimizer.engines import inferred
 from tfopt_optimizer.errors import NotLowerable
 
@@ -212,7 +212,7 @@ def test_sums_by_letters():
     Opened(answer).check()
 
 
-def keras_model(pooled):
+def keras_model(pooled, *, causal=False):
     import keras
 
     layers = keras.layers
@@ -221,7 +221,7 @@ def keras_model(pooled):
     x = layers.LayerNormalization()(layers.Embedding(WORDS, 16)(ids) + places)
     attention = keras.ops.cast(mask, "bool")[:, None, :]
     for _ in range(2):
-        mixed = layers.MultiHeadAttention(2, 8)(x, x, attention_mask=attention)
+        mixed = layers.MultiHeadAttention(2, 8)(x, x, attention_mask=attention, use_causal_mask=causal)
         x = layers.LayerNormalization()(x + layers.Dropout(0.1)(mixed))
         hidden = layers.Dense(16)(layers.Dense(32, "gelu")(x))
         x = layers.LayerNormalization()(x + hidden)
@@ -229,10 +229,15 @@ def keras_model(pooled):
     return keras.Model([ids, mask], layers.Dense(3)(x))
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("pooled", [False, True])
-def test_a_transformer_of_keras_layers(pooled):
-    model = keras_model(pooled)
-    Opened(lambda ids, mask: model([ids, mask], training=False)).check()
+def test_a_transformer_of_keras_layers(pooled, causal):
+    """A causal mask is made of ones of the shape that the scores have, and of constants."""
+    model = keras_model(pooled, causal=causal)
+    opened = Opened(lambda ids, mask: model([ids, mask], training=False))
+    assert opened.products > 8
+    opened.check()
+    opened.check_packed(RAGGED[:4])
 
 
 def test_a_keras_model_whose_embedding_makes_the_mask():

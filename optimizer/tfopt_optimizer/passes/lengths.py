@@ -112,7 +112,7 @@ class Opening:
                 self._axes[f"{node.name}:0"] = frozenset({self._inputs[node.name]})
             elif any(self.axes_of(each) or self.merged_of(each) for each in positions.feeders(node)):
                 self._pass(node)
-            elif node.op == "BroadcastTo":
+            elif node.op in ("BroadcastTo", "Fill"):
                 positions.kept_whole(self, node)
 
     def axes_of(self, tensor: str) -> Axes:
@@ -214,7 +214,7 @@ class Opening:
         """A vector of sizes with the length at some places, or the `whole` of what it was."""
         if not axes:
             return vector
-        if told(node, "Tidx").type != _INT32:
+        if told(node, "index_type" if node.op == "Fill" else "Tidx").type != _INT32:
             raise NotLowerable(f"{node.op} {node.name!r} has 64-bit sizes")
         name = f"{node.name}/{LENGTH}"
         there = self._graph.node.add(op="Const", name=f"{name}/there")

@@ -205,12 +205,16 @@ def _broadcast_to(opening: Opening, node: Any) -> None:
 
 
 def kept_whole(opening: Opening, node: Any) -> None:
-    """All positions stay all of them where the shape that is asked for is that of ids, which are fewer now."""
-    if opening.is_constant(node.input[1]):
+    """BroadcastTo and Fill: all positions stay all of them where the shape that is asked for is that of something
+    opened, which has fewer now."""
+    fills = node.op == "Fill"
+    number = 0 if fills else 1
+    if opening.is_constant(node.input[number]):
         return
-    shape, given = opening.shape(node, f"{node.name}:0"), opening.shape(node, node.input[0])
+    shape = opening.shape(node, f"{node.name}:0")
+    given = shape if fills else opening.shape(node, node.input[0])
     axes = [axis + len(shape) - len(given) for axis, size in enumerate(given) if size == opening.size]
-    node.input[1] = opening.replaced(node, node.input[1], axes, len(shape), whole=True)
+    node.input[number] = opening.replaced(node, node.input[number], axes, len(shape), whole=True)
 
 
 def _counted(opening: Opening, node: Any) -> None:
