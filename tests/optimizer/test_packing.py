@@ -67,7 +67,7 @@ PACKED = {
     "a flat bias": ("BiasAdd", lambda tf, x, t: back(tf, tf.nn.bias_add(flat(tf, x), BIAS, name="it"))),
     "one number": ("Mul", lambda tf, x, t: tf.multiply(x, 3.0, name="it")),
     "one vector": ("AddV2", lambda tf, x, t: tf.add(BIAS, x, name="it")),
-    "one vector of three axes": ("AddV2", lambda tf, x, t: tf.add(x, BIAS[None, None], name="it")),
+    "one vector of three axes": ("AddV2", lambda tf, x, t: tf.add(x, BIAS[None, None], name="it") @ KERNEL),
     "a vector per position": ("AddV2", lambda tf, x, t: tf.add(x, PLACES, name="it")),
     "a vector per position of three axes": ("AddV2", lambda tf, x, t: tf.add(PLACES[None], x, name="it")),
     "a number per position": ("Mul", lambda tf, x, t: tf.multiply(x, PLACES[:, :1], name="it")),
@@ -109,6 +109,11 @@ def parts(tf, x):
     return tf.reshape(x, [-1, SIZE, 2, 3])
 
 
+def of_each(tf, x):
+    """[rows, SIZE]"""
+    return tf.squeeze(tf.matmul(x, KERNEL[:, :1]), [2])
+
+
 def einsum(tf, equation, x, kernel):
     return tf.raw_ops.Einsum(inputs=[x, kernel], equation=equation, name="it")
 
@@ -143,6 +148,11 @@ NOT_PACKED = {
     "letters that move positions": lambda tf, x, t: tf.einsum(
         "bad,de->abe", einsum(tf, "abc,cd->bad", x, KERNEL), KERNEL
     ),
+    "a product of four axes": lambda tf, x, t: tf.matmul(parts(tf, x), weight(3, 4), name="it"),
+    "a product of three axes": lambda tf, x, t: tf.matmul(x, KERNEL[None], name="it"),
+    "a softmax of a number per position": lambda tf, x, t: x
+    * tf.nn.softmax(of_each(tf, x) - (1 - t.real[..., 0]) * 1e9, name="it")[:, :, None],
+    "a bias per position": lambda tf, x, t: x * tf.nn.bias_add(of_each(tf, x), PLACES[:, 0], name="it")[:, :, None],
     "a softmax over positions": lambda tf, x, t: x * tf.transpose(
         tf.nn.softmax(tf.transpose(x - (1 - t.real) * 1e9, [0, 2, 1]), name="it"), [0, 2, 1]
     ),
