@@ -150,6 +150,7 @@ NOT_PACKED = {
     ),
     "a product of four axes": lambda tf, x, t: tf.matmul(parts(tf, x), weight(3, 4), name="it"),
     "a product of three axes": lambda tf, x, t: tf.matmul(x, KERNEL[None], name="it"),
+    "a band": lambda tf, x, t: tf.linalg.band_part(x, 2, 0, name="it"),
     "a softmax of a number per position": lambda tf, x, t: x
     * tf.nn.softmax(of_each(tf, x) - (1 - t.real[..., 0]) * 1e9, name="it")[:, :, None],
     "a bias per position": lambda tf, x, t: x * tf.nn.bias_add(of_each(tf, x), PLACES[:, 0], name="it")[:, :, None],
