@@ -209,7 +209,7 @@ class Contest:
             return f"for batches of {entrant.rows} rows or more"
         if likely.packs(entrant.engine, entrant.variant):
             if candidate.target.lengths is None:
-                return "its rows are not of different lengths"
+                return "its rows have no filling that could be left out"
             if self._weights_bytes > LARGE and entrant.variant != likely.PACKED:
                 return "the weights are there once, for single rows too"
             if self._weights_bytes <= LARGE and candidate.target.rows == 1:

@@ -74,7 +74,8 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
         ("rejected", "input 'word' is of type string, which OpenVINO has no exact form of"),
         ("skipped", "for batches of 2 rows or more"),
         ("skipped", "for batches of 3 rows or more"),
-        ("skipped", "its rows are not of different lengths"),
+        ("skipped", "for batches of 4 rows or more"),
+        ("skipped", "its rows have no filling that could be left out"),
     }
 
     _, folder, plan, _ = planned["cnn"]
@@ -164,6 +165,7 @@ def test_batches_are_cut_where_there_are_rows_enough():
     assert {e.label: e.rows for e in entrants if e.rows > 1} == {
         "litert/s4": 8,
         "openvino/f32-s4p1": 5,
+        "openvino/f32-packed-s4": 8,
         "openvino/f32-winograd-s4p1": 4,
     }
 
