@@ -76,7 +76,7 @@ def order(
     def rank(entrant: Entrant) -> tuple[bool, int, bool, bool, int, bool]:
         whole = entrant.engine.removeprefix(HOST)  # a split signature's follow the engine that takes it whole
         place = engines.index(whole) if whole in engines else len(engines)
-        if packs(entrant.engine, entrant.variant):  # it takes part only where a third of what is sent may be filling
+        if packs(entrant.engine, entrant.variant):  # it takes part only where much of what is sent is filling
             place = -1
         won, split = winners.get((entrant.engine, entrant.variant), 0), whole != entrant.engine
         return bool(entrant.precision), -won, entrant.reserve, large and entrant.heavy, place, split

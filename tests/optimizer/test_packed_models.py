@@ -67,7 +67,7 @@ def by_positions():
             found = re.fullmatch(r"s0/b(\d+)(?:x(\d+))?/.*", name)
             if found is None:
                 return np.full(3, 2e5)  # another way into plain TensorFlow
-            us = int(found[1]) * int(found[2] or POSITIONS) * (0.3 if name.endswith("packed") else 1.0)
+            us = int(found[1]) * int(found[2] or POSITIONS) * (0.3 if "packed" in name else 1.0)
             return np.full(3, us if np.isfinite(run(0.0, 1)).all() else np.inf)
 
         reference(0.0, 1)
@@ -79,7 +79,10 @@ def by_positions():
     return mock.patch.multiple("tfopt_optimizer.measure", compare=compare, saturate=saturate)
 
 
-def planned(compute, kind, tmp_path, lengths=((3, 16, 1, 9, 5, 2, 12, 7), (4,), (16, 2), (8, 6, 5, 1))):
+RECORDS = ((3, 16, 1, 9, 5, 2, 12, 7), (4,), (16, 2), (8, 6, 5, 1))
+
+
+def planned(compute, kind, tmp_path, lengths=RECORDS, variant="f32-packed"):
     model, folder = tmp_path / "model", tmp_path / "plan"
     save(model, compute, ids=([None, POSITIONS], kind), mask=([None, POSITIONS], kind))
     chosen = OptimizerFlags(
@@ -87,7 +90,7 @@ def planned(compute, kind, tmp_path, lengths=((3, 16, 1, 9, 5, 2, 12, 7), (4,), 
     )
     samples = tuple(texts(each, np.dtype(kind), seed) for seed, each in enumerate(lengths))
     job = OptimizeJob(model, folder, ("serve",), chosen, {"serving_default": samples}, "warmup")
-    entrants = [e for e in table.entrants(chosen)[0] if e.variant in ("f32", "f32-packed")]
+    entrants = [e for e in table.entrants(chosen)[0] if e.variant in ("f32", variant)]
     with by_positions():
         plan = optimize(job, lambda line: None, entrants=entrants)
     return plan.signature("serving_default"), Servable.open(model, folder, plan)
@@ -125,6 +128,32 @@ def test_rows_of_all_lengths_are_answered_together(tmp_path, compute, kind):
         assert sum(answered(runner, texts(lengths, np.dtype(kind), rows))) == rows
     for length in (1, 5, 8, POSITIONS):
         assert answered(runner, texts([length] * 8, np.dtype(kind))) == [8]
+    servable.close()
+
+
+def test_streams_share_the_rows_of_a_call(tmp_path):
+    signature, servable = planned(first, "int32", tmp_path, variant="f32-packed-s2")
+    assert {b.variant for b in signature.buckets if b.batch == 8} == {"f32-packed-s2"}
+    runner, random = servable.signatures["serving_default"], np.random.default_rng(7)
+    assert runner.shortened.runners[POSITIONS].bucket_for(8).run.streams == 2
+    for rows in (2, 3, 8, 8, 13):
+        answered(runner, texts(random.integers(0, POSITIONS + 1, rows), np.int32, rows))
+    assert answered(runner, texts([16, 3, 9, 1, 12, 2, 7, 4])) == [8]
+    servable.close()
+
+
+def test_where_weights_are_large_one_model_runs_all_rows(tmp_path):
+    """Single ones too, and no length has a model of its own."""
+    with mock.patch("tfopt_optimizer.contest.LARGE", 0), mock.patch("tfopt_optimizer.settle.LARGE", 0):
+        signature, servable = planned(first, "int32", tmp_path)
+    assert [(b.batch, b.variant, b.inner) for b in signature.buckets] == [
+        (rows, "f32-packed", (POSITIONS,)) for rows in (1, 8)
+    ]
+    assert signature.shortening.lengths == ()
+    assert [path.name for path in (tmp_path / "plan" / "s0").iterdir()] == ["openvino-f32-packed"]
+    runner = servable.signatures["serving_default"]
+    for lengths in ([3], [POSITIONS], [0], [5, 16, 1], list(range(1, 12))):
+        assert sum(answered(runner, texts(lengths))) == len(lengths)
     servable.close()
 
 

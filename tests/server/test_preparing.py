@@ -109,10 +109,8 @@ class TestPlans:
         self, savedmodel_copy: Copy, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
-        folder, flags = (
-            savedmodel_copy("half_plus_two"),
-            OptimizerFlags(allowed_batch_sizes=(1,), engines=("openvino",)),
-        )
+        folder = savedmodel_copy("half_plus_two")
+        flags = OptimizerFlags(allowed_batch_sizes=(1,), engines=("openvino",))
         command = [
             sys.executable,
             "-m",

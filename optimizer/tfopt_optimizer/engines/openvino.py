@@ -154,7 +154,7 @@ class Model:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
 
     def _packed(self, target: Target, lengths: Shortening) -> OpenvinoRunner:
-        shapes = openvino_packed.shapes(parts(target), lengths.size)
+        shapes = parts(target)
         inputs = (*target.signature.inputs, *openvino_packed.INPUTS)
         try:
             streams = streams_of(target.variant)
@@ -174,10 +174,7 @@ class Model:
     def checked(self, target: Target, *, look_ups: bool = True) -> None:
         """NotLowerable where OpenVINO would compute on with what TensorFlow refuses, and no limit of an input helps.
         `look_ups`: they count too; a cut's host looks after those of its device segments (split/strays.py)."""
-        shapes = parts(target)
-        if target.lengths is not None:
-            shapes = openvino_packed.shapes(shapes, target.lengths.size)
-        found = self._guarded(shapes)
+        found = self._guarded(parts(target))
         if refusal := found.refusal or (found.strays if look_ups else ""):
             raise NotLowerable(refusal)
 
@@ -230,6 +227,8 @@ def parts(target: Target) -> Shapes:
     """The shapes of one inference: the target's, or of an equal part of its rows for each stream where that divides. Of
     what is not rows (a cut may hand over a table's entries beside them) no part is made."""
     assert target.shapes is not None
+    if target.lengths is not None:  # whose rows its request shares
+        return openvino_packed.shapes(target.shapes, target.lengths.size)
     streams, rows = streams_of(target.variant), target.rows
     tensors = (*target.signature.inputs, *target.signature.outputs)
     if (

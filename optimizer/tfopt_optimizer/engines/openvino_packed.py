@@ -1,6 +1,6 @@
 """The openvino engine's variant f32-packed: rows of all lengths in one call, their filling left out.
 
-The graph (passes/packing.py) has two inputs more, which tell the positions that there are; they are computed here from
+The graph (passes/packing.py) has inputs more, which tell the positions that there are; they are computed here from
 what clients send. Any other model takes rows that are equally long: texts of 30 and 120 tokens run one by one, or the
 short one is computed at 120.
 """

@@ -3,7 +3,7 @@
 It lies in the plan while that is made, frozen, in `Target.source`, and stands there for the SavedModel's signature:
 converters read it instead. Two passes, each of which may find nothing to do: slices go before what treats positions
 separately (passes/unread.py), and a fixed length becomes open (passes/lengths.py). Beside what is open lies the same
-with two inputs more, which leaves filling out (passes/packing.py).
+with inputs more, which leaves filling out (passes/packing.py).
 """
 
 from __future__ import annotations

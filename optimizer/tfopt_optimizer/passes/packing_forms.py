@@ -248,7 +248,7 @@ def _product(node: _Node) -> Form:
         raise _NoForm
     kind = told(node.node, "T" if "T" in node.node.attr else "Ta")
     flip = told(node.node, "adj_y").b
-    if node.node.op == "BatchMatMulV3" and told(node.node, "Tout").type != kind.type:
+    if node.node.op == "BatchMatMulV3" and {told(node.node, name).type for name in ("Tb", "Tout")} != {kind.type}:
         raise _NoForm
     attributes = {"T": ("type", kind.type), "transpose_b": ("b", flip)}
     return Form("MatMul", (node.alike(), node.fixed(1)), frozenset(), attributes)
