@@ -115,6 +115,22 @@ class Prepared:
         return runner
 
 
+def opened(worker, folder, compute, **inputs):
+    """A worker for a model of one signature, and the signature. Two threads."""
+    save(folder / "model", compute, **inputs)
+    worker.open(Place(folder / "model", folder / "plan", ("serve",), 2, 2))
+    (info,) = saved_model.read_signatures(folder / "model")
+    return worker, info
+
+
+def bucket(worker, info, variant, **shapes):
+    """The runner for inputs of these shapes, which begin with as many rows, and its target."""
+    rows = next(iter(shapes.values()))[0]
+    wanted = Target(info, variant, shapes, f"s0/b{rows}", rows)
+    worker.prepare(wanted)
+    return worker.runner(wanted), wanted
+
+
 def hammer(calls, seconds=0.5):
     """Every call in a thread of its own, again and again; calls raise what they do not like."""
     wrong, end = [], time.monotonic() + seconds

@@ -37,6 +37,7 @@ _VARIANTS = {
         "f32-packed",
         "f32-blocked",
         "f32-blocked-s",
+        "f32-blocked-funnel-s",
         "f32-amx",
         "f32-winograd",
         "f32-winograd-sp",

@@ -266,7 +266,8 @@ def test_who_wins_depends_on_times_alone_and_is_never_slower_than_plain_tensorfl
 def test_simplicity_does_not_depend_on_the_number_of_cores():
     rising = [
         *("tensorflow/function", "litert/t1", "litert/t8", "litert/s8", "openvino/f32", "openvino/f32-s8"),
-        *("openvino/f32-s8p1", "openvino/f32-blocked", "openvino/f32-blocked-s8", "openvino/f32-amx"),
+        *("openvino/f32-s8p1", "openvino/f32-blocked", "openvino/f32-blocked-s8", "openvino/f32-blocked-funnel-s8"),
+        "openvino/f32-amx",
         *("openvino/f32-winograd", "openvino/f32-winograd-s8p1"),
         *("onnxruntime/t1", "onnxruntime/t8", "xla/pjrt", "host+litert/t1"),
     ]

@@ -129,7 +129,7 @@ def labels(**flags):
     return [f"{e.engine}/{e.variant}" for e in entrants]
 
 
-BLOCKED = ["openvino/f32-blocked", "openvino/f32-blocked-s4"]
+BLOCKED = ["openvino/f32-blocked", "openvino/f32-blocked-funnel-s4", "openvino/f32-blocked-s4"]
 
 
 @pytest.mark.parametrize(
@@ -167,6 +167,7 @@ def test_batches_are_cut_where_there_are_rows_enough():
         "openvino/f32-s4p1": 5,
         "openvino/f32-packed-s4": 8,
         "openvino/f32-winograd-s4p1": 4,
+        "openvino/f32-blocked-funnel-s4": 8,
     }
 
 

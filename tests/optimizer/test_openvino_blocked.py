@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import enginecases
 import numpy as np
 import pytest
-from enginecases import Prepared, agree, feeds, plain, save, target
-from tfopt_optimizer import saved_model
+from enginecases import Prepared, agree, feeds, plain, target
 from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_freeze
-from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NotLowerable
 
 FAMILY = openvino_blocked.family()
@@ -33,11 +32,7 @@ def residual(tf, module, x):
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocked")
-    save(folder / "model", residual, x=([None, 32, 32, 3], "float32"))
-    worker = openvino.Worker()
-    worker.open(Place(folder / "model", folder / "plan", ("serve",), 2, 2))
-    (info,) = saved_model.read_signatures(folder / "model")
-    return worker, info
+    return enginecases.opened(openvino.Worker(), folder, residual, x=([None, 32, 32, 3], "float32"))
 
 
 def ran(worker, variant, rows):
@@ -52,13 +47,12 @@ def ran(worker, variant, rows):
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(("variant", "rows", "each"), [("f32-blocked", 3, 3), ("f32-blocked-s2", 4, 2)])
 def test_every_kind_of_convolution_takes_the_kernel_wished_for(opened, variant, rows, each):
-    worker, info = opened
     x = np.random.default_rng(2).standard_normal((rows, 32, 32, 3)).astype(np.float32)
     found = {}
     for name in ("f32", variant):
-        wanted = Target(info, name, {"x": x.shape}, f"s0/b{rows}", rows)
-        worker.prepare(wanted)
-        found[name] = worker.runner(wanted)({"x": x})
+        run, wanted = enginecases.bucket(*opened, name, x=x.shape)
+        found[name] = run({"x": x})
+    worker, _ = opened
     served = openvino.Opener(worker._place, None).runner(dataclasses.replace(wanted, folder="s0/openvino"), print)
     agree(found["f32"], found[variant])
     np.testing.assert_array_equal(served({"x": x})["y"], found[variant]["y"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import enginecases
 import numpy as np
 import pytest
-from enginecases import Prepared, agree, save, target
-from tfopt_optimizer import saved_model, verify
+from enginecases import Prepared, agree, target
+from tfopt_optimizer import verify
 from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_freeze, openvino_winograd
-from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.engines.openvino_winograd import Layer
 from tfopt_optimizer.errors import NotLowerable
 
@@ -188,18 +188,11 @@ def block(tf, module, x):
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory):
     folder = tmp_path_factory.mktemp("winograd")
-    save(folder / "model", block, x=([None, 32, 32, 3], "float32"))
-    worker = openvino.Worker()
-    worker.open(Place(folder / "model", folder / "plan", ("serve",), 2, 2))
-    (info,) = saved_model.read_signatures(folder / "model")
-    return worker, info
+    return enginecases.opened(openvino.Worker(), folder, block, x=([None, 32, 32, 3], "float32"))
 
 
 def runner(opened, variant, rows):
-    worker, info = opened
-    wanted = Target(info, variant, {"x": (rows, 32, 32, 3)}, f"s0/b{rows}", rows)
-    worker.prepare(wanted)
-    return worker.runner(wanted), wanted
+    return enginecases.bucket(*opened, variant, x=(rows, 32, 32, 3))
 
 
 @pytest.mark.tensorflow

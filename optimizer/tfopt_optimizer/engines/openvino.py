@@ -18,8 +18,10 @@ parts side by side, which stay in their core's cache and do not wait for each ot
 `f32-s<cores>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves for the
 next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two parts with cold caches, 0.96 with warm
 ones). `f32-blocked` and `f32-blocked-s<cores>` have other kernels for convolutions (openvino_blocked.py), `f32-amx` for
-products (openvino_amx.py). `f32-winograd` (one row, all cores) and `f32-winograd-s<cores>p1` multiply less for
-convolutions (openvino_winograd.py): known shapes, and weights that grow, so all buckets share what one row needs.
+products (openvino_amx.py). With those kernels `f32-blocked-funnel-s<cores>` takes rows one by one through a net's first
+layers and some at a time through the others (openvino_funnel.py). `f32-winograd` (one row, all cores) and
+`f32-winograd-s<cores>p1` multiply less for convolutions (openvino_winograd.py). Both need known shapes: of these two
+weights grow, so all buckets share what one row needs.
 
 Measured on 2 cores with AVX-512 (plain TensorFlow beside it): BERT-small 4.0 ms (13.9), at batch 8 27 ms (50);
 MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases the GIL.
@@ -36,7 +38,13 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer import compression, cpu, likely
-from tfopt_optimizer.engines import openvino_blocked, openvino_graph, openvino_packed, openvino_winograd
+from tfopt_optimizer.engines import (
+    openvino_blocked,
+    openvino_funnel,
+    openvino_graph,
+    openvino_packed,
+    openvino_winograd,
+)
 from tfopt_optimizer.engines.base import Place, Prepared, Runner, Target, own_bytes
 from tfopt_optimizer.engines.limits import Within
 from tfopt_optimizer.engines.openvino_requests import OpenvinoRunner, Request, RowsRunner, Shapes, Team, reason
@@ -47,6 +55,7 @@ from tfopt_optimizer.plan import Shortening
 F32 = "f32"
 AMX = f"{F32}-amx"  # matrix products by the processor's bfloat16 unit, in three parts (openvino_amx.py)
 BLOCKED = f"{F32}-blocked"  # convolutions on blocked layouts (openvino_blocked.py)
+FUNNEL = f"{BLOCKED}-funnel"  # ... the first of them row by row (openvino_funnel.py)
 WINOGRAD = f"{F32}-winograd"  # convolutions with fewer multiplications (openvino_winograd.py)
 STREAMS = "-s"  # + a number: so many streams of one thread each, a batch's parts run side by side on them
 ROW = "p1"  # after it: parts of one row
@@ -122,9 +131,10 @@ class Model:
         if target.lengths is not None:
             return self._packed(target, target.lengths)
         variant, streams, part = target.variant, streams_of(target.variant), parts(target)
+        self._refuse(target, cut=part is not target.shapes)
         # int8 with an unknown batch always: with a static batch of 8 OpenVINO 2026.4 answers a small quantized MLP
         # wrongly on AMX (errors of 20 to 60 % of the largest value; batch 1, 3 and unknown are right).
-        shared = (self._shared or variant in (compression.INT8, compression.PRUNED)) and not _winograd(variant)
+        shared = (self._shared or variant in (compression.INT8, compression.PRUNED)) and not _rewritten(variant)
         wanted = {
             t.name: _dimensions(
                 t.shape, part[t.name], shared or target.open, target.open or (target.varying and self._shared)
@@ -132,18 +142,18 @@ class Model:
             for t in target.signature.inputs
         }
         key, within = (variant.removesuffix(ROW), tuple(sorted(wanted.items()))), Within(self._guarded(part).limits)
-        if _winograd(variant) and target.rows not in (None, 1) and part is target.shapes:
-            raise NotLowerable("for single rows alone, or as many of them as divide among the streams")
         try:
             if key not in self._compiled:
                 model = self._of(variant)
                 model.reshape({p.any_name: list(wanted[p.any_name]) for p in model.inputs})
-                if _winograd(variant):
+                if variant.startswith(WINOGRAD):
                     openvino_winograd.rewrite(self._device.openvino, model)
+                elif variant.startswith(FUNNEL):
+                    model = openvino_funnel.funnel(self._device.openvino, model)
                 self._compiled[key] = self._device.core.compile_model(model, "CPU", self._device.properties(variant))
             names = frozenset(t.name for t in target.signature.outputs)
             one = functools.partial(Request, self._device.openvino, self._compiled[key], part, within, names)
-            number = streams if not target.variant.endswith(ROW) else target.rows or 1
+            number = 1 if part is target.shapes else (target.rows or 1) // min(shape[0] for shape in part.values())
             make = one if part is target.shapes else functools.partial(Team, one, number)
             if target.open and make is not one and target.variant.endswith(ROW) and self._clean:
                 if (key, number) not in self._of_rows:
@@ -152,6 +162,15 @@ class Model:
             return OpenvinoRunner(Pool(make, cpu.usable_cores()))
         except RuntimeError as error:
             raise NotLowerable(f"OpenVINO does not compile it: {reason(error)}") from error
+
+    def _refuse(self, target: Target, *, cut: bool) -> None:
+        """`cut`: whether the batch is, into parts."""
+        if target.variant.startswith(WINOGRAD) and target.rows not in (None, 1) and not cut:
+            raise NotLowerable("for single rows alone, or as many of them as divide among the streams")
+        if target.variant.startswith(FUNNEL) and not cut:
+            raise NotLowerable("for batches of which each stream gets as many rows, in twos, threes or fours")
+        if target.variant.startswith(FUNNEL) and self._shared:
+            raise NotLowerable("weights of more than 64 MB would be there once more")
 
     def _packed(self, target: Target, lengths: Shortening) -> OpenvinoRunner:
         shapes = parts(target)
@@ -189,7 +208,7 @@ class Model:
     def _of(self, variant: str) -> Any:
         if variant == AMX:
             return self._split()
-        if _winograd(variant):
+        if variant.startswith(WINOGRAD):
             return self._model.clone()
         if not variant.startswith(BLOCKED):
             return self._model
@@ -214,8 +233,9 @@ class Model:
         self._compiled.pop((target.variant.removesuffix(ROW), tuple(sorted(parts(target).items()))), None)
 
 
-def _winograd(variant: str) -> bool:
-    return variant.startswith(WINOGRAD)
+def _rewritten(variant: str) -> bool:
+    """Whether it is a model of its own for each number of rows."""
+    return variant.startswith((WINOGRAD, FUNNEL))
 
 
 def streams_of(variant: str) -> int:
@@ -230,15 +250,18 @@ def parts(target: Target) -> Shapes:
     if target.lengths is not None:  # whose rows its request shares
         return openvino_packed.shapes(target.shapes, target.lengths.size)
     streams, rows = streams_of(target.variant), target.rows
+    each = 1 if target.variant.endswith(ROW) else (rows or 0) // streams
+    if target.variant.startswith(FUNNEL):
+        each = openvino_funnel.together(rows, streams)
     tensors = (*target.signature.inputs, *target.signature.outputs)
     if (
         streams == 1
         or not rows
+        or not each
         or rows % streams
         or not all(t.shape is None or t.shape[:1] == (None,) for t in tensors)
     ):
         return target.shapes
-    each = 1 if target.variant.endswith(ROW) else rows // streams
     return {name: (each, *shape[1:]) for name, shape in target.shapes.items()}
 
 

@@ -60,7 +60,8 @@ def _packed(cores: int) -> tuple[str, ...]:
 
 
 def _blocked(cores: int) -> tuple[str, ...]:
-    return ("f32-blocked", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
+    """The funnel before the parts, which it beats mostly: the time may end."""
+    return ("f32-blocked", f"f32-blocked-funnel-s{cores}", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
 
 
 def _winograd(cores: int) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ def least_rows(engine: str, variant: str, cores: int) -> int:
     """From how many rows on a variant differs from a simpler one. LiteRT loses a dimension of lone rows."""
     if engine == "litert" and variant.startswith("s"):
         return 2 * cores
-    if engine == "openvino" and variant.startswith(f"{likely.PACKED}-s"):
+    if engine == "openvino" and variant.startswith((f"{likely.PACKED}-s", "f32-blocked-funnel")):
         return 2 * cores
     if engine == "openvino" and variant.endswith("p1"):  # of as many rows as cores, -s<cores> makes single rows too
         return cores if "winograd" in variant else cores + 1

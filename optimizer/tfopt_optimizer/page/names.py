@@ -24,6 +24,8 @@ _MEANINGS = (
     (r"openvino/f32-packed-s(\d+)", "rows of all lengths together, their filling left out, in {} parts side by side"),
     (r"openvino/f32-blocked", "convolutions on blocked layouts"),
     (r"openvino/f32-blocked-s(\d+)", "convolutions on blocked layouts, a batch in {} parts side by side"),
+    (r"openvino/f32-blocked-funnel-s(\d+)",
+     "convolutions on blocked layouts, the first row by row, the others by some rows, over {} threads"),
     (r"openvino/f32-amx", "exact products on the processor's bfloat16 unit"),
     (r"openvino/f32-winograd", "convolutions with fewer multiplications"),
     (r"openvino/f32-winograd-s(\d+)p1", "convolutions with fewer multiplications, single rows over {} threads"),
