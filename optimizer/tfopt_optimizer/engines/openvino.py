@@ -209,7 +209,7 @@ class Model:
         if variant == AMX:
             return self._split()
         if variant.startswith(WINOGRAD):
-            return self._model.clone()
+            return openvino_blocked.without(self._device.core.read_model(self._file), openvino_blocked.of_an_image)
         if not variant.startswith(BLOCKED):
             return self._model
         model = self._device.core.read_model(self._file)

@@ -13,6 +13,7 @@ of every model has the wishes, and the other variants delete them.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tfopt_optimizer.errors import NotLowerable
 _DEPTHWISE, _POINTWISE, _ANY = "_dw", "_1x1", ""
 _NAME, _VERSION = "primitives_priority", "0"
 _KINDS = ("Convolution", "GroupConvolution")
+_FEW = 4  # colours, and how opaque
 
 
 def family() -> str:
@@ -52,11 +54,17 @@ def wishes(model: Any) -> list[Any]:
     return [node for node in model.get_ops() if f"{_NAME}_{_VERSION}" in node.get_rt_info()]
 
 
-def without(model: Any) -> Any:
-    """The model, its wishes deleted."""
+def without(model: Any, but: Callable[[Any], bool] = lambda node: False) -> Any:
+    """The model, its wishes deleted but those of some operations."""
     for node in wishes(model):
-        del node.get_rt_info()[f"{_NAME}_{_VERSION}"]
+        if not but(node):
+            del node.get_rt_info()[f"{_NAME}_{_VERSION}"]
     return model
+
+
+def of_an_image(node: Any) -> bool:
+    """Whether it is a convolution of few channels, which fill a part of a register where they lie side by side."""
+    return bool(node.get_type_name() == "Convolution" and node.get_input_shape(1)[1] <= _FEW)
 
 
 def _kernel(layer: ET.Element) -> str | None:

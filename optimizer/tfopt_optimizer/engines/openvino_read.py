@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tfopt_optimizer import whole
-from tfopt_optimizer.engines import openvino, openvino_blocked, openvino_packed, openvino_requests, rewritten
+from tfopt_optimizer.engines import (
+    openvino,
+    openvino_blocked,
+    openvino_packed,
+    openvino_pools,
+    openvino_requests,
+    rewritten,
+)
 from tfopt_optimizer.engines.base import Place, Target
 from tfopt_optimizer.errors import NeedsConversion, NotLowerable
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
@@ -45,6 +52,7 @@ def write_model(device: openvino.Device, place: Place, target: Target, folder: P
         rename(model.outputs, signature.outputs, names["outputs"], all_needed=True)
     except KeyError as error:
         raise (NotLowerable if frozen else NeedsConversion)(f"OpenVINO finds no tensor for {error}") from error
+    openvino_pools.fold(device.openvino, model)
     with whole.files(folder, openvino.WEIGHTS, openvino.MODEL) as part:
         device.openvino.save_model(model, str(part / openvino.MODEL), compress_to_fp16=False)
         openvino_blocked.wish(part / openvino.MODEL)

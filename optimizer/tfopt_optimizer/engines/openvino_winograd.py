@@ -9,9 +9,10 @@ brought into another basis, where n^2 products do the work of 9 m^2 (36 of 144 f
     Y = (A' x A') M     [m m, tiles O], where bias and activation are the product's own
     and a Gather to pixels, which leaves out what the last tiles have too much.
 
-OpenVINO calls the three products oneDNN's `brgemm` and packs U. It holds tensors of convolutions as channels-last, so
-the transposes around all this cost nothing, where shapes are static. Results differ by float32 rounding (4e-6 of the
-largest for m = 4, 1e-6 for m = 2). A pixel that is not finite spoils the tiles it is in.
+Of pixels outside of the image the first Gather makes zeros: OpenVINO does of any index beyond the end, and its own
+passes rely on it. It calls the three products oneDNN's `brgemm` and packs U. It holds tensors of convolutions as
+channels-last, so the transposes around all this cost nothing, where shapes are static. Results differ by float32
+rounding (4e-6 of the largest for m = 4, 1e-6 for m = 2). A pixel that is not finite spoils the tiles it is in.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ class Tail:
 
 def rewrite(openvino: Any, model: Any) -> None:
     """Replaces the convolutions where it pays, in place. NotLowerable when there are none. Shapes must be static."""
-    found = [(node, layer) for node in model.get_ordered_ops() if (layer := layer_of(node)) and layer.best()]
+    layers = [(node, layer) for node in model.get_ordered_ops() if (layer := layer_of(node)) and layer.best()]
+    found = [(node, layer) for node, layer in layers if not _thinned(node)]
     if not found:
         raise NotLowerable("it has no 3x3 convolution for which fewer multiplications pay")
     for node, layer in found:
@@ -122,6 +124,21 @@ def layer_of(node: Any) -> Layer | None:
     rows, channels, *sizes = node.get_input_shape(0)
     _, outputs, *results = node.get_output_shape(0)
     return Layer(rows, (*sizes,), channels, (*results,), outputs, (*attributes["pads_begin"],))
+
+
+def _thinned(node: Any) -> bool:
+    """Whether 1x1 convolutions with strides are all that is computed from it, as from the last layer of ResNet50's
+    stages: OpenVINO takes those strides to the layers before, so that it computes a quarter of their pixels."""
+    takers = [port.get_node() for port in node.output(0).get_target_inputs()]
+    return bool(takers) and all(_strided(taker) for taker in takers)
+
+
+def _strided(node: Any) -> bool:
+    if node.get_type_name() in ("Add", "Multiply", "Relu", "Clamp"):
+        return _thinned(node)
+    if node.get_type_name() != "Convolution" or list(node.get_input_shape(1))[2:] != [1, 1]:
+        return False
+    return max(node.get_attributes()["strides"]) > 1 or _thinned(node)
 
 
 def _tail(node: Any, outputs: int) -> Tail:
@@ -175,7 +192,6 @@ class _Writer:
     def results(self, source: Any, weights: np.ndarray, tail: Tail) -> Any:
         ops, layer, m2, n2 = self._ops, self._layer, self._m**2, self._n**2
         pixels = self._reshape(self._transpose(source, 0, 2, 3, 1), -1, layer.channels)
-        pixels = ops.concat([pixels, self._floats(np.zeros((1, layer.channels)))], 0)
         given = self._reshape(self._rows(pixels, self._taken()), n2, -1)
         turned = self._reshape(self._product(np.kron(self._to, self._to), given), n2, self._tiles, layer.channels)
         products = ops.matmul(turned, self._floats(self._turned(weights, tail.scale)), False, False)
@@ -194,7 +210,7 @@ class _Writer:
         return found.reshape(-1, channels, outputs)
 
     def _taken(self) -> np.ndarray:
-        """Which pixel is at each place of each tile; the one behind the last, zeros, outside of the image."""
+        """Which pixel is at each place of each tile; outside of the image the one behind the last."""
         layer, n, m = self._layer, range(self._n), self._m
         y, x, row, high, wide = np.ix_(n, n, range(layer.rows), range(self._high), range(self._wide))
         y, x = high * m + y - layer.pads[0], wide * m + x - layer.pads[1]
