@@ -205,8 +205,8 @@ class Contest:
         entrant = candidate.entrant
         if entrant.light and reference_us > LIGHT_US and self._flags.optimize_for != THROUGHPUT:
             return f"for calls of less than {LIGHT_US / 1e3:g} ms"
-        if entrant.rows > (candidate.target.rows or 1):
-            return f"for batches of {entrant.rows} rows or more"
+        if why := entrant.unfit(candidate.target.rows or 1, alone=self._flags.optimize_for != THROUGHPUT):
+            return why
         if likely.packs(entrant.engine, entrant.variant):
             if candidate.target.lengths is None:
                 return "its rows have no filling that could be left out"

@@ -18,8 +18,9 @@ class Entrant:
     `heavy`: converting takes the longer the larger the weights are. `light`: it saves what a call costs beside the
     computing, so it cannot win where the computing takes long. `reserve`: it wins where the others fail, and is
     converted to only there. `spare`: another way into plain TensorFlow, not worth long calls where an engine has left
-    it behind. `rows`: the least that it is for, where rows are independent. `precision` is a lossy one's
-    (compression.py), "" where it computes as TensorFlow does.
+    it behind. `rows`: the least that it is for, where rows are independent. `streams`: it shares a batch among so many
+    threads where the rows divide; of others one thread computes all. `precision` is a lossy one's (compression.py), ""
+    where it computes as TensorFlow does.
     """
 
     engine: str
@@ -32,6 +33,7 @@ class Entrant:
     reserve: bool = False
     spare: bool = False
     rows: int = 1
+    streams: int = 1
     precision: str = ""
 
     @property
@@ -46,6 +48,15 @@ class Entrant:
     @property
     def split(self) -> bool:
         return self.engine.startswith(likely.HOST)
+
+    def unfit(self, rows: int, *, alone: bool) -> str:
+        """Why it is not for batches of so many rows; "" when it is. `alone`: a call is measured without others, which
+        would keep the streams busy that it leaves idle."""
+        if self.rows > rows:
+            return f"for batches of {self.rows} rows or more"
+        if alone and rows % self.streams:
+            return f"for batches that divide among {self.streams} threads"
+        return ""
 
     def refuses(self, signature: SignatureInfo, unchecked: Mapping[str, str]) -> str:
         """Why this engine cannot take a signature, by what it declares and by what TensorFlow checks and engines do not

@@ -7,6 +7,7 @@ decides small models and those that look strings up, where LiteRT wins; the rest
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -65,20 +66,29 @@ def order(
     accelerated: bool = False,
     winners: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> list[Entrant]:
-    """The likely winner first. `winners`: how many of the model's other buckets an (engine, variant) won; `large`: its
-    weights take a heavy converter long, which is therefore left for last. Reserves wait for what the others can do.
-    Lossy candidates come after all exact ones, of whose models they are made. `accelerated`: xla runs on an
-    accelerator."""
+    """The likely winner first. `winners`: how many of the model's other buckets an (engine, variant) won; after it come
+    those that compute as it does, on other streams. `large`: its weights take a heavy converter long, which is
+    therefore left for last. Reserves wait for what the others can do. Lossy candidates come after all exact ones, of
+    whose models they are made. `accelerated`: xla runs on an accelerator."""
     engines: tuple[str, ...] = _SMALL if strings or reference_us < SMALL_US else _COMPUTING
     if accelerated:
         engines = ("xla", *(e for e in engines if e != "xla"))
 
-    def rank(entrant: Entrant) -> tuple[bool, int, bool, bool, int, bool]:
+    kin = Counter[tuple[str, str]]()
+    for (engine, variant), times in winners.items():
+        kin[engine, _alike(variant)] += times
+
+    def rank(entrant: Entrant) -> tuple[bool, int, int, bool, bool, int, bool]:
         whole = entrant.engine.removeprefix(HOST)  # a split signature's follow the engine that takes it whole
         place = engines.index(whole) if whole in engines else len(engines)
         if packs(entrant.engine, entrant.variant):  # it takes part only where much of what is sent is filling
             place = -1
         won, split = winners.get((entrant.engine, entrant.variant), 0), whole != entrant.engine
-        return bool(entrant.precision), -won, entrant.reserve, large and entrant.heavy, place, split
+        related = kin[entrant.engine, _alike(entrant.variant)]
+        return bool(entrant.precision), -won, -related, entrant.reserve, large and entrant.heavy, place, split
 
     return sorted(entrants, key=rank)
+
+
+def _alike(variant: str) -> str:
+    return re.sub(r"-s\d+(p1)?$", "", variant)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from tfopt_optimizer import plan_files
-from tfopt_optimizer.engines import table
+from tfopt_optimizer.engines import openvino_blocked, table
 from tfopt_optimizer.flags import OptimizerFlags
 from tfopt_optimizer.optimize import OptimizeJob, optimize
 from tfopt_optimizer.servable import Servable
@@ -75,6 +75,7 @@ def test_a_plan_names_the_engine_and_keeps_its_files_alone(planned):
         ("skipped", "for batches of 2 rows or more"),
         ("skipped", "for batches of 3 rows or more"),
         ("skipped", "for batches of 4 rows or more"),
+        ("skipped", "for batches that divide among 2 threads"),
         ("skipped", "its rows have no filling that could be left out"),
     }
 
@@ -169,6 +170,23 @@ def test_batches_are_cut_where_there_are_rows_enough():
         "openvino/f32-winograd-s4p1": 4,
         "openvino/f32-blocked-funnel-s4": 8,
     }
+
+
+def test_equal_parts_are_for_batches_that_divide():
+    """One thread would compute the whole of others, while the other cores wait."""
+    entrants, _ = table.entrants(OptimizerFlags(intra_op_threads=4))
+    shared = {e.variant: e for e in entrants if e.streams == 4}
+    blocked = [label.partition("/")[2] for label in BLOCKED[1:] if openvino_blocked.family()]
+    assert set(shared) == {"f32-s4", "f32-s4p1", "f32-winograd-s4p1", *blocked}
+    assert {e.streams for e in entrants} == {1, 4}
+    parts, rows = shared["f32-s4"], shared["f32-s4p1"]
+    assert [parts.unfit(n, alone=True) for n in (1, 4, 6, 8)] == [
+        "for batches that divide among 4 threads", "", "for batches that divide among 4 threads", ""
+    ]  # fmt: skip
+    assert [parts.unfit(n, alone=False) for n in (1, 6)] == ["", ""]  # other calls run beside it
+    assert [rows.unfit(n, alone=a) for n, a in ((4, True), (4, False), (8, True))] == [
+        *["for batches of 5 rows or more"] * 2, ""
+    ]  # fmt: skip
 
 
 def test_one_core_has_one_variant_and_only_the_fewer_threads_are_light():

@@ -79,6 +79,12 @@ def least_rows(engine: str, variant: str, cores: int) -> int:
     return 1
 
 
+def _shares(engine: str, variant: str) -> int:
+    """Among how many threads equal parts of a batch run."""
+    found = re.search(r"-s(\d+)(p1)?$", variant)
+    return int(found[1]) if found and engine == "openvino" and not likely.packs(engine, variant) else 1
+
+
 def _litert_precisions(cores: int) -> tuple[str, ...]:
     precisions = (compression.INT8_DYNAMIC, compression.INT8_WEIGHTS)
     return tuple(f"{threads}+{precision}" for precision in precisions for threads in _threads(cores))
@@ -159,6 +165,7 @@ def _entrant(row: Row, variant: str, cores: int) -> Entrant:
         light=light,
         reserve=row.reserve,
         rows=least_rows(row.engine, variant, cores),
+        streams=_shares(row.engine, variant),
         precision=precision(row, variant),
     )
 
