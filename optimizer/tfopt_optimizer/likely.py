@@ -91,4 +91,5 @@ def order(
 
 
 def _alike(variant: str) -> str:
-    return re.sub(r"-s\d+(p1)?$", "", variant)
+    """The variant, whichever way a batch is shared among its streams."""
+    return re.sub(r"(-funnel)?-s\d+(p1)?$", "", variant)

@@ -94,11 +94,13 @@ def test_the_likely_winner_of_the_class_is_tried_first(about, expected):
 
 
 def test_after_a_winner_come_its_kin_on_other_streams():
-    variants = ("f32", "f32-s2", "f32-winograd", "f32-winograd-s2p1", "f32-blocked")
+    variants = ("f32", "f32-s2", "f32-winograd", "f32-winograd-s2p1", "f32-blocked-funnel-s2", "f32-blocked")
     entrants = [dataclasses.replace(OPENVINO, variant=v) for v in variants]
     won = {("openvino", "f32-winograd"): 2, ("openvino", "f32-blocked"): 1}
     found = likely.order([LITERT, *entrants], strings=False, reference_us=9e4, large=False, winners=won)
-    assert [e.variant for e in found] == ["f32-winograd", "f32-blocked", "f32-winograd-s2p1", "f32", "f32-s2", "t2"]
+    assert [e.variant for e in found] == [
+        *("f32-winograd", "f32-blocked", "f32-winograd-s2p1", "f32-blocked-funnel-s2", "f32", "f32-s2", "t2")
+    ]
 
 
 def test_an_engine_that_nothing_is_known_of_comes_last():

@@ -119,7 +119,9 @@ class Model:
 
     def __init__(self, device: Device, folder: Path) -> None:
         self._device, self._file = device, str(folder / MODEL)
-        self._model = openvino_blocked.without(device.core.read_model(self._file))
+        self._model = device.core.read_model(self._file)
+        self._wishes = bool(openvino_blocked.wishes(self._model))
+        openvino_blocked.without(self._model)
         self._shared = (folder / WEIGHTS).stat().st_size > SHARED_ABOVE
         self._guards = openvino_graph.guards_of(self._model)
         self._clean = not (self._guards.refusal or self._guards.strays)
@@ -165,6 +167,8 @@ class Model:
 
     def _refuse(self, target: Target, *, cut: bool) -> None:
         """`cut`: whether the batch is, into parts."""
+        if target.variant.startswith(BLOCKED) and not self._wishes:
+            raise NotLowerable("it has no convolutions")
         if target.variant.startswith(WINOGRAD) and target.rows not in (None, 1) and not cut:
             raise NotLowerable("for single rows alone, or as many of them as divide among the streams")
         if target.variant.startswith(FUNNEL) and not cut:
@@ -212,10 +216,7 @@ class Model:
             return openvino_blocked.without(self._device.core.read_model(self._file), openvino_blocked.of_an_image)
         if not variant.startswith(BLOCKED):
             return self._model
-        model = self._device.core.read_model(self._file)
-        if not openvino_blocked.wishes(model):
-            raise NotLowerable("it has no convolutions")
-        return model
+        return self._device.core.read_model(self._file)
 
     def _split(self) -> Any:
         from tfopt_optimizer.engines import openvino_amx

@@ -52,7 +52,7 @@ def _litert(cores: int) -> tuple[str, ...]:
 
 
 def _streams(cores: int) -> tuple[str, ...]:
-    return ("f32", f"f32-s{cores}", f"f32-s{cores}p1") if cores > 1 else ("f32",)
+    return (f"f32-s{cores}", f"f32-s{cores}p1") if cores > 1 else ()
 
 
 def _packed(cores: int) -> tuple[str, ...]:
@@ -60,8 +60,8 @@ def _packed(cores: int) -> tuple[str, ...]:
 
 
 def _blocked(cores: int) -> tuple[str, ...]:
-    """The funnel before the parts, which it beats mostly: the time may end."""
-    return ("f32-blocked", f"f32-blocked-funnel-s{cores}", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
+    """The funnel first, which mostly beats the others: the time may end."""
+    return (f"f32-blocked-funnel-s{cores}", "f32-blocked", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
 
 
 def _winograd(cores: int) -> tuple[str, ...]:
@@ -98,21 +98,23 @@ def _compression(flags: OptimizerFlags) -> bool:
     return flags.allow_compression
 
 
-# The order is that of simplicity: where two are equally fast, the upper one runs.
+# The order is that in which an engine's variants are tried: choose.py has that of simplicity.
 ROWS = (
     Row("litert", "ai_edge_litert", _litert, "litert:Worker", "litert:Opener", "litert_convert:Converter",
         heavy=True),
-    Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
+    Row("openvino", "openvino", lambda cores: ("f32",), "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
     Row("openvino", "openvino", _packed, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True, splits=False),
-    # Before the simpler ones for convolutions: it gains more where there is anything to gain, and the time may end.
+    # Those for convolutions before the streams: they gain more, and a model without any refuses them at once.
     Row("openvino", "openvino", _winograd, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True),
-    Row("openvino", "openvino", lambda cores: ("f32-amx",), "openvino:Worker", "openvino:Opener",
-        "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
     Row("openvino", "openvino", _blocked, "openvino:Worker", "openvino:Opener",
         "openvino_freeze:Converter", standby=True, allowed=lambda flags: bool(openvino_blocked.family())),
+    Row("openvino", "openvino", lambda cores: ("f32-amx",), "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True, allowed=lambda flags: "amx_bf16" in cpu.processor().get("isa", "")),
+    Row("openvino", "openvino", _streams, "openvino:Worker", "openvino:Opener",
+        "openvino_freeze:Converter", standby=True),
     Row("onnxruntime", "onnxruntime", _threads, "onnxruntime:Worker", "onnxruntime:Opener",
         "onnxruntime_convert:Converter", standby=True, reserve=True),
     Row("xla", "tensorflow", lambda cores: ("jit",), "jit:Worker", "jit:Opener", splits=False,
