@@ -173,6 +173,18 @@ def test_batches_are_cut_where_there_are_rows_enough():
     }
 
 
+@pytest.mark.parametrize("cores", [1, 2, 16])
+def test_a_variants_row_is_found_whatever_its_number_of_threads(cores):
+    for row in table.ROWS:
+        for variant in row.variants(cores):
+            assert variant in table.row(row.engine, variant).variants(cores)
+            assert table.row(row.engine, variant).splits == row.splits
+    assert table.row("openvino", "f32-packed-s16") is table.row("openvino", "f32-packed")
+    cut = table.splits(table.entrants(OptimizerFlags(intra_op_threads=4))[0])
+    assert [e.label for e in cut if e.engine == "host+openvino" and e.streams == 4][-1] == "host+openvino/f32-s4p1"
+    assert [e.label for e in cut if "packed" in e.variant] == []
+
+
 def test_equal_parts_are_for_batches_that_divide():
     """One thread would compute the whole of others, while the other cores wait."""
     entrants, _ = table.entrants(OptimizerFlags(intra_op_threads=4))

@@ -185,8 +185,8 @@ def splits(whole: Sequence[Entrant]) -> tuple[Entrant, ...]:
 def row(engine: str, variant: str) -> Row:
     """KeyError for an engine that this version does not have."""
     rows = [r for r in ROWS if r.engine == engine]
-    alone = re.sub(r"^t\d+", "t1", variant)  # a row is that of all its numbers of threads
-    found = next((r for r in rows if alone in r.variants(1)), rows[0] if rows else None)
+    of_two = re.sub(r"(^t|^s|-s)\d+", r"\g<1>2", variant)  # a row is that of all its numbers of threads
+    found = next((r for r in rows if of_two in r.variants(2)), rows[0] if rows else None)
     if found is None:
         raise KeyError(f"there is no engine {engine!r} in this version")
     return found
