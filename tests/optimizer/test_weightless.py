@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from enginecases import save
@@ -20,13 +22,19 @@ def read(folder, tmp_path):
     return model, next(info for info in infos if info.key == "serving_default")
 
 
+def written(model, light):
+    path = model._place.plan_dir / "graph.pb"
+    weightless.write(model.tf, light, path)
+    graph = model.tf.compat.v1.GraphDef()
+    graph.ParseFromString(path.read_bytes())
+    return graph
+
+
 def same(model, info, light, feeds):
     tf = model.tf
     tensors = {name: tf.constant(array) for name, array in feeds.items()}
     expected = model.signature(info.key)(**tensors)
-    whole = weightless.Weightless(
-        freeze.Frozen(weightless.filled(tf, light), light.frozen.inputs, light.frozen.outputs), {}
-    )
+    whole = weightless.Weightless(dataclasses.replace(light.frozen, graph=written(model, light)), {})
     for graph in (light, whole):
         found = rewritten.callable_of(tf, graph)(**tensors)
         assert found.keys() == expected.keys()
@@ -98,4 +106,17 @@ def test_what_does_not_fit_into_a_graph_is_refused_before_it_is_copied(savedmode
     light = weightless.of(model, info)
     monkeypatch.setattr(freeze, "LARGEST", 1000)
     with pytest.raises(NotLowerable, match=r"of constants do not fit into a frozen graph$"):
-        weightless.filled(model.tf, light)
+        weightless.write(model.tf, light, tmp_path / "graph.pb")
+    assert not (tmp_path / "graph.pb").exists()
+
+
+def test_it_is_refused_by_no_less_than_its_size_and_written_whole(savedmodel, tmp_path, monkeypatch):
+    model, info = read(savedmodel("mlp_keras"), tmp_path)
+    light, asked = weightless.of(model, info), list[int]()
+    monkeypatch.setattr(freeze, "refuse", asked.append)
+    graph = written(model, light)
+    (bound,) = asked
+    assert graph.ByteSize() <= bound <= graph.ByteSize() + 2000
+    assert [node.name for node in graph.node] == [node.name for node in light.frozen.graph.node]
+    assert graph.library == light.frozen.graph.library
+    assert graph.versions == light.frozen.graph.versions

@@ -57,9 +57,9 @@ def make(
     if not (meta.smaller or meta.opened):
         raise NotLowerable(meta.refusal or "every position of it is read")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / GRAPH).write_bytes(weightless.filled(tf, light).SerializeToString())
+    weightless.write(tf, light, folder / GRAPH)
     if packed is not None:
-        (folder / PACKED_GRAPH).write_bytes(weightless.filled(tf, packed).SerializeToString())
+        weightless.write(tf, packed, folder / PACKED_GRAPH)
     whole.write(folder / META, json.dumps(dataclasses.asdict(meta)))
     return meta, light
 
