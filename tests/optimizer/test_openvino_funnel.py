@@ -151,6 +151,28 @@ def test_what_does_not_begin_with_the_rows_is_no_cut():
     assert cut(lambda x: ops.transpose(large_tensors(x), [1, 0, 2, 3])) == ("Relu", ["Transpose"])
 
 
+def test_who_asks_for_a_shape_later_needs_nothing():
+    def write(x):
+        early = large_tensors(x)
+        late = ops.matmul(ops.reshape(early, [0, -1], True), floats(2048, 400), False, False)
+        rows = ops.gather(ops.shape_of(early), ops.constant(np.int64([0])), ops.constant(np.int64(0)))
+        return ops.reshape(late, ops.concat([rows, ops.constant(np.int64([20, 20]))], 0), False)
+
+    assert cut(write) == ("Reshape", ["MatMul"])
+
+
+def test_what_shares_its_name_is_no_cut():
+    """Operations of a copy are known by their names alone."""
+    model = modelled(plain, (1, *IMAGE[1:]))
+    first, second = (node for node in model.get_ordered_ops() if node.get_type_name() == "Relu")
+    assert openvino_funnel.best(model).saved > (saved := 2 * 4 * 8 * 256 - 4 * 8 * 8 * 9)
+    for node in model.get_ordered_ops():
+        if node.get_type_name() not in ("Parameter", "Constant") and node.get_name() != first.get_name():
+            node.set_friendly_name("layer")
+    assert openvino_funnel.best(model) == openvino_funnel.Cut(first.get_friendly_name(), saved)
+    assert second.get_friendly_name() == "layer"
+
+
 def test_where_nothing_is_saved_there_is_none():
     with pytest.raises(NotLowerable, match="no layers that are better computed row by row"):
         cut(large_weights)
