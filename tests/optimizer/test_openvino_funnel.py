@@ -151,6 +151,15 @@ def test_what_does_not_begin_with_the_rows_is_no_cut():
     assert cut(lambda x: ops.transpose(large_tensors(x), [1, 0, 2, 3])) == ("Relu", ["Transpose"])
 
 
+def test_what_has_two_results_is_no_cut():
+    def write(x):
+        halves = ops.split(large_tensors(x), ops.constant(np.int64(1)), 2)
+        means = [ops.reduce_mean(half, [2, 3]) for half in halves.outputs()]
+        return ops.add(*(ops.matmul(mean, floats(4, 4000), False, False) for mean in means))
+
+    assert cut(write) == ("Relu", ["Split"])
+
+
 def test_who_asks_for_a_shape_later_needs_nothing():
     def write(x):
         early = large_tensors(x)
