@@ -148,7 +148,7 @@ def stage(x, *, strides, rest=False):
 
 def test_layers_of_which_openvino_computes_a_quarter_are_left_alone(monkeypatch):
     always(monkeypatch, 2)
-    with pytest.raises(NotLowerable):
+    with pytest.raises(NotLowerable, match="no 3x3 convolution for which fewer multiplications pay"):
         openvino_winograd.rewrite(ov, modelled(lambda x: stage(x, strides=2), 1, 32, 16, 16))
     compiled = CORE.compile_model(modelled(lambda x: stage(x, strides=2), 1, 32, 16, 16), "CPU")
     sizes = [list(node.get_output_shape(0))[2:] for node in executed(compiled, "Convolution")]
@@ -158,6 +158,20 @@ def test_layers_of_which_openvino_computes_a_quarter_are_left_alone(monkeypatch)
         model = modelled(write, 1, 32, 16, 16)
         openvino_winograd.rewrite(ov, model)
         assert kinds(model).count("Convolution") == 4
+
+
+def test_many_sums_one_behind_the_other_are_each_looked_at_once(monkeypatch):
+    """Each has two ways to the next: by all of them, one after another, these would be 2^60."""
+    always(monkeypatch, 2)
+
+    def write(x):
+        found = ops.relu(convolution(x, 8, 8))
+        for _ in range(60):
+            found = ops.relu(ops.add(convolution(found, 8, 8, window=1, pads=(0,) * 4), found))
+        return convolution(found, 8, 8, window=1, strides=2, pads=(0,) * 4)
+
+    with pytest.raises(NotLowerable, match="no 3x3 convolution for which fewer multiplications pay"):
+        openvino_winograd.rewrite(ov, modelled(write, 1, 8, 8, 8))
 
 
 LEFT = {

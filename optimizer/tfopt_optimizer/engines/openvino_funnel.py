@@ -17,7 +17,7 @@ import numpy as np
 
 from tfopt_optimizer.errors import NotLowerable
 
-MOST = 4  # rows at a time: each is a copy of the first layers to compile, and the last ones gain little by more
+MOST = 4  # rows at a time: each is a copy of the first layers to compile, and eight are no faster (0209)
 _LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 
 
@@ -52,7 +52,9 @@ def funnel(openvino: Any, model: Any) -> Any:
         for port, pieces in zip(part.inputs, split, strict=True):
             port.get_node().output(0).replace(pieces.output(row))
     _named(behind, cut).output(0).replace(ops.concat(found, 0).output(0))
-    for port, parameter in zip(behind.inputs, given, strict=True):  # for those who ask for its shape alone
+    for port, parameter in zip(
+        behind.inputs, given, strict=True
+    ):  # for who takes it behind the cut, or asks for its shape
         parameter.output(0).get_tensor().set_names(port.get_names())
         port.get_node().output(0).replace(parameter.output(0))
     return openvino.Model(behind.get_results(), given, model.get_friendly_name())

@@ -129,16 +129,17 @@ def layer_of(node: Any) -> Layer | None:
 def _thinned(node: Any) -> bool:
     """Whether 1x1 convolutions with strides are all that is computed from it, as from the last layer of ResNet50's
     stages: OpenVINO takes those strides to the layers before, so that it computes a quarter of their pixels."""
-    takers = [port.get_node() for port in node.output(0).get_target_inputs()]
-    return bool(takers) and all(_strided(taker) for taker in takers)
-
-
-def _strided(node: Any) -> bool:
-    if node.get_type_name() in ("Add", "Multiply", "Relu", "Clamp"):
-        return _thinned(node)
-    if node.get_type_name() != "Convolution" or list(node.get_input_shape(1))[2:] != [1, 1]:
-        return False
-    return max(node.get_attributes()["strides"]) > 1 or _thinned(node)
+    waiting, seen = [node], {node.get_name()}
+    while waiting:
+        for taker in [port.get_node() for port in waiting.pop().output(0).get_target_inputs()]:
+            one_by_one = taker.get_type_name() == "Convolution" and list(taker.get_input_shape(1))[2:] == [1, 1]
+            if not one_by_one and taker.get_type_name() not in ("Add", "Multiply", "Relu", "Clamp"):
+                return False
+            strided = one_by_one and max(taker.get_attributes()["strides"]) > 1
+            if not strided and taker.get_name() not in seen:
+                seen.add(taker.get_name())
+                waiting.append(taker)
+    return True
 
 
 def _tail(node: Any, outputs: int) -> Tail:

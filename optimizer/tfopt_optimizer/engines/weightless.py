@@ -124,8 +124,8 @@ def _gather(graph: Any, node: Any, kind: int) -> None:
 def write(tf: Any, light: Weightless, path: Path) -> None:
     """Writes the graph with its weights in it, as freeze makes it. NotLowerable where that cannot be.
 
-    A node at a time: messages one behind the other are read as one. With all weights in it at once a BERT-base took
-    three times its 440 MB of memory, and most of the 5 s that it took to write were spent on getting that.
+    A node at a time: messages one behind the other are read as one. With all weights in it at once, making the two
+    graphs of a BERT-base took 11 s instead of 5, and the process 2,303 MB at its peak instead of 1,351.
     """
     weights = sum(freeze.bytes_of(tf, value) + _AROUND for value in light.weights.values())
     freeze.refuse(light.frozen.graph.ByteSize() + weights)
