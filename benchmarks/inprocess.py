@@ -58,8 +58,9 @@ FULL, QUICK, BRIEF = Effort(40, 20.0), Effort(10, 4.0), Effort(20, 6.0)
 class Row:
     """One bucket. Times are medians in microseconds of a call with numpy in and out; None where it does not run.
 
-    `chosen` is the engine that the plan names, `chosen_us` its runner called directly, `servable_us` the same through
-    Servable (checks, padding, slicing). `evidence`: the optimizer's own medians per candidate, or its reason.
+    `chosen` is the engine that the plan names, `chosen_us` its runner called directly (or those of smaller buckets in
+    turn, where so many rows go through them), `servable_us` the same through Servable (checks, padding, slicing).
+    `evidence`: the optimizer's own medians per candidate, or its reason.
     Where rows are filled up, `tf_full_us` and `full_us` are plain TensorFlow's and the chosen runner's times for rows
     that are not. `sgemm_share`: its operations per second for those over this machine's sgemm's, measured in turn.
     `handover_ns`: of a cache line between two cores, before and after (`cores.handover`).
@@ -163,16 +164,17 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
     rows = []
     for batch in model.buckets:
         feeds = model.drawn(batch)
-        bucket = runner.bucket_for(batch)
+        serving = runner.buckets_for(batch)
+        run = serving[0].run if [bucket.batch for bucket in serving] == [batch] else runner.run
         variants = {
             "tf_signature_us": _call(signature, feeds),
             "tf_session_us": _call(session, feeds),
-            "chosen_us": _call(bucket.run, feeds),
+            "chosen_us": _call(run, feeds),
             "servable_us": _call(runner.run, feeds),
         }
         if model.full is not None:
             full = [model.full(batch, 0)]
-            variants |= {"tf_full_us": _call(signature, full), "full_us": _call(bucket.run, full)}
+            variants |= {"tf_full_us": _call(signature, full), "full_us": _call(run, full)}
         if model.flop:
             variants["sgemm_us"] = sgemm()
         before = cores.handover()

@@ -25,6 +25,7 @@ from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
+from tfopt_optimizer.hopeless import NO_TIME
 from tfopt_optimizer.inner import Sizes
 from tfopt_optimizer.plan import Measured, Shortening, SignatureInfo
 from tfopt_optimizer.reference import Batch, Reference
@@ -216,7 +217,7 @@ class Contest:
                 return "for batches of 2 rows or more"
         found = _found(entered)
         if found and allotted.over():
-            return f"no time left (--optimize_budget_s), and {found[0].entrant.label} was found right"
+            return f"{NO_TIME}, and {found[0].entrant.label} was found right"
         known_s = self._too_long.get((candidate.target.signature.key, entrant.converter), 0.0)
         if found and allotted.patience(self._flags.candidate_timeout_s, found) <= known_s:
             return f"converting it takes more than {known_s:.2g} s"

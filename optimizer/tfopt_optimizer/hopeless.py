@@ -10,6 +10,7 @@ from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.entrant import Entrant
 
 BEHIND = 1.25  # who is this many times slower than the fastest at the full length is not tried at shorter ones
+NO_TIME = "no time left (--optimize_budget_s)"  # why somebody was not tried who may well win
 _BOTH = "in the smallest and in the largest bucket"
 
 
@@ -23,7 +24,7 @@ def hopeless(entrants: Sequence[Entrant], extremes: Sequence[Sequence[Trial]]) -
         if len(own) < len(extremes):
             continue  # plain TensorFlow itself failed in one of them: nothing is known
         ends = [_end(trial, us) for trial, us in zip(own, best, strict=True)]
-        if all(ends):
+        if all(ends) and not _untried(own):
             found[entrant] = _told(own, ends)
     return found
 
@@ -34,6 +35,11 @@ def _end(trial: Trial, best_us: float) -> str:
         return trial.reason if trial.skipped else f"failed: {trial.reason}"
     slow = trial.score_us > measure.HOPELESS * best_us
     return f"lost by more than {measure.HOPELESS:g}x" if slow else ""
+
+
+def _untried(own: Sequence[Trial]) -> bool:
+    """Whether nothing speaks against it but that there was no time, or not the rows that it is for."""
+    return all(t.skipped for t in own) and any(t.reason.startswith(NO_TIME) for t in own)
 
 
 def _told(own: Sequence[Trial], ends: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import functools
 import logging
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -15,11 +16,13 @@ from tfopt_optimizer import outside, shortening
 from tfopt_optimizer.engines.base import Arrays, Feeds
 from tfopt_optimizer.errors import EXHAUSTED, Declined, EngineError, OutOfMemory, first_line
 from tfopt_optimizer.fitting import InnerBuckets
+from tfopt_optimizer.pieces import pieces
 from tfopt_optimizer.plan import Shortening, SignaturePlan
 from tfopt_optimizer.shortened import Shortened
 
 Run = Callable[[Feeds, Sequence[str] | None], Arrays]
 log = logging.getLogger(__name__)
+REMEMBERED = 4096  # numbers of rows whose buckets are looked up, not found again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,7 @@ class SignatureRunner:
 
     def _set(self, by_rows: Sequence[Bucket]) -> None:
         self._by_rows = tuple(by_rows)
+        self._pieces = functools.lru_cache(REMEMBERED)(functools.partial(pieces, buckets=self._by_rows))
         self.buckets = tuple(b.batch for b in self._by_rows if b.batch is not None)
 
     def drop(self, bucket: Bucket) -> bool:
@@ -141,6 +145,11 @@ class SignatureRunner:
         there = self._by_rows  # read once: another thread may drop one
         return there[min(bisect.bisect_left(self.buckets, rows), len(there) - 1)]
 
+    def buckets_for(self, rows: int) -> tuple[Bucket, ...]:
+        """The buckets that `rows` go through in turn (pieces.py): mostly one, the same as `bucket_for`'s. Rows that run
+        at their own lengths are parted there."""
+        return self._pieces(rows) if self.shortened is None else (self.bucket_for(rows),)
+
     def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays:
         """Plain TensorFlow, loaded on first need; any shapes. EngineError has TensorFlow's own code and text, and where
         it is not installed those of outside.py."""
@@ -160,6 +169,9 @@ class SignatureRunner:
                 return fitted.cut(fitted.runner.run(fitted.feeds, outputs, fell_back))
             fell_back(route.reason)
             return self.run_reference(feeds, outputs)
+        if route.bucket is None and len(buckets := self.buckets_for(route.rows or 0)) > 1:
+            sizes = [bucket.batch or 0 for bucket in buckets]
+            return self._run_cut(sizes, feeds, outputs, fell_back)
         bucket = route.bucket or self.bucket_for(route.rows or 0)
         try:
             return self._run_planned(bucket, route, feeds, outputs, fell_back)
@@ -181,12 +193,21 @@ class SignatureRunner:
     ) -> Arrays:
         if route.rows is None or bucket.batch is None:
             return bucket.run(feeds, outputs)
-        largest, parts = bucket.batch, []
-        if not bucket.static or route.rows <= largest:
+        if not bucket.static or route.rows <= bucket.batch:
             return self.run_in_bucket(bucket, feeds, route.rows, outputs)
-        for start in range(0, route.rows, largest):
-            part = {n: a[start : start + largest] for n, a in feeds.items()}
-            parts.append(self.run(part, outputs, fell_back))
+        return self._run_cut([bucket.batch] * -(-route.rows // bucket.batch), feeds, outputs, fell_back)
+
+    def _run_cut(
+        self, sizes: Sequence[int], feeds: Feeds, outputs: Sequence[str] | None, fell_back: Callable[[str], object]
+    ) -> Arrays:
+        """As many rows at a time, one part after another."""
+        parts, start = [], 0
+        for size in sizes:
+            part = {name: array[start : start + size] for name, array in feeds.items()}
+            found = self.run(part, outputs, fell_back)
+            check(found, len(next(iter(part.values()))))
+            parts.append(found)
+            start += size
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def run_in_bucket(self, bucket: Bucket, feeds: Feeds, rows: int, outputs: Sequence[str] | None) -> Arrays:
@@ -215,12 +236,17 @@ def pad(feeds: Feeds, rows: int, batch: int) -> Arrays:
 def cut(outputs: Arrays, rows: int, batch: int) -> Arrays:
     """The first `rows` of every output. EngineError when an output does not have the batch's rows after all: nothing
     may be handed to a request that is perhaps another's."""
+    check(outputs, batch)
+    return {name: array[:rows] for name, array in outputs.items()}
+
+
+def check(outputs: Feeds, batch: int) -> None:
+    """EngineError unless every output has so many rows."""
     for name, array in outputs.items():
         if array.ndim == 0 or array.shape[0] != batch:
             raise EngineError(
                 "FAILED_PRECONDITION", f"output {name!r} has shape {list(array.shape)} for a batch of {batch} rows"
             )
-    return {name: array[:rows] for name, array in outputs.items()}
 
 
 def of_whole_rows(lengths: Shortening, reference: Run) -> Run:

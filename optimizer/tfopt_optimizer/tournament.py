@@ -261,11 +261,9 @@ class Tournament:
             if position < home and spec.batch and (best := [t.median_us for t in trials[index] if t.eligible]):
                 costs[spec.batch] = min(best)
             self._log.note(f"{place}: {report.times(trials[index])}")
-        if not named:
-            left_out |= bucket_set.needless(costs)
-        asked = [i for i, spec in enumerate(found.specs) if i in trials or not spec.near]
-        kept = [i for i in asked if found.specs[i].batch not in left_out]
-        why = bucket_set.line(costs, left_out, named) if costs else ""
+        untried = [found.specs[i].batch or 0 for i in order[2:home] if i not in trials]
+        gone, why = bucket_set.settled(costs, left_out, untried, named)
+        kept = [i for i, spec in enumerate(found.specs) if (i in trials or not spec.near) and spec.batch not in gone]
         if why:
             self._log.say(f"{found.info.key}: buckets of {why}")
         specs = tuple(found.specs[i] for i in kept)

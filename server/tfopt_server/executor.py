@@ -105,17 +105,18 @@ class Executor:
         lane, count = call.lane, call.rows
         if lane.rule.wait_s > 0.0 or lane.levels:
             return self._queued(call)
-        bucket = call.bucket(count)
-        if bucket.static and bucket.batch is not None and count > bucket.batch:
+        buckets = call.buckets(count)
+        last = buckets[-1]
+        if len(buckets) == 1 and last.static and last.batch is not None and count > last.batch:
             return self._queued(call)
         if lane.rule.task_limit is not None:
             refuse(lane.rule, count, 0, ())
-        cost_us = lane.cost_us(bucket, count, call.feeds)
+        cost_us = lane.cost_us(buckets, count, call.feeds)
         if cost_us <= HOP_US:
-            return running.inline(call, bucket)
+            return running.inline(call, buckets)
         if self._stays(lane, cost_us) and self._claim():
             try:
-                return running.inline(call, bucket)
+                return running.inline(call, buckets)
             finally:
                 self._release()
         return self._queued(call)

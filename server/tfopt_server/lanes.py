@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
+import functools
 import logging
 import math
 import re
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from tfopt_optimizer import pieces
 
 from tfopt_server import batching
 from tfopt_server.batching_parameters import BatchingParameters
@@ -30,6 +32,7 @@ HOP_US = 60.0
 MOST_SHAPES = 100
 MOST_REASONS = 20
 SKIPPED_RUNS = 3
+MOST_ROWS = 4096  # numbers of rows whose cost is remembered
 _SHAPE = re.compile(r"\[[^\]]*\]")  # in a reason; a metric label must not hold what clients invent
 
 
@@ -121,6 +124,8 @@ class Runner(Protocol):
 
     def bucket_for(self, rows: int) -> Bucket: ...
 
+    def buckets_for(self, rows: int) -> tuple[Bucket, ...]: ...
+
     def run_reference(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> Arrays: ...
 
     def drop(self, bucket: Any) -> bool: ...
@@ -193,6 +198,8 @@ class Lane:
         if runner.shortened is not None:
             runner.shortened.ran, runner.shortened.lost = self._count_length, self.drop
         self._padded = metrics.inner_padded.labels(model, runner.info.key) if self.inner is not None else None
+        if told := in_pieces(runner):
+            log.info("signature %s of model %s: rows between two buckets in several runs: %s", self.key, model, told)
 
     def _set_rules(self) -> None:
         """What follows from the runner's buckets."""
@@ -288,8 +295,11 @@ class Lane:
             _described(feeds),
         )  # fmt: skip
 
-    def cost_us(self, bucket: Bucket, count: int, feeds: Feeds) -> float:
-        """What `count` rows on this bucket cost: as the plan measured, else as runs before it did."""
+    def cost_us(self, buckets: Sequence[Bucket], count: int, feeds: Feeds) -> float:
+        """What `count` rows on these buckets, in turn, cost: as the plan measured, else as runs before it did."""
+        if len(buckets) > 1:
+            return pieces.together_us(buckets)
+        bucket = buckets[0]
         if bucket.cost_us == 0.0:
             return self.meter(bucket.engine, bucket.batch).expected_us(elements(feeds))
         if bucket.batch is None or count <= bucket.batch:
@@ -314,14 +324,16 @@ def rule_for(runner: Runner, parameters: BatchingParameters | None) -> batching.
 
 def cost_of(runner: Runner) -> Callable[[int], float]:
     """Microseconds that a number of rows takes, from the buckets' measured times; beyond the largest, in proportion."""
-    sizes = runner.buckets
-    costs = [runner.bucket_for(size).cost_us for size in sizes]
+    buckets = tuple(runner.bucket_for(size) for size in runner.buckets)
+    return functools.lru_cache(MOST_ROWS)(functools.partial(pieces.us, buckets=buckets))
 
-    def cost_us(rows: int) -> float:
-        at = bisect.bisect_left(sizes, rows)
-        return costs[at] if at < len(sizes) else costs[-1] * rows / sizes[-1]
 
-    return cost_us
+def in_pieces(runner: Runner) -> str:
+    """Examples of rows that go through several buckets: one more than each takes."""
+    ways = {size + 1: runner.buckets_for(size + 1) for size in runner.buckets[:-1] if size + 1 not in runner.buckets}
+    return ", ".join(
+        f"{rows} as {' and '.join(str(bucket.batch) for bucket in way)}" for rows, way in ways.items() if len(way) > 1
+    )
 
 
 def short_buckets(runner: Runner, rule: batching.Rule) -> dict[int | None, Bucket]:

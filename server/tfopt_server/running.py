@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from tfopt_optimizer.errors import Declined, OutOfMemory
@@ -26,7 +26,7 @@ _now = time.monotonic
 
 class Run(NamedTuple):
     """One call of an engine. `rows` were asked for, `size` were run; `bucket` is the label, None for any size.
-    `elements` of all inputs where the cost has to be learned, else 0."""
+    `elements` of all inputs where the cost has to be learned, else 0. `parts`: where it was several calls, these."""
 
     outputs: Arrays
     rows: int
@@ -37,17 +37,24 @@ class Run(NamedTuple):
     padded: float
     ran: float
     elements: int = 0
+    parts: tuple[Run, ...] = ()
 
 
-def inline(call: Call, bucket: Bucket) -> Result:
+def inline(call: Call, buckets: Sequence[Bucket]) -> Result:
     """Runs one request on the calling thread. ServingError for what the engine refuses, Declined for what plain
-    TensorFlow must answer instead, OutOfMemory for what must go another way now that the bucket is dropped."""
+    TensorFlow must answer instead, OutOfMemory for what must go another way now that a bucket is dropped."""
+
+    def one(bucket: Bucket, feeds: Feeds, count: int) -> Run:
+        try:
+            return _bucket_run(bucket, (feeds,), count, call.outputs)
+        except OutOfMemory as error:
+            call.lane.drop(bucket, error.message)
+            raise
+
     try:
-        done = _bucket_run(bucket, (call.feeds,), call.rows, call.outputs)
-    except Declined:
-        raise
-    except OutOfMemory as error:
-        call.lane.drop(bucket, error.message)
+        first = buckets[0]
+        done = one(first, call.feeds, call.rows) if len(buckets) == 1 else _in_turn(buckets, call.feeds, call.rows, one)
+    except (Declined, OutOfMemory):
         raise
     except Exception as error:
         raise translated(error) from error
@@ -182,12 +189,24 @@ def _engine_run(call: Call, parts: Sequence[Feeds], count: int) -> Run:
         return _reference_run(call.lane, parts[0], count, call.outputs)
     if call.lane.levels:
         return _levelled_run(call.lane, parts, count, call.outputs)
-    return _fitting_run(call.lane, call.bucket(count), parts, count, call.outputs)
+    return _fitting_run(call.lane, call.buckets(count), parts, count, call.outputs)
 
 
-def _fitting_run(lane: Lane, bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
-    """On the bucket; where the device has no memory for it, or it has become too small since the batch was cut, in
+def _fitting_run(
+    lane: Lane, buckets: Sequence[Bucket], parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None
+) -> Run:
+    """On the buckets; where the device has no memory for one, or it has become too small since the batch was cut, in
     pieces on those that are left."""
+
+    def planned(bucket: Bucket, feeds: Feeds, size: int) -> Run:
+        return _fitting_run(lane, (bucket,), (feeds,), size, outputs)
+
+    def anew(_: Bucket, feeds: Feeds, size: int) -> Run:
+        return _fitting_run(lane, lane.runner.buckets_for(size), (feeds,), size, outputs)
+
+    if len(buckets) > 1:
+        return _in_turn(buckets, rows.joined(parts, count), count, planned)
+    bucket = buckets[0]
     if bucket.batch is None or not bucket.static or count <= bucket.batch:
         try:
             return _bucket_run(bucket, parts, count, outputs)
@@ -195,15 +214,25 @@ def _fitting_run(lane: Lane, bucket: Bucket, parts: Sequence[Feeds], count: int,
             lane.drop(bucket, error.message)
             if bucket.batch is None:
                 return _reference_run(lane, parts[0], count, outputs)
-    feeds, runs, start = rows.joined(parts, count), list[Run](), 0
-    while start < count:
-        size = min(count - start, lane.runner.buckets[-1])
-        piece = rows.cut(feeds, start, start + size)
-        runs.append(_fitting_run(lane, lane.runner.bucket_for(size), (piece,), size, outputs))
+    largest = lane.runner.bucket_for(lane.runner.buckets[-1])
+    return _in_turn([largest] * -(-count // (largest.batch or 1)), rows.joined(parts, count), count, anew)
+
+
+def _in_turn(buckets: Sequence[Bucket], feeds: Feeds, count: int, run_one: Callable[[Bucket, Feeds, int], Run]) -> Run:
+    """The rows through the buckets, as many as each takes, and the answers joined."""
+    runs, start = list[Run](), 0
+    for bucket in buckets:
+        size = min(count - start, bucket.batch or count)
+        done = run_one(bucket, rows.cut(feeds, start, start + size), size)
+        rows.check(done.outputs, done.size)
+        runs.append(done)
         start += size
     first, last = runs[0], runs[-1]
-    cuts = [rows.cut(run.outputs, 0, run.rows) for run in runs]
-    return last._replace(outputs=rows.rejoined(cuts), rows=count, size=count, begin=first.begin, padded=first.padded)
+    outputs = rows.rejoined([rows.cut(run.outputs, 0, run.rows) for run in runs])
+    parts = tuple(part for run in runs for part in run.parts or (run,))
+    return last._replace(
+        outputs=outputs, rows=count, size=count, begin=first.begin, padded=first.padded, elements=0, parts=parts
+    )
 
 
 def _bucket_run(bucket: Bucket, parts: Sequence[Feeds], count: int, outputs: Sequence[str] | None) -> Run:
@@ -233,7 +262,7 @@ def _levelled_run(lane: Lane, parts: Sequence[Feeds], count: int, outputs: Seque
     if route.reference:
         lane.fell_back(route.reason, feeds)
         return _reference_run(lane, feeds, count, outputs)
-    return _fitting_run(lane, lane.runner.bucket_for(count), (feeds,), count, outputs)
+    return _fitting_run(lane, lane.runner.buckets_for(count), (feeds,), count, outputs)
 
 
 def _timings(done: Run, arrived: float, split: float) -> Timings:
@@ -246,14 +275,15 @@ def _record(lane: Lane, done: Run, split: float, requests: int) -> None:
     steps.run.observe(done.ran - done.padded)
     steps.split.observe(split - done.ran)
     lane.batch_requests.observe(requests)
-    meter = lane.meter(done.engine, done.bucket)
-    meter.requests.inc(requests)
-    meter.rows.inc(done.rows)
-    if done.elements:
-        meter.ran(done.ran - done.padded, done.elements)
-    if done.size != done.rows:
-        meter.padding.inc(done.size - done.rows)
-    if lane.serving is not None:
-        lane.serving.runs.inc()
-        lane.serving.processed_sizes.observe(done.size)
-        lane.serving.padding(done.size).observe(done.size - done.rows)
+    lane.meter(done.engine, done.bucket).requests.inc(requests)
+    for one in done.parts or (done,):
+        meter = lane.meter(one.engine, one.bucket)
+        meter.rows.inc(one.rows)
+        if one.elements:
+            meter.ran(one.ran - one.padded, one.elements)
+        if one.size != one.rows:
+            meter.padding.inc(one.size - one.rows)
+        if lane.serving is not None:
+            lane.serving.runs.inc()
+            lane.serving.processed_sizes.observe(one.size)
+            lane.serving.padding(one.size).observe(one.size - one.rows)

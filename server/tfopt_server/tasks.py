@@ -68,9 +68,9 @@ class Call(NamedTuple):
             return self.rows == 0
         return self.route.reference or (self.route.bucket is None and not self.rows)
 
-    def bucket(self, count: int) -> Bucket:
-        """What runs `count` rows of it: its own bucket when its rows depend on each other."""
-        return self.route.bucket or self.lane.runner.bucket_for(count)
+    def buckets(self, count: int) -> tuple[Bucket, ...]:
+        """What runs `count` rows of it, in turn: its own bucket when its rows depend on each other."""
+        return (self.route.bucket,) if self.route.bucket is not None else self.lane.runner.buckets_for(count)
 
 
 class Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,41 @@ def test_answers(models: Faces, case: Answer) -> None:
 @named(PLANNED)
 def test_answers_of_an_optimized_plan(optimized: Faces, case: Answer) -> None:
     through_all_faces(optimized, case)
+
+
+@pytest.fixture
+def a_row_costs_the_same_in_all(optimized: Faces) -> Iterator[Faces]:
+    """As if the buckets had been measured so: rows between them go through several in turn."""
+    (version,) = optimized.registry.available()
+    lanes = [lane for lane in version.loaded.lanes.values() if lane.runner.buckets]
+    measured = [[lane.runner.bucket_for(rows) for rows in lane.runner.buckets] for lane in lanes]
+    for lane, buckets in zip(lanes, measured, strict=True):
+        lane.runner._set([dataclasses.replace(bucket, cost_us=5_000.0 * bucket.batch) for bucket in buckets])
+        lane._set_rules()
+    yield optimized
+    for lane, buckets in zip(lanes, measured, strict=True):
+        lane.runner._set(buckets)
+        lane._set_rules()
+
+
+@named(PLANNED)
+def test_answers_of_rows_in_pieces(a_row_costs_the_same_in_all: Faces, case: Answer) -> None:
+    through_all_faces(a_row_costs_the_same_in_all, case)
+
+
+def test_pieces_are_counted_in_their_buckets(a_row_costs_the_same_in_all: Faces) -> None:
+    faces = a_row_costs_the_same_in_all
+
+    def counted() -> dict[tuple[str, ...], float]:
+        rows = faces.plane.metrics.rows.children().items()
+        return {key[1:]: child.value for key, child in rows if key[2].startswith("xla")}
+
+    before = counted()
+    request = rpcclient.predict_request({"x": np.ones((7, 3), np.float32)})
+    request.model_spec.name = "planned"
+    assert faces.client.outputs(request)["y"].shape == (7, 2)
+    more = {key: count - before.get(key, 0.0) for key, count in counted().items() if count != before.get(key)}
+    assert more == {("serving_default", "xla", "4"): 4.0, ("serving_default", "xla", "1"): 3.0}
 
 
 def test_the_plan_runs_elsewhere_and_merges_only_what_may_be_merged(optimized: Faces) -> None:

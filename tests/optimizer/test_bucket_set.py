@@ -38,12 +38,42 @@ def test_what_lies_between_two_sizes_of_one_cost_need_not_be_measured():
     assert bucket_set.covered({}, 4) is None
 
 
+@pytest.mark.parametrize(
+    ("costs", "left_out", "parted"),
+    [
+        (RISING, {}, {}),
+        ({1: 50.0e3, 8: 680.0e3, 32: 1340.0e3}, {}, {8: (1,) * 8}),  # plain TensorFlow, for want of time
+        ({1: 50.0e3, 8: 450.0e3, 32: 1340.0e3}, {}, {}),  # may have been measured while the host was busy
+        ({1: 50.0e3, 2: 70.0e3, 4: 300.0e3, 8: 200.0e3, 16: 900.0e3, 32: 4e6}, {}, {4: (2, 2), 16: (8, 8)}),
+        ({1: 50.0e3, 2: 70.0e3, 4: 300.0e3, 8: 200.0e3}, {4: 8}, {}),
+        ({1: 50.0e3, 8: 680.0e3}, {}, {}),  # the largest stays
+        ({8: 680.0e3}, {}, {}),
+        ({}, {}, {}),
+    ],
+)
+def test_a_bucket_that_is_clearly_slower_than_smaller_ones_in_turn_is_left_out(costs, left_out, parted):
+    assert bucket_set.in_pieces(costs, left_out) == parted
+
+
 def test_the_log_says_why_it_is_these():
-    assert bucket_set.line(FLAT, bucket_set.needless(FLAT), ()) == (
+    assert bucket_set.line(FLAT, bucket_set.needless(FLAT), {}, [], ()) == (
         "1, 32 rows; 2, 4, 8, 16 left out: padded up they cost no more (32 in 1 ms)"
     )
-    assert bucket_set.line({1: 1.0}, {}, ()) == "1 row: each saves time over padding up to the next"
-    assert bucket_set.line(RISING, {}, (8, 4)) == "4, 8 rows, as --allowed_batch_sizes or the batching file name them"
+    assert bucket_set.line({1: 1.0}, {}, {}, [], ()) == "1 row: each saves time over padding up to the next"
+    named = bucket_set.line(RISING, {}, {}, [], (8, 4))
+    assert named == "4, 8 rows, as --allowed_batch_sizes or the batching file name them"
+    costs = {1: 50.0e3, 8: 100.0e3, 16: 680.0e3, 32: 1340.0e3}
+    assert bucket_set.line(costs, {}, {16: (8, 8)}, [4, 2], ()) == (
+        "1, 8, 32 rows; 16 left out: it took 680 ms, more than 2 x 8 in turn; no time left to measure 2, 4"
+    )
+
+
+def test_what_was_not_measured_for_want_of_time_runs_in_the_other_buckets():
+    gone, why = bucket_set.settled({1: 50.0e3, 32: 1340.0e3}, {4: 32}, [2, 4, 8], ())
+    assert gone == {2, 4, 8}
+    assert why.endswith("; no time left to measure 2, 8")
+    assert bucket_set.settled({1: 50.0e3, 32: 1340.0e3}, {}, [8], (1, 8, 32))[0] == set()
+    assert bucket_set.settled({}, {}, [8], ()) == (set(), "")
 
 
 @pytest.mark.tensorflow

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from tfopt_optimizer import hopeless as hopeless_module
 from tfopt_optimizer.choose import Trial
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.hopeless import behind, hopeless, inflexible
 from tfopt_optimizer.plan import Measured
 
 ENTRANT = Entrant("litert", "t1", "module:Worker")
-NO_TIME = "no time left, and openvino was found right"
+NO_TIME = f"{hopeless_module.NO_TIME}, and openvino was found right"
 FEW = "for batches of 8 rows or more"
 BROKEN = "max error 0.02"
 SLOW = "lost by more than 2x"
@@ -29,11 +30,12 @@ def trials(us=0.0, failed="", skipped=""):
         ({"skipped": NO_TIME}, {"us": 150.0}, None),
         ({"us": 500.0}, {"us": 300.0}, "lost by more than 2x in the smallest and in the largest bucket"),
         ({"failed": BROKEN}, {"failed": "died"}, f"failed in the smallest and in the largest bucket: {BROKEN}"),
-        ({"skipped": NO_TIME}, {"skipped": NO_TIME}, NO_TIME),
+        ({"skipped": NO_TIME}, {"skipped": NO_TIME}, None),
+        ({"skipped": FEW}, {"skipped": NO_TIME}, None),
+        ({"skipped": FEW}, {"skipped": FEW}, FEW),
         # who had no time did not fail, and was not slow
         ({"skipped": NO_TIME}, {"failed": "died"}, f"in the smallest bucket: {NO_TIME}; in the largest: failed: died"),
         ({"us": 500.0}, {"skipped": NO_TIME}, f"in the smallest bucket: {SLOW}; in the largest: {NO_TIME}"),
-        ({"skipped": FEW}, {"skipped": NO_TIME}, f"in the smallest bucket: {FEW}; in the largest: {NO_TIME}"),
         ({"failed": BROKEN}, {"us": 500.0}, f"in the smallest bucket: failed: {BROKEN}; in the largest: {SLOW}"),
     ],
 )  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 from tfopt_optimizer.errors import Declined, EngineError
+from tfopt_optimizer.pieces import pieces
 from tfopt_optimizer.plan import SignatureInfo, TensorInfo
 from tfopt_server import logs
 
@@ -63,7 +64,8 @@ class Engine:
 
 
 class Runner:
-    """Buckets of 1, 4 and 8 rows of two floats, at the given cost; everything else goes to plain TensorFlow."""
+    """Buckets of 1, 4 and 8 rows of two floats, at the given cost, `per_row` or the same for all; everything else goes
+    to plain TensorFlow."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class Runner:
         static: bool = True,
         sizes: tuple[int, ...] = (1, 4, 8),
         key: str = "serving_default",
+        per_row: bool = False,
     ) -> None:
         self.engine = Engine(picky=True)
         self.reference = Engine()
@@ -86,7 +89,7 @@ class Runner:
         self.inner = None
         self.shortened = None
         self.buckets = sizes if row_independent else ()
-        self._buckets = {n: Bucket(n, "fake", static, cost_us, self.engine.run) for n in sizes}
+        self._buckets = {n: Bucket(n, "fake", static, cost_us * (n if per_row else 1), self.engine.run) for n in sizes}
         self._exact = Bucket(None, "fake", True, cost_us, self.engine.run)
 
     def route(self, feeds: Mapping[str, np.ndarray]) -> Route:
@@ -99,6 +102,9 @@ class Runner:
 
     def bucket_for(self, rows: int) -> Bucket:
         return self._buckets[min((n for n in self.buckets if n >= rows), default=self.buckets[-1])]
+
+    def buckets_for(self, rows: int) -> tuple[Bucket, ...]:
+        return pieces(rows, [self._buckets[n] for n in self.buckets])
 
     def run_reference(self, feeds: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> Arrays:
         return self.reference.run(feeds, outputs)
