@@ -18,6 +18,10 @@ from tfopt_optimizer.plan import Shape, SignatureInfo
 
 Feeds = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
+# The default sizes end where plain TensorFlow would take longer for a batch by what it takes for a row: images gain
+# nothing from more rows (0210), and looking at 32 of ResNet50 (3 s a call) took the time for all other buckets.
+LONGEST_S = 0.25
+ALWAYS = 8  # rows that they go up to, however long
 MAX_EXACT_SHAPES = 4  # static shapes compiled for a signature whose rows are not independent
 
 
@@ -77,6 +81,11 @@ def sizes(allowed: Sequence[int], samples: Sequence[Feeds], from_warmup: bool) -
         return tuple(sorted(set(allowed)))
     seen = {r for s in samples if (r := rows_of(s))} if from_warmup else set()
     return tuple(sorted(seen | {1})) if seen - {1} else DEFAULT_BUCKETS
+
+
+def within(default: Sequence[int], row_s: float) -> tuple[int, ...]:
+    """Those of the default sizes that are worth looking at, where a row takes plain TensorFlow `row_s`."""
+    return tuple(rows for rows in default if rows <= ALWAYS or rows * row_s <= LONGEST_S)
 
 
 def exact_shapes(samples: Sequence[Feeds]) -> list[dict[str, tuple[int, ...]]]:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -22,13 +23,15 @@ from tfopt_optimizer import (
     verify,
 )
 from tfopt_optimizer.buckets import Feeds, Rows
+from tfopt_optimizer.choose import microseconds
 from tfopt_optimizer.compression import Split
 from tfopt_optimizer.contest import BucketSpec, Material
 from tfopt_optimizer.declared import NOTHING, Declared
+from tfopt_optimizer.device import CPU
 from tfopt_optimizer.edges import Edge
 from tfopt_optimizer.engines.base import Arrays
 from tfopt_optimizer.example_rows import Variation
-from tfopt_optimizer.flags import OptimizerFlags
+from tfopt_optimizer.flags import DEFAULT_BUCKETS, THROUGHPUT, OptimizerFlags
 from tfopt_optimizer.independence import Proof, Run
 from tfopt_optimizer.inner import Sizes
 from tfopt_optimizer.padding_proof import Padding
@@ -51,7 +54,8 @@ class Study:
     `rows` are those of the first inner bucket, `others` those of further ones; `altered`: made-up rows of each that
     plain TensorFlow takes; `padding` is None where no inner dimension is open. `variations`: what clients may send in
     serialized Examples and no record has; `untried` tells where the search for them ended early. `rewriting`: the graph
-    that engines are given instead of the model's own. `edges`: rows like no record that plain TensorFlow takes.
+    that engines are given instead of the model's own. `edges`: rows like no record that plain TensorFlow takes. `ends`:
+    why there are none of the larger default sizes.
     """
 
     info: SignatureInfo
@@ -69,6 +73,7 @@ class Study:
     untried: str = ""
     rewriting: Rewriting | None = None
     edges: tuple[Edge, ...] = ()
+    ends: str = ""
 
     @property
     def stateful(self) -> bool:
@@ -175,6 +180,9 @@ def study(
         levels = _shorter(rewriting.lengths, near, rows, checked)
         rewriting = rewriting.with_lengths(near)
     sizes = buckets.sizes(flags.allowed_batch_sizes, usable, from_warmup)
+    ends = ""
+    if sizes is DEFAULT_BUCKETS and flags.device == CPU and flags.optimize_for != THROUGHPUT:
+        sizes, ends = _worth_looking_at(sizes, rows, run)
     specs = tuple(_spec(b, level, found, folder, rewriting) for level, found in levels.items() for b in sizes)
     specs = tuple(dataclasses.replace(s, near=bool(s.inner) and s.inner[0] in near) for s in specs)
     specs = tuple(sorted(specs, key=_few_rows_first))
@@ -184,9 +192,21 @@ def study(
     others, left = dict(list(levels.items())[1:]), search.told()
     looked_at = edges.within(edges.edges(rows.take(0, 1), [rows.feeds]))
     taken = tuple(edge for edge in looked_at if independence.takes_all(run, edge.feeds))
-    return Study(
-        info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, left, rewriting, taken
-    )
+    known = Study(info, state, proof, specs, "", rows, usable, split, padding, others, altered, variations, left)
+    return dataclasses.replace(known, rewriting=rewriting, edges=taken, ends=ends)
+
+
+def _worth_looking_at(default: tuple[int, ...], rows: Rows, run: Run) -> tuple[tuple[int, ...], str]:
+    """The default sizes that are, and why there are no larger ones."""
+    row_s = math.inf
+    for _ in range(2):
+        began = time.perf_counter()
+        run(rows.take(0, 1))
+        row_s = min(row_s, time.perf_counter() - began)
+    sizes = buckets.within(default, row_s)
+    if sizes == default:
+        return default, ""
+    return sizes, f"a row takes plain TF {microseconds(row_s * 1e6)}: default buckets end at {sizes[-1]} rows"
 
 
 def _stacked(rows: Sequence[Arrays]) -> Arrays:

@@ -136,6 +136,8 @@ class Tournament:
         self._tell_inner(found)
         if found.rewriting is not None:
             self._log.say(f"{info.key}: {found.rewriting.told}")
+        if found.ends:
+            self._log.say(f"{info.key}: {found.ends}")
         self._keep_records(found, folder)
         found, trials, why = self._buckets(found, allotted.at_least(self._least_s))
         known = [t for t in trials if t]

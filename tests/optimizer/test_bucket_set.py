@@ -92,3 +92,27 @@ def test_the_search_opens_no_bucket_that_cannot_pay_and_keeps_what_is_named(save
     assert ("left out" in signature.bucket_reason) == (not named)
     opened = [line for line in lines if "serving_default x " in line and "]: plain TF" in line]
     assert len(opened) == len(signature.buckets)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "case",
+    [
+        (OptimizerFlags(), 1, (1, 2, 4, 8)),
+        (OptimizerFlags(), 16, (1, 16)),  # a record's size
+        pytest.param((OptimizerFlags(allowed_batch_sizes=(1, 32)), 1, (1, 32)), marks=pytest.mark.slow),
+        pytest.param((OptimizerFlags(optimize_for="throughput"), 1, DEFAULT_BUCKETS), marks=pytest.mark.slow),
+    ],
+)
+def test_default_sizes_end_early_for_a_slow_model(savedmodel, tmp_path, monkeypatch, case):
+    flags, rows, sizes = case
+    monkeypatch.setattr("tfopt_optimizer.buckets.LONGEST_S", 0.0)  # every model is slow
+    monkeypatch.setattr("tfopt_optimizer.measure.ROUNDS", 2)
+    monkeypatch.setattr(bucket_set, "settled", lambda costs, left_out, untried, named: (set(), ""))
+    x = np.linspace(0, 1, 16, dtype=np.float32)[:, None]
+    samples = {"serving_default": tuple({"x": x[i : i + rows]} for i in range(0, 16, rows))}
+    job = OptimizeJob(savedmodel("half_plus_two"), tmp_path / "plan", ("serve",), flags, samples, "warmup")
+    plan = optimize(job, lambda _: None, entrants=[])
+    assert tuple(b.batch for b in plan.signature("serving_default").buckets) == sizes
+    told = [line for line in plan.log if line.endswith("default buckets end at 8 rows")]
+    assert len(told) == (sizes == (1, 2, 4, 8))

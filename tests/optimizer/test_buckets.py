@@ -23,6 +23,12 @@ def test_sizes_come_from_the_flag_else_from_warmup_records_else_the_default():
     assert buckets.sizes((), [], True) == DEFAULT_BUCKETS
 
 
+def test_default_sizes_end_where_plain_tensorflow_takes_long():
+    assert buckets.within(DEFAULT_BUCKETS, 0.001) == DEFAULT_BUCKETS
+    assert buckets.within(DEFAULT_BUCKETS, 0.015) == (1, 2, 4, 8, 16)
+    assert buckets.within(DEFAULT_BUCKETS, 3.0) == (1, 2, 4, 8)
+
+
 def test_rows_of_the_most_common_inner_shape_are_stacked():
     found = buckets.stack([{"x": rows(2, 3)}, {"x": rows(1, 5)}, {"x": rows(1, 3, start=6)}], 100)
     assert (found.count, found.records, found.skipped) == (3, 2, 1)
