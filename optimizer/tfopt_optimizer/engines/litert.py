@@ -5,11 +5,11 @@ bucket's shapes when it takes over from another bucket (2 us for a small MLP, 35
 MobileNet; static models are no faster). So the weights are on disk once, mapped into memory, and packed once per
 interpreter. Where the converter needs static shapes, a bucket has a model file of its own (litert_convert.py).
 
-Variants are thread counts: `t1`, and `t<usable cores>` where there are several; with `s<usable cores>` a batch runs in
-as many parts, side by side on interpreters of one thread each. `t2+int8-dynamic` is one in another precision, a model
-of its own that litert_compress.py made of the float one. Measured on 2 cores with AVX-512 (plain
-TensorFlow beside it): small MLP 2 us, and 3.5 us with 2 threads (266 us); 26 string look-ups 400 and 255 us (1868 us);
-MobileNetV2 6.5 and 3.5 ms (19.8 ms). `invoke` releases the GIL: another thread keeps its full speed meanwhile.
+Variants are thread counts: `t1`, and `t<usable cores>` where there are several; with `s<number>` (table.py) a batch
+runs in as many parts, side by side on interpreters of one thread each. `t2+int8-dynamic` is one in another precision, a
+model of its own that litert_compress.py made of the float one. Measured on 2 cores with AVX-512 (plain TensorFlow
+beside it): small MLP 2 us, and 3.5 us with 2 threads (266 us); 26 string look-ups 400 and 255 us (1868 us); MobileNetV2
+6.5 and 3.5 ms (19.8 ms). `invoke` releases the GIL: another thread keeps its full speed meanwhile.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ at 4 % of its time (ResNet50 1 %). Small models are compiled per bucket: there a
 are cut to their own lengths (shortening.py) all run in one model of unknown rows and length, whatever its size: what it
 loses on each shape, it saves on rows that need not be filled up.
 
-Variants: `f32`, one stream of all cores, and `f32-s<cores>`, as many streams of one thread each: a batch runs as equal
-parts side by side, which stay in their core's cache and do not wait for each other within a layer. So do calls.
-`f32-s<cores>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves for the
-next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two parts with cold caches, 0.96 with warm
-ones). `f32-blocked` and `f32-blocked-s<cores>` have other kernels for convolutions (openvino_blocked.py), `f32-amx` for
-products (openvino_amx.py). With those kernels `f32-blocked-funnel-s<cores>` takes rows one by one through a net's first
-layers and some at a time through the others (openvino_funnel.py). `f32-winograd` (one row, all cores) and
-`f32-winograd-s<cores>p1` multiply less for convolutions (openvino_winograd.py). Both need known shapes: of these two
-weights grow, so all buckets share what one row needs.
+Variants: `f32`, one stream of all cores, and `f32-s<streams>`, which share the cores (table.py says how many): a batch
+runs as equal parts side by side, which stay in their core's cache and do not wait for each other within a layer. So do
+calls. `f32-s<streams>p1` cuts it into single rows, several for each stream: what a layer of a convolution net leaves
+for the next then stays in the cache (MobileNetV2 at batch 8: 0.77 of the time of two parts with cold caches, 0.96 with
+warm ones). `f32-blocked` and `f32-blocked-s<streams>` have other kernels for convolutions (openvino_blocked.py),
+`f32-amx` for products (openvino_amx.py). With those kernels `f32-blocked-funnel-s<streams>` takes rows one by one
+through a net's first layers and some at a time through the others (openvino_funnel.py). `f32-winograd` (one row, all
+cores) and `f32-winograd-s<streams>p1` multiply less for convolutions (openvino_winograd.py). Both need known shapes: of
+these two weights grow, so all buckets share what one row needs.
 
 Measured on 2 cores with AVX-512 (plain TensorFlow beside it): BERT-small 4.0 ms (13.9), at batch 8 27 ms (50);
 MobileNetV2 3.2 ms (19.8). A call of a tiny model costs 12 us. `infer` releases the GIL.

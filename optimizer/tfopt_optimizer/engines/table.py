@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfopt_optimizer import compression, cpu, device, likely
+from tfopt_optimizer import buckets, compression, cpu, device, likely
 from tfopt_optimizer.engines import openvino_blocked
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.flags import OptimizerFlags
 
 _HERE = "tfopt_optimizer.engines"
 HOST = likely.HOST
+MOST_STREAMS = 32  # the largest default batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,35 +48,45 @@ def _threads(cores: int) -> tuple[str, ...]:
     return ("t1", f"t{cores}") if cores > 1 else ("t1",)
 
 
+def _counts(cores: int) -> tuple[int, ...]:
+    """Of how many streams variants come: a power of two, for parts of a batch must be equal and batches mostly are
+    powers of two; where there are many cores also the rows that default batches of slow models end at."""
+    most = 1 << min(cores, MOST_STREAMS).bit_length() - 1
+    return tuple(sorted({min(most, buckets.ALWAYS), most} - {1}))
+
+
 def _litert(cores: int) -> tuple[str, ...]:
-    return (*_threads(cores), f"s{cores}") if cores > 1 else _threads(cores)
+    return (*_threads(cores), *(f"s{count}" for count in _counts(cores)))
 
 
 def _streams(cores: int) -> tuple[str, ...]:
-    return (f"f32-s{cores}", f"f32-s{cores}p1") if cores > 1 else ()
+    return tuple(f"f32-s{count}{part}" for count in _counts(cores) for part in ("", "p1"))
 
 
 def _packed(cores: int) -> tuple[str, ...]:
-    return (likely.PACKED, f"{likely.PACKED}-s{cores}") if cores > 1 else (likely.PACKED,)
+    return (likely.PACKED, *(f"{likely.PACKED}-s{count}" for count in _counts(cores)))
 
 
 def _blocked(cores: int) -> tuple[str, ...]:
     """The funnel first, which mostly beats the others: the time may end."""
-    return (f"f32-blocked-funnel-s{cores}", "f32-blocked", f"f32-blocked-s{cores}") if cores > 1 else ("f32-blocked",)
+    funnels = (f"f32-blocked-funnel-s{count}" for count in _counts(cores))
+    return (*funnels, "f32-blocked", *(f"f32-blocked-s{count}" for count in _counts(cores)))
 
 
 def _winograd(cores: int) -> tuple[str, ...]:
-    return ("f32-winograd", f"f32-winograd-s{cores}p1") if cores > 1 else ("f32-winograd",)
+    return ("f32-winograd", *(f"f32-winograd-s{count}p1" for count in _counts(cores)))
 
 
-def least_rows(engine: str, variant: str, cores: int) -> int:
+def least_rows(engine: str, variant: str) -> int:
     """From how many rows on a variant differs from a simpler one. LiteRT loses a dimension of lone rows."""
-    if engine == "litert" and variant.startswith("s"):
-        return 2 * cores
-    if engine == "openvino" and variant.startswith((f"{likely.PACKED}-s", "f32-blocked-funnel")):
-        return 2 * cores
-    if engine == "openvino" and variant.endswith("p1"):  # of as many rows as cores, -s<cores> makes single rows too
-        return cores if "winograd" in variant else cores + 1
+    found = re.search(r"(?:^|-)s(\d+)(p1)?$", variant)
+    if found is None:
+        return 1
+    streams = int(found[1])
+    if engine == "litert" or variant.startswith((f"{likely.PACKED}-s", "f32-blocked-funnel")):
+        return 2 * streams
+    if found[2]:  # of as many rows as streams, -s<streams> makes single rows too
+        return streams if "winograd" in variant else streams + 1
     return 1
 
 
@@ -166,7 +177,7 @@ def _entrant(row: Row, variant: str, cores: int) -> Entrant:
         heavy=row.heavy,
         light=light,
         reserve=row.reserve,
-        rows=least_rows(row.engine, variant, cores),
+        rows=least_rows(row.engine, variant),
         streams=_shares(row.engine, variant),
         precision=precision(row, variant),
     )
