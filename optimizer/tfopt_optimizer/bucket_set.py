@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from tfopt_optimizer.choose import TIE, microseconds
-from tfopt_optimizer.pieces import PADDING_US, pieces
+from tfopt_optimizer.pieces import PADDING_US, pieces, told
 
 
 class Size(NamedTuple):
@@ -92,17 +92,13 @@ def line(
     why = []
     if left_out:
         targets = sorted(set(left_out.values()))
-        told = ", ".join(f"{n} in {microseconds(costs[n])}" for n in targets if n in costs)
-        why.append(f"{_listed(left_out)} left out: padded up they cost no more ({told})")
+        times = ", ".join(f"{n} in {microseconds(costs[n])}" for n in targets if n in costs)
+        why.append(f"{_listed(left_out)} left out: padded up they cost no more ({times})")
     for rows, way in sorted(parted.items()):
-        why.append(f"{rows} left out: it took {microseconds(costs[rows])}, more than {_counted(way)} in turn")
+        why.append(f"{rows} left out: it took {microseconds(costs[rows])}, more than {told(way)} in turn")
     if unmeasured:
         why.append(f"no time left to measure {_listed(unmeasured)}")
     return "; ".join([_rows(kept), *why]) if why else f"{_rows(kept)}: each saves time over padding up to the next"
-
-
-def _counted(way: Sequence[int]) -> str:
-    return " and ".join(f"{way.count(size)} x {size}" for size in sorted(set(way), reverse=True))
 
 
 def _listed(sizes: Collection[int]) -> str:

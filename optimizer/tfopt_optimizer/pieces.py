@@ -67,6 +67,11 @@ def together_us(way: Sequence[Bucket]) -> float:
     return sum(bucket.cost_us for bucket in way) + PADDING_US * (len(way) - 1)
 
 
+def told(sizes: Sequence[int]) -> str:
+    """ "2 x 8 and 1 x 4": of rows, for people."""
+    return " and ".join(f"{sizes.count(size)} x {size}" for size in sorted(set(sizes), reverse=True))
+
+
 def _parted(rows: int, buckets: Sequence[Bucket], most: int) -> Way:
     """The cheapest way that begins with as many full buckets of one size as there are rows for, among the first `most`
     buckets; the larger ones where it hardly matters."""

@@ -199,7 +199,7 @@ class Lane:
             runner.shortened.ran, runner.shortened.lost = self._count_length, self.drop
         self._padded = metrics.inner_padded.labels(model, runner.info.key) if self.inner is not None else None
         if told := in_pieces(runner):
-            log.info("signature %s of model %s: rows between two buckets in several runs: %s", self.key, model, told)
+            log.info("signature %s of model %s: rows that run in several parts: %s", self.key, model, told)
 
     def _set_rules(self) -> None:
         """What follows from the runner's buckets."""
@@ -329,11 +329,11 @@ def cost_of(runner: Runner) -> Callable[[int], float]:
 
 
 def in_pieces(runner: Runner) -> str:
-    """Examples of rows that go through several buckets: one more than each takes."""
-    ways = {size + 1: runner.buckets_for(size + 1) for size in runner.buckets[:-1] if size + 1 not in runner.buckets}
-    return ", ".join(
-        f"{rows} as {' and '.join(str(bucket.batch) for bucket in way)}" for rows, way in ways.items() if len(way) > 1
-    )
+    """Examples of rows that go through several buckets: as many as each takes, and one more."""
+    numbers = sorted({*runner.buckets, *(size + 1 for size in runner.buckets[:-1])})
+    ways = {rows: runner.buckets_for(rows) for rows in numbers}
+    parted = {rows: [bucket.batch or 0 for bucket in way] for rows, way in ways.items() if len(way) > 1}
+    return ", ".join(f"{rows} as {pieces.told(sizes)}" for rows, sizes in parted.items())
 
 
 def short_buckets(runner: Runner, rule: batching.Rule) -> dict[int | None, Bucket]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from concurrent.futures import Future
 
@@ -66,6 +67,9 @@ def test_what_a_join_costs_is_what_its_parts_cost() -> None:
 
 
 def test_the_log_gives_examples() -> None:
-    assert in_pieces(Runner(cost_us=1_000.0, per_row=True)) == "2 as 1 and 1, 5 as 4 and 1"
+    assert in_pieces(Runner(cost_us=1_000.0, per_row=True)) == "2 as 2 x 1, 5 as 1 x 4 and 1 x 1"
     assert in_pieces(Runner(cost_us=1_000.0)) == ""
+    slow = Runner(cost_us=1_000.0, per_row=True)
+    slow._buckets[8] = dataclasses.replace(slow._buckets[8], cost_us=20_000.0)
+    assert in_pieces(slow) == "2 as 2 x 1, 5 as 1 x 4 and 1 x 1, 8 as 2 x 4"
     assert in_pieces(Runner(row_independent=False)) == ""
