@@ -53,12 +53,13 @@ class Allotment:
     def gone(self) -> bool:
         return self.clock() >= self.last
 
-    def patience(self, timeout_s: float, found: Sized = ()) -> float:
+    def patience(self, timeout_s: float, found: Sized = (), killing_s: float = 0.0) -> float:
         """Seconds for one candidate: what is left, and never more than `timeout_s`.
 
-        Never less than GRACE_S as long as none was `found` right, nor than SHORTEST_S afterwards.
+        Never less than GRACE_S as long as none was `found` right, nor than SHORTEST_S afterwards, nor than `killing_s`,
+        which it takes to start the process again in which others run too.
         """
-        return min(timeout_s, max(self.left(), SHORTEST_S if found else GRACE_S))
+        return min(timeout_s, max(self.left(), SHORTEST_S if found else GRACE_S, killing_s))
 
 
 def parts(position: int, buckets: int, *, shorter: bool = False) -> int:

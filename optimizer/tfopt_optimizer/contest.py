@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tfopt_optimizer import asked, cpu, independence, likely, measure, report, verify
+from tfopt_optimizer import asked, cpu, hopeless, independence, likely, measure, report, verify
 from tfopt_optimizer.allotment import Allotment
 from tfopt_optimizer.asked import Asked, Here
 from tfopt_optimizer.buckets import Shapes
@@ -25,7 +25,6 @@ from tfopt_optimizer.engines.base import Arrays, Prepared, Target
 from tfopt_optimizer.entrant import Entrant
 from tfopt_optimizer.errors import NeedsConversion
 from tfopt_optimizer.flags import THROUGHPUT, OptimizerFlags
-from tfopt_optimizer.hopeless import NO_TIME
 from tfopt_optimizer.inner import Sizes
 from tfopt_optimizer.plan import Measured, Shortening, SignatureInfo
 from tfopt_optimizer.reference import Batch, Reference
@@ -140,7 +139,6 @@ class Contest:
         batches, reference_us = self._batches(
             signature, spec, material.feeds, min(CHECK_S, CHECK_SHARE * allotted.left()), known
         )
-        unseen = batches[: material.apart] or batches
         made_up = self._made_up(place, signature, spec, material.made_up)
         at_edges = self._asked.here(signature, spec.batch, spec.folder, material.edges)
         strings = any(t.dtype == "string" for t in signature.inputs)
@@ -155,8 +153,9 @@ class Contest:
             candidate.reason = self._left_out(candidate, batches[0], reference_us, entered, allotted)
             candidate.skipped = bool(candidate.reason)
             if not candidate.skipped:
-                candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s, _found(entered)))
-                checked = unseen if candidate.entrant.precision else batches
+                again_s = candidate.worker.opening_s
+                candidate.budget = Budget(allotted.patience(self._flags.candidate_timeout_s, _found(entered), again_s))
+                checked = (batches[: material.apart] or batches) if candidate.entrant.precision else batches
                 self._enter(place, candidate, Checks(checked, made_up, material.altered, at_edges), entered)
                 entered.append(candidate)
         first = batches[0]
@@ -217,7 +216,7 @@ class Contest:
                 return "for batches of 2 rows or more"
         found = _found(entered)
         if found and allotted.over():
-            return f"{NO_TIME}, and {found[0].entrant.label} was found right"
+            return f"{hopeless.NO_TIME}, and {found[0].entrant.label} was found right"
         known_s = self._too_long.get((candidate.target.signature.key, entrant.converter), 0.0)
         if found and allotted.patience(self._flags.candidate_timeout_s, found) <= known_s:
             return f"converting it takes more than {known_s:.2g} s"

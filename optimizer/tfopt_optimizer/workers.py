@@ -70,6 +70,7 @@ class Worker:
         self._prepared: dict[str, Prepared] = {}
         self._targets: dict[str, Target] = {}
         self.deaths = 0
+        self.opening_s = 0.0  # how long it took to be ready: what killing it costs
         self.variants: Mapping[str, str] = {}
         self.on_wait: Callable[[float], None] = lambda _: None
 
@@ -88,7 +89,9 @@ class Worker:
         """Waits for the engine: variant -> "" or the reason why it is not there."""
         if self._process is None:
             self.start()
-        self.variants = self._receive(Budget(self._open_timeout_s))
+        budget, began = Budget(self._open_timeout_s), time.monotonic()
+        self.variants = self._receive(budget)
+        self.opening_s = time.monotonic() - began
         return self.variants
 
     @property

@@ -61,6 +61,9 @@ def test_a_candidate_gets_the_time_that_is_left_and_never_none():
     clock.now += 299
     assert (whole.patience(900), whole.patience(3)) == (allotment.GRACE_S, 3)
     assert whole.patience(900, ["somebody"]) == allotment.SHORTEST_S
+    # killing the process of plain TensorFlow would cost more than waiting
+    assert whole.patience(900, ["somebody"], 9.0) == 9.0
+    assert whole.patience(5, ["somebody"], 9.0) == 5
 
 
 @pytest.mark.parametrize(("flags", "seconds"), [((False, False), 30), ((True, False), 300), ((False, True), 300)])

@@ -40,7 +40,9 @@ def soon():
 
 def test_a_worker_prepares_runs_and_measures(worker):
     right = worker("Right")
+    began = time.monotonic()
     assert right.opened() == {"planted": ""}
+    assert 0.0 < right.opening_s <= time.monotonic() - began
     assert right.prepare(soon(), "r", TARGET).memory_bytes == 0
     assert right.run(soon(), "r", "x", X)["y"].tolist() == [[2.5]]
     times = right.measure(soon(), "r", "x", X, round_s=0.01, max_calls=7)
