@@ -63,6 +63,7 @@ class Row:
     `evidence`: the optimizer's own medians per candidate, or its reason.
     Where rows are filled up, `tf_full_us` and `full_us` are plain TensorFlow's and the chosen runner's times for rows
     that are not. `sgemm_share`: its operations per second for those over this machine's sgemm's, measured in turn.
+    `way`: the buckets that so many rows go through in turn, mostly one of as many, whose runner `chosen` is.
     `handover_ns`: of a cache line between two cores, before and after (`cores.handover`).
     """
 
@@ -76,6 +77,7 @@ class Row:
     servable_us: float
     evidence: Mapping[str, str]
     why: str
+    way: tuple[int, ...] = ()
     sgemm_share: float | None = None
     tf_full_us: float | None = None
     full_us: float | None = None
@@ -138,14 +140,14 @@ def _in_child(model: Model, place: Path, effort: Effort, log: Path) -> list[dict
 def _row(model: Model, flags: str, plan: plans.Plan, found: Mapping[str, Any]) -> Row:
     signature = plan.signature(models.SIGNATURE)
     assert signature is not None
-    bucket = next(b for b in signature.buckets if b.batch == found["batch"])
+    bucket = next(b for b in signature.buckets if b.batch == found["way"][0])
     return Row(
         model=model.name,
         flags=flags,
         chosen=f"{bucket.engine}/{bucket.variant}",
         evidence={f"{c.engine}/{c.variant}": _evidence(c) for c in bucket.candidates},
         why=bucket.why,
-        **found,
+        **{**found, "way": tuple(found["way"])},
     )
 
 
@@ -179,7 +181,8 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
             variants["sgemm_us"] = sgemm()
         before = cores.handover()
         times = interleave.interleave(variants, int(blocks), float(seconds))
-        row = {"batch": batch, "handover_ns": (before, cores.handover())}
+        way = [bucket.batch for bucket in serving]
+        row = {"batch": batch, "way": way, "handover_ns": (before, cores.handover())}
         row |= {key: stats.summary(found).p50 for key, found in times.items()}
         if model.flop:
             row["sgemm_share"] = share(model.flop * batch, row["full_us"], row.pop("sgemm_us"))
