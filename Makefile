@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 MODEL ?= demo/models/tabular
 PORT ?= 8501
+IMAGES := image/cpu image/gpu image/tpu
 
-.PHONY: setup serve test test/slow test/libtpu test/clients test/beam check bench soak protos lock lock/arm64 clean help image/cpu image/gpu image/tpu
+.PHONY: setup serve test test/slow test/libtpu test/clients test/beam check bench soak protos lock lock/arm64 clean help $(IMAGES) $(IMAGES:%=test/%)
 
 help:            ## this list
-	@grep -hE '^[a-z/]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[^[:space:]#.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^[$$][^ ]+ //; s/:.*##/\t/'
 
 setup: $(STAMP) demo/models/.built   ## .venv with the tfopt command, and the trained demo models
 
@@ -80,10 +81,10 @@ lock: $(STAMP)   ## renew every images/DEVICE/*.txt: all dependencies by hash, f
 lock/arm64: $(STAMP) ## ask the package index which packages of the locks have wheels for arm64 (images/arm64.txt)
 	$(BIN)/python images/arm64.py
 
-image/%:         ## build the image of a device: image/cpu, image/gpu, image/tpu (LOCK=tf-2.20 or litert, BASE=...)
+$(IMAGES): image/%: ## build the image of a device: image/cpu, image/gpu, image/tpu (LOCK=tf-2.20 or litert, BASE=...)
 	$(PYTHON) images/build.py $* $(if $(LOCK),--lock=$(LOCK))
 
-test/image/%: setup ## run the tests of a device's image against the image that image/DEVICE built
+$(IMAGES:%=test/%): test/image/%: setup ## run the tests of a device's image against the image that image/DEVICE built
 	$(BIN)/pytest -q -m image tests/images --device=$* $(if $(LOCK),--lock=$(LOCK))
 
 clean:           ## everything that make made

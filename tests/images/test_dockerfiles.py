@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,18 @@ def dockerfile(device: str) -> str:
 @pytest.mark.parametrize("device", DEVICES)
 def test_dockerfiles_differ_in_the_devices_name_only(device):
     assert dockerfile(device) == re.sub(r"\bcpu\b", device, dockerfile("cpu"))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_make_builds_each_image_and_runs_its_tests(device):
+    """Targets that are declared phony find no pattern rule."""
+
+    def would_run(target):
+        command = ["make", "--dry-run", "--no-print-directory", target, "LOCK=litert"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert would_run(f"image/{device}") == [f"python3 images/build.py {device} --lock=litert"]
+    assert would_run(f"test/image/{device}")[-1].endswith(f"tests/images --device={device} --lock=litert")
 
 
 def test_an_image_sets_no_variable_of_the_platform_and_does_not_run_as_root():
