@@ -5,8 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 
+import numpy as np
 import pytest
+from tfopt_optimizer.errors import EngineError
 from tfopt_optimizer.pieces import PADDING_US, pieces, together_us, us
+from tfopt_optimizer.plan import SignatureInfo, SignaturePlan, TensorInfo
+from tfopt_optimizer.signature_runner import Bucket as Running
+from tfopt_optimizer.signature_runner import SignatureRunner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,3 +92,40 @@ def test_what_rows_take() -> None:
 def test_a_thousand_rows_of_a_bucket_that_nothing_fits_are_parted_at_once() -> None:
     there = buckets({1: 1_000.0, 3: 3_000.0, 7: 7_000.0, 50: 50_000.0, 5_000: 5_000_000.0})
     assert together_us(pieces(4_999, there)) < 1.01 * 4_999_000.0
+
+
+INFO = SignatureInfo("serving_default", "predict", (TensorInfo("x", "float", (None, 2)),), ())
+
+
+class Doubling:
+    """A signature that doubles, with buckets of 1, 4 and 8 rows at 1 ms a row."""
+
+    def __init__(self, lacking: int = 0) -> None:
+        self.runs: list[int] = []
+        self.lacking = lacking
+        there = [Running(n, "fake", True, 1000.0 * n, self.run, {"x": (n, 2)}) for n in (1, 4, 8)]
+        self.runner = SignatureRunner(SignaturePlan(INFO, True, "", True, "", ()), there, None)
+
+    def run(self, feeds: dict[str, np.ndarray], outputs: object = None) -> dict[str, np.ndarray]:
+        self.runs.append(len(feeds["x"]))
+        return {"y": 2 * feeds["x"][self.lacking :]}
+
+
+def test_a_runner_alone_does_as_the_server() -> None:
+    model, x = Doubling(), np.arange(26, dtype=np.float32).reshape(13, 2)
+    assert model.runner.run({"x": x[:5]})["y"].tolist() == (2 * x[:5]).tolist()
+    assert model.runs == [4, 1]
+    assert model.runner.run({"x": x})["y"].tolist() == (2 * x).tolist()  # cut at the largest, what is left in pieces
+    assert model.runs[2:] == [8, 4, 1]
+
+
+def test_a_runner_joins_no_answers_that_lack_rows() -> None:
+    with pytest.raises(EngineError, match=r"output 'y' has shape \[3, 2\] for a batch of 4 rows"):
+        Doubling(lacking=1).runner.run({"x": np.ones((5, 2), np.float32)})
+
+
+def test_rows_that_run_at_their_own_lengths_are_parted_there() -> None:
+    model = Doubling()
+    assert [bucket.batch for bucket in model.runner.buckets_for(5)] == [4, 1]
+    model.runner.shortened = object()  # type: ignore[assignment]
+    assert [bucket.batch for bucket in model.runner.buckets_for(5)] == [8]

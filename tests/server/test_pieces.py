@@ -50,6 +50,17 @@ def test_the_error_of_one_part_is_the_requests(make: Make) -> None:
     assert values(plane.executor.start(plane.lane, x(1))) == [2.0]
 
 
+def test_answers_that_lack_rows_are_not_joined(make: Make) -> None:
+    plane = make(Runner(cost_us=5_000.0, per_row=True))
+    four = plane.runner._buckets[4]
+    plane.runner._buckets[4] = dataclasses.replace(four, run=lambda feeds, outputs: {"y": 2 * feeds["x"][:1]})
+    answer = plane.executor.start(plane.lane, x(1, 2, 3, 4, 5))
+    assert isinstance(answer, Future)
+    code, text = failure(answer)
+    assert code is Code.FAILED_PRECONDITION
+    assert text.startswith("Batched output tensor's 0th dimension does not equal the sum")
+
+
 def test_waiting_requests_that_would_be_parted_again_are_not_joined(make: Make) -> None:
     """Five lone rows: four now and one next, not five that are parted into the same runs and answered together."""
     plane = make(Runner(cost_us=5_000.0, per_row=True))
@@ -64,6 +75,12 @@ def test_what_a_join_costs_is_what_its_parts_cost() -> None:
     runner = Runner(cost_us=1_000.0, per_row=True)
     cost_us = cost_of(runner)
     assert [cost_us(n) for n in (1, 2, 5, 8, 16)] == [1_000.0, 2_010.0, 5_010.0, 8_000.0, 16_000.0]
+
+
+def test_a_request_costs_what_its_parts_cost_together(make: Make) -> None:
+    plane = make(Runner(cost_us=1_000.0, per_row=True))
+    assert plane.lane.cost_us(plane.runner.buckets_for(5), 5, x(1, 2, 3, 4, 5)) == 4_000.0 + 1_000.0 + 10.0
+    assert plane.lane.cost_us(plane.runner.buckets_for(4), 4, x(1, 2, 3, 4)) == 4_000.0
 
 
 def test_the_log_gives_examples() -> None:
