@@ -169,14 +169,14 @@ def main(name: str, place: str, blocks: str, seconds: str) -> int:
         serving = runner.buckets_for(batch)
         run = serving[0].run if [bucket.batch for bucket in serving] == [batch] else runner.run
         variants = {
-            "tf_signature_us": _call(signature, feeds),
-            "tf_session_us": _call(session, feeds),
-            "chosen_us": _call(run, feeds),
-            "servable_us": _call(runner.run, feeds),
+            "tf_signature_us": in_turn(signature, feeds),
+            "tf_session_us": in_turn(session, feeds),
+            "chosen_us": in_turn(run, feeds),
+            "servable_us": in_turn(runner.run, feeds),
         }
         if model.full is not None:
             full = [model.full(batch, 0)]
-            variants |= {"tf_full_us": _call(signature, full), "full_us": _call(run, full)}
+            variants |= {"tf_full_us": in_turn(signature, full), "full_us": in_turn(run, full)}
         if model.flop:
             variants["sgemm_us"] = sgemm()
         before = cores.handover()
@@ -204,7 +204,7 @@ def share(flop: float, us: float, sgemm_us: float) -> float:
     return (flop / us) / (2.0 * SGEMM**3 / sgemm_us)
 
 
-def _call(function: Callable[[Feeds], object], feeds: Sequence[Feeds]) -> Callable[[], object]:
+def in_turn(function: Callable[[Feeds], object], feeds: Sequence[Feeds]) -> Callable[[], object]:
     """Takes the feeds in turn."""
     turns = itertools.cycle(feeds)
     return lambda: function(next(turns))
