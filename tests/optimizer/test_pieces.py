@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 from tfopt_optimizer.errors import EngineError
-from tfopt_optimizer.pieces import PADDING_US, pieces, together_us, us
+from tfopt_optimizer.pieces import GAIN, PADDING_US, pieces, together_us, us
 from tfopt_optimizer.plan import SignatureInfo, SignaturePlan, TensorInfo
 from tfopt_optimizer.signature_runner import Bucket as Running
 from tfopt_optimizer.signature_runner import SignatureRunner
@@ -34,7 +34,11 @@ IMAGES = {1: 5_000.0, 8: 36_500.0, 32: 146_000.0}
     [
         (IMAGES, 1, [1]),
         (IMAGES, 2, [1, 1]),
-        (IMAGES, 7, [8]),  # 35 ms and six cuts for 36.5 ms: within 5 %
+        (IMAGES, 6, [1] * 6),
+        (IMAGES, 7, [8]),  # 35 ms and six cuts for 36.5 ms
+        # As measured of the tabular model, where filling up was faster.
+        ({1: 161.0, 8: 556.0, 32: 1882.0}, 20, [32]),
+        ({1: 161.0, 8: 556.0, 32: 1882.0}, 12, [8, 8]),
         (IMAGES, 8, [8]),
         (IMAGES, 9, [8, 1]),
         (IMAGES, 12, [8, 1, 1, 1, 1]),
@@ -67,7 +71,7 @@ def test_what_takes_any_rows_computes_no_filling() -> None:
 
 
 def test_no_way_through_the_buckets_is_faster_than_the_one_taken_by_much() -> None:
-    """Against all ways there are: any buckets that hold the rows. (A tie may hide in each of two choices.)"""
+    """Against all ways there are: any buckets that hold the rows. GAIN may hide, and a tie among the parts."""
     for costs in (IMAGES, {1: 900.0, 8: 1000.0, 32: 4000.0}, {1: 100.0, 2: 150.0, 4: 280.0, 8: 590.0, 16: 700.0}):
         there = buckets(costs)
         for rows in range(1, 17):
@@ -79,7 +83,7 @@ def test_no_way_through_the_buckets_is_faster_than_the_one_taken_by_much() -> No
             ]
             taken = pieces(rows, there)
             assert sum(bucket.batch for bucket in taken) >= rows > sum(bucket.batch for bucket in taken[:-1])
-            assert together_us(taken) <= 1.05**2 * min(map(together_us, ways)), (costs, rows)
+            assert together_us(taken) <= (1 + GAIN) * 1.05 * min(map(together_us, ways)), (costs, rows)
 
 
 def test_what_rows_take() -> None:
